@@ -1,0 +1,1 @@
+"""A table of experiments: its cells, and the queue that runs what is not yet done."""

@@ -1,0 +1,64 @@
+"""A table -> cells: a row with a seed, addressed by the digest of its resolved recipe."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from advmix_cli.errors import UsageError
+from advmix_cli.recipe.suggest import did_you_mean
+from advmix_cli.recipe.table import Row, Table
+from advmix_cli.report.results import Results
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One recipe to run, in its own directory."""
+
+    row: Row
+    directory: Path
+
+    def results(self) -> Results | None:
+        """What is known of it so far."""
+        return Results.load(self.directory)
+
+
+def cells(table: Table, seeds: int, directory: Path) -> list[Cell]:
+    """The cells of `table`: every row with the first seed, then every row with the next one.
+
+    The seeds count up from each recipe's own. A directory's name starts with the row's for the reader's sake and ends
+    with the digest, so that a recipe changed in anything that counts is another cell.
+    """
+    found: list[Cell] = []
+    for offset in range(seeds):
+        for row in table.rows:
+            recipe = row.recipe.model_copy(update={"seed": row.recipe.seed + offset, "title": row.name})
+            name = f"{_slug(row.name)}-seed{recipe.seed}-{recipe.digest()[:12]}"
+            found.append(Cell(Row(row.name, recipe, row.paper), directory / name))
+    return found
+
+
+def select(table: Table, wanted: Sequence[str]) -> Table:
+    """The rows named in `wanted` or numbered in it (from 1), in the table's order; all of them if it is empty."""
+    names = [row.name for row in table.rows]
+    chosen: set[str] = set()
+    for word in wanted:
+        if word in names:
+            chosen.add(word)
+        elif word.isdecimal() and 1 <= int(word) <= len(names):
+            chosen.add(names[int(word) - 1])
+        else:
+            raise UsageError(
+                f"--rows: '{word}' is no row of {table.name}{did_you_mean(word, names)} (rows: "
+                + ", ".join(f"{number} {name}" for number, name in enumerate(names, 1))
+                + ")"
+            )
+    rows = tuple(row for row in table.rows if row.name in chosen) if wanted else table.rows
+    return Table(table.name, table.title, rows)
+
+
+def _slug(name: str) -> str:
+    """Safe in any file system: "Ours, frozen λ" -> "ours-frozen-l"."""
+    plain = unicodedata.normalize("NFKD", name.replace("λ", "lambda").replace("δ", "delta")).encode("ascii", "ignore")
+    return re.sub(r"[^a-z0-9]+", "-", plain.decode().lower()).strip("-") or "row"

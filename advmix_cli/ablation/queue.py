@@ -1,0 +1,27 @@
+"""Runs the cells of a table, one after the other; what is done is not done again."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from advmix_cli import run
+from advmix_cli.ablation.cells import Cell
+from advmix_cli.errors import DivergedError
+from advmix_cli.report.progress import Watcher
+
+
+def run_cells(cells: Sequence[Cell], place: torch.device, watch: Watcher, changed: Callable[[Cell], None]) -> None:
+    """Run what is unfinished; `changed` is called before and after each cell. A cell that diverges does not stop the
+    others: its results say so. Directories that hold something else are refused before anything starts."""
+    for cell in cells:
+        run.check_directory(cell.row.recipe, cell.directory)
+    for number, cell in enumerate(cells, 1):
+        changed(cell)
+        known = cell.results()
+        if known is None or not (known.finished or known.diverged):
+            watch.say(f"[{number}/{len(cells)}] {cell.row.name}, seed {cell.row.recipe.seed}")
+            try:
+                run.execute(cell.row.recipe, cell.directory, place, watch)
+            except DivergedError as error:
+                watch.say(f"diverged: {error}")
+        changed(cell)

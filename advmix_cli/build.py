@@ -1,0 +1,316 @@
+"""Recipe -> objects: the one file that sees both sides."""
+
+from collections.abc import Callable
+from typing import assert_never
+
+import torch
+from torch import nn
+
+from advmix_cli import checkpoint
+from advmix_cli.data import folder, sources
+from advmix_cli.data.images import Dataset, Raw
+from advmix_cli.data.splits import split
+from advmix_cli.errors import CheckpointError, DataError, DeviceError, RecipeError
+from advmix_cli.evaluation.autoattack import AutoAttack
+from advmix_cli.evaluation.outcome import Evaluator
+from advmix_cli.evaluation.pgd import Pgd as PgdEvaluator
+from advmix_cli.evaluation.pristine import Pristine as PristineEvaluator
+from advmix_cli.method import divergence, maximizers
+from advmix_cli.method.draws import Sampler
+from advmix_cli.method.maximizers import Divergence, Maximizer
+from advmix_cli.method.ratio import mass_above
+from advmix_cli.networks.normalize import Normalize
+from advmix_cli.networks.preact_resnet import preact_resnet
+from advmix_cli.networks.wide_resnet import wide_resnet
+from advmix_cli.recipe import schema
+from advmix_cli.recipe.schema import Recipe
+from advmix_cli.seeding import derive
+from advmix_cli.training import schedules
+from advmix_cli.training.accelerate import logits_of
+from advmix_cli.training.loop import Training
+from advmix_cli.training.schedules import Schedule
+from advmix_cli.training.step import Step
+
+
+def device(name: str) -> torch.device:
+    """ "auto" (a CUDA GPU if there is one), "cpu", "cuda" or "cuda:1"; DeviceError if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise DeviceError(f"--device {name}: not a device; use auto, cpu, cuda or cuda:N")
+    there = torch.cuda.device_count()
+    if chosen.type == "cuda" and (chosen.index or 0) >= there:
+        raise DeviceError(f"--device {name}: not there; torch {torch.__version__} sees {there or 'no'} CUDA devices")
+    return chosen
+
+
+def dataset(recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> Dataset:
+    """The images of the recipe, split, on `place`; `say` is told of slow work. DataError if they do not fit the recipe."""
+    data = recipe.data
+    held_out = recipe.validation.fraction if recipe.validation.on == "held-out" else 0.0
+    whole = split(
+        _raw(data, say), held_out=held_out, train_limit=data.train_limit, test_limit=data.test_limit, seed=data.seed
+    )
+    if len(whole.train) < recipe.schedule.batch_size:
+        raise DataError(
+            f"schedule.batch_size = {recipe.schedule.batch_size}, but there are only {len(whole.train)} training images"
+        )
+    for evaluator in recipe.evaluators:
+        if evaluator.split == "validation" and not len(whole.validation):
+            raise DataError(f"evaluator '{evaluator.name}' wants the validation images, but none are held out")
+    if len(whole.classes) < 2:
+        raise DataError(f"there is only one class, '{whole.classes[0]}'")
+    return whole.to(place)
+
+
+def _raw(data: schema.Data, say: Callable[[str], None]) -> Raw:
+    match data:
+        case schema.DigitsData():
+            return sources.digits()
+        case schema.Cifar10Data():
+            return sources.cifar10(data.root)
+        case schema.Cifar100Data():
+            return sources.cifar100(data.root)
+        case schema.FashionMnistData():
+            return sources.fashion_mnist(data.root)
+        case schema.FolderData():
+            return folder.folder(data.root, size=data.size, channels=data.channels, say=say)
+        case _:
+            assert_never(data)
+
+
+def network(recipe: Recipe, normalize: Normalize, *, channels: int, classes: int) -> nn.Module:
+    """A new network on the CPU; its weights follow from the recipe's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(recipe.seed, "weights"))
+        model = recipe.model
+        match model:
+            case schema.PreActResNetModel():
+                make = preact_resnet
+            case schema.WideResNetModel():
+                make = wide_resnet
+            case _:
+                assert_never(model)
+        return make(normalize, depth=model.depth, width=model.width, channels=channels, classes=classes)
+
+
+def new_network(recipe: Recipe, images: Dataset, place: torch.device) -> nn.Module:
+    """The network that the recipe trains, on `place`, normalising with the statistics of the training images."""
+    channels = images.train.pixels.shape[1]
+    made = network(recipe, Normalize(images.mean, images.std), channels=channels, classes=len(images.classes))
+    return _placed(made, recipe, place)
+
+
+def saved_network(saved: checkpoint.Checkpoint, place: torch.device) -> nn.Module:
+    """The network of a checkpoint, on `place`; CheckpointError lists parameters that are missing, too many or of another
+    shape."""
+    channels = saved.image_shape[0]
+    blank = Normalize([0.0] * channels, [1.0] * channels)
+    made = network(saved.recipe, blank, channels=channels, classes=len(saved.classes))
+    try:
+        made.load_state_dict(saved.state, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint does not fit its recipe's network: {error}") from None
+    return _placed(made, saved.recipe, place)
+
+
+def _placed(made: nn.Module, recipe: Recipe, place: torch.device) -> nn.Module:
+    layout = torch.channels_last if recipe.engine.channels_last else torch.contiguous_format
+    return made.to(place, memory_format=layout)
+
+
+def maximizer(recipe: Recipe) -> Maximizer:
+    """The method, with ε from [threat] and d from [loss]."""
+    chosen = recipe.maximizer
+    match chosen:
+        case schema.NoMaximizer():
+            return maximizers.Pristine()
+        case schema.AttackMaximizer():
+            return maximizers.Attack(_pgd(recipe, chosen.ascent))
+        case schema.MixThenAttackMaximizer():
+            return maximizers.MixThenAttack(_pgd(recipe, chosen.ascent))
+        case schema.AttackThenMixMaximizer():
+            return maximizers.AttackThenMix(_pgd(recipe, chosen.ascent))
+        case schema.IntegratedMaximizer():
+            return maximizers.Integrated(
+                _pgd(recipe, chosen.ascent), chosen.delta, _learned(chosen), _labels(chosen.labels)
+            )
+        case _:
+            assert_never(chosen)
+
+
+def _pgd(recipe: Recipe, ascent: schema.Ascent) -> maximizers.Pgd:
+    return maximizers.Pgd(recipe.threat.epsilon, ascent.step_size, ascent.steps, ascent.clamp, _divergence(recipe.loss))
+
+
+def _learned(chosen: schema.IntegratedMaximizer) -> maximizers.LearnedRatio | None:
+    ratio = chosen.ratio
+    match ratio:
+        case schema.FrozenRatio():
+            return None
+        case schema.LearnedRatio():
+            return maximizers.LearnedRatio(ratio.kappa, ratio.travel / max(chosen.ascent.steps, 1), ratio.logit_clamp)
+        case _:
+            assert_never(ratio)
+
+
+def _labels(labels: schema.LinearLabels | schema.GeometricLabels) -> maximizers.Labels:
+    match labels:
+        case schema.LinearLabels():
+            return maximizers.Labels("linear", labels.detach)
+        case schema.GeometricLabels():
+            return maximizers.Labels(
+                "geometric-clean" if labels.endpoints == "clean" else "geometric-perturbed", labels.detach
+            )
+        case _:
+            assert_never(labels)
+
+
+def _divergence(loss: schema.Loss) -> Divergence:
+    return divergence.kl if loss.divergence == "kl" else divergence.cross_entropy
+
+
+def sampler(recipe: Recipe) -> Sampler:
+    """What the method needs drawn."""
+    chosen = recipe.maximizer
+    match chosen:
+        case schema.NoMaximizer():
+            return Sampler(copies=0)
+        case schema.AttackMaximizer():
+            return Sampler(init=chosen.ascent.init)
+        case schema.MixThenAttackMaximizer() | schema.AttackThenMixMaximizer():
+            return Sampler(init=chosen.ascent.init, alpha=chosen.ratio.alpha, per=chosen.ratio.per)
+        case schema.IntegratedMaximizer():
+            kappa = chosen.ratio.kappa if isinstance(chosen.ratio, schema.LearnedRatio) else 0.0
+            if mass_above(kappa, chosen.ratio.alpha) < 1e-12:
+                raise RecipeError(
+                    f"maximizer.ratio: Beta({chosen.ratio.alpha}, {chosen.ratio.alpha}) has next to no mass above "
+                    f"kappa = {kappa}, so there is no λ to start from; lower alpha or kappa"
+                )
+            return Sampler(
+                copies=2 if chosen.delta == "independent" else 1,
+                init=chosen.ascent.init,
+                alpha=chosen.ratio.alpha,
+                kappa=kappa,
+                per=chosen.ratio.per,
+            )
+        case _:
+            assert_never(chosen)
+
+
+def optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Over all parameters, those of the batch norms and biases included, as the cited code has it."""
+    chosen = recipe.optimizer
+    match chosen:
+        case schema.Sgd():
+            return torch.optim.SGD(
+                parameters,
+                lr=chosen.lr,
+                momentum=chosen.momentum,
+                nesterov=chosen.nesterov,
+                weight_decay=chosen.weight_decay,
+            )
+        case schema.Adam() | schema.AdamW():
+            kind = torch.optim.Adam if isinstance(chosen, schema.Adam) else torch.optim.AdamW
+            return kind(parameters, lr=chosen.lr, betas=chosen.betas, eps=chosen.eps, weight_decay=chosen.weight_decay)
+        case schema.Yogi():
+            from pytorch_optimizer import Yogi  # imports a hundred optimizers, so only where it is wanted
+
+            return Yogi(
+                parameters,
+                lr=chosen.lr,
+                betas=chosen.betas,
+                eps=chosen.eps,
+                initial_accumulator=chosen.initial_accumulator,
+                weight_decay=chosen.weight_decay,
+                weight_decouple=False,
+            )
+        case _:
+            assert_never(chosen)
+
+
+def schedule(recipe: Recipe) -> Schedule:
+    """Progress in [0, 1) -> factor of the learning rate."""
+    chosen = recipe.schedule
+    match chosen:
+        case schema.StepSchedule():
+            return schedules.Steps(chosen.drops, chosen.factor)
+        case schema.CosineSchedule():
+            return schedules.Cosine(chosen.warmup, chosen.final)
+        case schema.OneCycleSchedule():
+            return schedules.OneCycle(chosen.peak, chosen.initial, chosen.final)
+        case _:
+            assert_never(chosen)
+
+
+def training(recipe: Recipe, images: Dataset, trained: nn.Module) -> Training:
+    """The loop that trains `trained` on `images`."""
+    chosen = recipe.maximizer
+    step = Step(
+        network=trained,
+        logits=logits_of(trained, precision=recipe.engine.precision, channels_last=recipe.engine.channels_last),
+        maximizer=maximizer(recipe),
+        divergence=_divergence(recipe.loss),
+        optimizer=optimizer(recipe, list(trained.parameters())),
+        batch_norm="train" if isinstance(chosen, schema.NoMaximizer) else chosen.ascent.batch_norm,
+        pristine_weight=recipe.loss.pristine_weight,
+    )
+    return Training(
+        step=step,
+        sampler=sampler(recipe),
+        dataset=images,
+        schedule=schedule(recipe),
+        lr=recipe.optimizer.lr,
+        epochs=recipe.schedule.epochs,
+        batch_size=recipe.schedule.batch_size,
+        flip=recipe.data.flip,
+        translate=recipe.data.translate,
+        seed=recipe.seed,
+    )
+
+
+def evaluator(chosen: schema.Evaluator, threat: schema.Threat) -> Evaluator:
+    """The measurement, with ε from [threat] unless it has its own."""
+    match chosen:
+        case schema.PristineEvaluator():
+            return PristineEvaluator(chosen.batch_size)
+        case schema.PgdEvaluator():
+            return PgdEvaluator(
+                epsilon=threat.epsilon if chosen.epsilon is None else chosen.epsilon,
+                step_size=chosen.step_size,
+                steps=chosen.steps,
+                restarts=chosen.restarts,
+                init=chosen.init,
+                loss=chosen.loss,
+                seed=chosen.seed,
+                batch_size=chosen.batch_size,
+            )
+        case schema.AutoAttackEvaluator():
+            return AutoAttack(
+                version=chosen.version,
+                epsilon=threat.epsilon if chosen.epsilon is None else chosen.epsilon,
+                seed=chosen.seed,
+                batch_size=chosen.batch_size,
+            )
+        case _:
+            assert_never(chosen)
+
+
+def validator(recipe: Recipe) -> PgdEvaluator:
+    """The short PGD that each epoch is judged by."""
+    epsilon = recipe.threat.epsilon
+    wanted = recipe.validation.step_size
+    return PgdEvaluator(
+        epsilon=epsilon,
+        step_size=epsilon / 4 if wanted is None else wanted,
+        steps=recipe.validation.steps,
+        restarts=1,
+        init="uniform",
+        loss="cross-entropy",
+        seed=0,
+        batch_size=500,
+    )

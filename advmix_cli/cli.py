@@ -1,0 +1,286 @@
+"""The commands: parse, call, print, exit code. torch is imported inside the commands that need it, and only there."""
+
+import json
+import logging
+import traceback
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from typer.core import TyperGroup
+
+from advmix_cli import __version__
+from advmix_cli.errors import AdvmixError, DivergedError, RecipeError, UsageError
+
+if TYPE_CHECKING:
+    from advmix_cli.ablation.cells import Cell
+    from advmix_cli.recipe.table import Table
+    from advmix_cli.report.grid import Grid
+
+out = Console()
+err = Console(stderr=True)
+
+
+class Commands(TyperGroup):
+    """Turns what went wrong into a message on stderr and an exit code; a traceback only with --debug."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AdvmixError as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            lines = str(error).splitlines()
+            heading = f"error: {len(lines)} problems" if isinstance(error, RecipeError) and len(lines) > 1 else "error:"
+            err.print(heading, style="red", end="\n" if len(lines) > 1 else " ")
+            err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            err.print("stopped")
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+recipes = typer.Typer(no_args_is_help=True, help="Check, show and list recipes.")
+app.add_typer(recipes, name="recipe")
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a shipped recipe.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a field; VALUE is TOML. Can be repeated."),
+]
+DeviceName = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
+
+
+class Format(StrEnum):
+    """Of a table on stdout."""
+
+    RICH = "rich"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+    CSV = "csv"
+    JSON = "json"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"advmix {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,  # noqa: ARG001
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Adversarially robust training, with mixup inside the adversary's optimisation."""
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=err, show_time=False, show_path=False)],
+    )
+
+
+@app.command()
+def train(
+    recipe: RecipeName,
+    directory: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="The run directory. [default: runs/NAME-seedN-DIGEST]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Instead of the recipe's.")] = None,
+    device: DeviceName = "auto",
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe, measure what came out, and keep both in a run directory."""
+    from advmix_cli.recipe.load import load
+
+    chosen = load(recipe, [*(settings or []), *([f"seed={seed}"] if seed is not None else [])])
+
+    from advmix_cli import build, run
+    from advmix_cli.report.grid import print_grid
+    from advmix_cli.report.progress import watcher
+    from advmix_cli.report.tables import outcome_grid
+
+    place = build.device(device)
+    target = directory or Path("runs") / f"{Path(recipe).stem}-seed{chosen.seed}-{chosen.digest()[:12]}"
+    with watcher(err) as watch:
+        results = run.execute(chosen, target, place, watch)
+    if as_json:
+        _print_json(results.to_json())
+    else:
+        for entry in results.measured:
+            print_grid(out, outcome_grid(results.title or Path(recipe).stem, entry))
+    err.print(f"run directory: {target}", highlight=False, soft_wrap=True)
+
+
+@app.command("eval")
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A run directory or a .safetensors file.")],
+    evaluators: Annotated[
+        list[str] | None,
+        typer.Option("--evaluator", metavar="NAME", help="Only this one of the recipe's. Can be repeated."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N images.")] = None,
+    device: DeviceName = "auto",
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a checkpoint. It carries its recipe; --set can change the evaluators and data.root."""
+    from advmix_cli import build
+    from advmix_cli import checkpoint as checkpoints
+    from advmix_cli.measure import evaluate_checkpoint, recipe_to_measure
+    from advmix_cli.report.grid import print_grid
+    from advmix_cli.report.progress import watcher
+    from advmix_cli.report.results import Measured
+    from advmix_cli.report.tables import outcome_grid
+
+    path = checkpoints.find(checkpoint)
+    saved = checkpoints.load(path)
+    chosen = recipe_to_measure(saved, str(path), settings or [], evaluators or [], limit)
+    place = build.device(device)
+    with watcher(err) as watch:
+        outcomes = tuple(evaluate_checkpoint(saved, chosen, place, watch))
+    measured = Measured(saved.selection, saved.epoch, outcomes)
+    if as_json:
+        _print_json({"checkpoint": str(path), "digest": saved.recipe.digest(), **measured.to_json()})
+    else:
+        print_grid(out, outcome_grid(saved.recipe.title or str(path), measured))
+
+
+@app.command()
+def ablate(
+    table: Annotated[
+        str, typer.Argument(metavar="[TABLE]", help="A .toml file, or the name of a shipped table.")
+    ] = "digits",
+    directory: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the cells lie.")] = Path("runs"),
+    seeds: Annotated[int, typer.Option("--seeds", min=1, metavar="N", help="Runs of each row.")] = 1,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option("--rows", metavar="ROW", help="Only this row, by its name or number. Can be repeated."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what is still to run.")] = False,
+    form: Annotated[Format, typer.Option("--format", help="Of the table on stdout.")] = Format.RICH,
+    device: DeviceName = "auto",
+    settings: Settings = None,
+) -> None:
+    """Run the rows of a table, and print it with the paper's numbers beside ours. What is done is not done again."""
+    from advmix_cli.recipe.table import load_table
+
+    loaded = load_table(table, settings or [])
+
+    from advmix_cli import build
+    from advmix_cli.ablation.cells import cells, select
+    from advmix_cli.ablation.plan import plan_grid, plan_records
+    from advmix_cli.ablation.queue import run_cells
+    from advmix_cli.report.live import live_table
+
+    chosen = select(loaded, rows or [])
+    todo = cells(chosen, seeds, directory / chosen.name)
+    if dry_run:
+        _print_table(form, plan_grid(chosen.title, todo), plan_records(todo))
+        return
+    place = build.device(device)
+    with live_table(err, lambda: _filled(chosen, todo)[0]) as (watch, redraw):
+        run_cells(todo, place, watch, lambda _: redraw())
+    grid, records = _filled(chosen, todo)
+    _print_table(form, grid, records)
+    diverged = [cell.row.name for cell in todo if (found := cell.results()) and found.diverged]
+    if diverged:
+        raise DivergedError(f"diverged: {', '.join(diverged)}; the other rows are measured")
+
+
+def _filled(table: "Table", todo: "list[Cell]") -> "tuple[Grid, list[dict[str, Any]]]":
+    from advmix_cli.report.tables import Line, ablation_grid, ablation_records
+
+    lines = [
+        Line(row.name, tuple(cell.results() for cell in todo if cell.row.name == row.name), row.paper)
+        for row in table.rows
+    ]
+    return ablation_grid(table.title, table.columns, lines), ablation_records(table.columns, lines)
+
+
+def _print_table(form: Format, grid: "Grid", records: list[dict[str, Any]]) -> None:
+    from advmix_cli.report.grid import print_grid, write_csv
+
+    match form:
+        case Format.RICH:
+            print_grid(out, grid)
+        case Format.MARKDOWN:
+            typer.echo(grid.markdown())
+        case Format.LATEX:
+            typer.echo(grid.latex())
+        case Format.CSV:
+            typer.echo(write_csv(records))
+        case Format.JSON:
+            _print_json({"title": grid.title, "cells": records})
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+@recipes.command("check")
+def check(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Recipe or table files, or shipped names.")],
+) -> None:
+    """Check recipes and tables, and show every problem with its position."""
+    from advmix_cli.recipe.shipped import find_any
+    from advmix_cli.recipe.table import check_file
+
+    faults: list[str] = []
+    for name in files:
+        try:
+            typer.echo(f"{name}: ok, {check_file(find_any(name))}")
+        except UsageError as error:
+            faults.append(str(error))
+    if faults:
+        raise RecipeError("\n".join(faults))
+
+
+@recipes.command("show")
+def show(recipe: RecipeName, settings: Settings = None) -> None:
+    """Print a recipe with every field resolved, as TOML."""
+    import tomli_w
+
+    from advmix_cli.recipe.load import load
+
+    typer.echo(tomli_w.dumps(load(recipe, settings or []).resolved()), nl=False)
+
+
+@recipes.command("list")
+def list_shipped() -> None:
+    """List the shipped recipes and tables."""
+    from advmix_cli.recipe.load import read
+    from advmix_cli.recipe.shipped import find_recipe, find_table, recipe_names, table_names
+
+    for what, names, find in (("recipes", recipe_names(), find_recipe), ("tables", table_names(), find_table)):
+        typer.echo(f"{what}:")
+        for name in names:
+            typer.echo(f"  {name:<24} {read(find(name)).data.get('title', '')}")
+
+
+@recipes.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    from advmix_cli.recipe.schema import Recipe
+
+    _print_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()})
+
+
+def main() -> None:
+    """The console script."""
+    app()

@@ -1,0 +1,1 @@
+"""Datasets as uint8 tensors on the device that trains."""

@@ -1,0 +1,99 @@
+"""Images of one's own: ROOT/train/CLASS/* and ROOT/test/CLASS/*. Decoded once; the pixels are cached."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from platformdirs import user_cache_path
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from advmix_cli.data.images import Images, Raw
+from advmix_cli.errors import DataError
+from advmix_cli.files import write_atomically
+from advmix_cli.seeding import generator
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def folder(root: str, *, size: int | None, channels: Literal[1, 3], say: Callable[[str], None]) -> Raw:
+    """Every image below `root`, as `channels` channels; scaled and cropped to `size`, or all of one size already.
+
+    The images stand in a fixed shuffled order, so that the first n of them are of all classes. DataError names the
+    directory or the image at fault.
+    """
+    place = Path(root).expanduser()
+    if not place.is_dir():
+        raise DataError(f"{place} is not a directory; data.root holds train/CLASS/* and test/CLASS/*")
+    classes = _subdirectories(place / "train")
+    unknown = sorted(set(_subdirectories(place / "test")) - set(classes))
+    if unknown:
+        raise DataError(f"{place / 'test' / unknown[0]}: the class '{unknown[0]}' is in test/ but not in train/")
+    train, test = (_images(place / part, classes, size, channels, say) for part in ("train", "test"))
+    if train.pixels.shape[1:] != test.pixels.shape[1:]:
+        shapes = [f"{images.pixels.shape[3]}x{images.pixels.shape[2]}" for images in (train, test)]
+        raise DataError(f"{place}: train/ has {shapes[0]} images, test/ {shapes[1]}; set data.size to scale them")
+    return Raw(train, test, tuple(classes))
+
+
+def _subdirectories(place: Path) -> list[str]:
+    if not place.is_dir():
+        raise DataError(f"{place} is not a directory; data.root holds train/CLASS/* and test/CLASS/*")
+    names = sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise DataError(f"{place} has no class directories; images lie in {place}/CLASS/")
+    return names
+
+
+def _images(place: Path, classes: list[str], size: int | None, channels: int, say: Callable[[str], None]) -> Images:
+    files: list[tuple[str, int]] = []
+    key = hashlib.sha256(f"advmix folder 1 {place.resolve()} {size} {channels}".encode())
+    for label, name in enumerate(classes):
+        entries = sorted(os.scandir(place / name), key=lambda entry: entry.name) if (place / name).is_dir() else []
+        found = [entry for entry in entries if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")]
+        if (place / name).is_dir() and not found:
+            raise DataError(f"{place / name} has no images ({', '.join(SUFFIXES)})")
+        for entry in found:
+            status = entry.stat()
+            files.append((entry.path, label))
+            key.update(f"{name}/{entry.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    cache = user_cache_path("advmix") / "folders" / f"{key.hexdigest()}.safetensors"
+    try:
+        return Images(**load_file(cache))
+    except (OSError, SafetensorError, TypeError):
+        pass  # not cached yet, or not whole
+    say(f"decoding {len(files):,} images of {place}")
+    with ThreadPoolExecutor() as pool:
+        decoded = list(pool.map(lambda file: _decode(file[0], size, channels), files))
+    for (path, _), pixels in zip(files, decoded, strict=True):
+        if pixels.shape != decoded[0].shape:
+            here, first = (f"{p.shape[1]}x{p.shape[0]}" for p in (pixels, decoded[0]))
+            raise DataError(
+                f"{path} is {here}, {files[0][0]} is {first}; set data.size to scale all images to one size"
+            )
+    order = torch.randperm(len(files), generator=generator("cpu", 0, "folder"))
+    stacked = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2)
+    labels = torch.tensor([label for _, label in files])
+    images = Images(stacked[order].contiguous(), labels[order])
+    write_atomically(cache, save({"pixels": images.pixels, "labels": images.labels}))
+    return images
+
+
+def _decode(path: str, size: int | None, channels: int) -> np.ndarray:
+    """A file -> (H, W, channels) uint8."""
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read as an image: {error}") from None
+    if size is not None and upright.size != (size, size):
+        upright = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
+    if not 8 <= min(upright.size) <= max(upright.size) <= 64:
+        raise DataError(f"{path} is {upright.width}x{upright.height}; images are 8x8 to 64x64: set data.size")
+    return np.asarray(upright).reshape(upright.height, upright.width, channels)

@@ -1,0 +1,71 @@
+"""What a dataset is once loaded."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """uint8 -> float32 in [0, 1]."""
+    return pixels.float() / 255
+
+
+@dataclass(frozen=True)
+class Images:
+    """`pixels` (N, C, H, W) uint8, `labels` (N,) int64."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def to(self, device: torch.device) -> "Images":
+        """The same images on `device`."""
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+    def first(self, count: int | None) -> "Images":
+        """The first `count` images, or all of them."""
+        return Images(self.pixels[:count], self.labels[:count])
+
+    def at(self, indices: Tensor) -> "Images":
+        """The images at `indices`, in that order."""
+        return Images(self.pixels[indices], self.labels[indices])
+
+
+class Raw(NamedTuple):
+    """A source as it is: two disjoint sets of images, and the names of the classes."""
+
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+
+
+class Dataset(NamedTuple):
+    """A source split for one experiment; `mean` and `std` of each channel of the training images, in [0, 1] units."""
+
+    train: Images
+    validation: Images
+    test: Images
+    classes: tuple[str, ...]
+    mean: list[float]
+    std: list[float]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.train.pixels.shape[1:]
+        return channels, height, width
+
+    def labels_one_hot(self, labels: Tensor) -> Tensor:
+        """(B,) -> (B, K) float32."""
+        return one_hot(labels, len(self.classes)).float()
+
+    def to(self, device: torch.device) -> "Dataset":
+        """The same images on `device`."""
+        return self._replace(
+            train=self.train.to(device), validation=self.validation.to(device), test=self.test.to(device)
+        )

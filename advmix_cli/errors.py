@@ -1,0 +1,47 @@
+"""What a user can be told. Every error says what is wrong, where, and what to do; each class has its exit code.
+
+Code 2 means that nothing was started: a recipe, a flag or a file is wrong. Errors of ours (a broken invariant) are
+plain assertions and never AdvmixErrors.
+"""
+
+
+class AdvmixError(Exception):
+    """Something failed after work had begun."""
+
+    exit_code = 1
+
+
+class UsageError(AdvmixError):
+    """A recipe, a flag or a file is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """One or more problems in a recipe or table file, a line each, in the file's order."""
+
+
+class DataError(UsageError):
+    """A dataset is missing, incomplete, unreadable, or does not fit the recipe."""
+
+
+class CheckpointError(UsageError):
+    """A checkpoint is missing, truncated, of another format, or of another network."""
+
+
+class RunDirectoryError(UsageError):
+    """A run directory holds another experiment."""
+
+
+class DeviceError(UsageError):
+    """The device asked for is not there."""
+
+
+class EvaluationError(AdvmixError):
+    """A measurement cannot be trusted, so there is no number."""
+
+
+class DivergedError(AdvmixError):
+    """The training loss became non-finite."""
+
+    exit_code = 3

@@ -1,0 +1,1 @@
+"""Measurements of a trained network: each is a function (network, images) -> one verdict an image."""

@@ -1,0 +1,66 @@
+"""What a measurement found."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from advmix_cli.data.images import Images
+
+Tick = Callable[[int, str], None]
+"""Called with the images that are done since the last call, and a note for the progress display."""
+
+
+class Evaluator(Protocol):
+    """A frozen dataclass whose `settings` say all that its numbers depend on."""
+
+    def settings(self, classes: int) -> dict[str, Any]:
+        """Stamped on the result."""
+        ...
+
+    def __call__(self, network: nn.Module, images: Images, tick: Tick) -> Tensor:
+        """(N,) bool: the image is classified correctly, whatever this evaluator does to it. The network is in eval mode."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`correct` of `n` images, in `seconds`. Accuracies are fractions."""
+
+    name: str
+    n: int
+    correct: int
+    seconds: float
+    settings: dict[str, Any]
+
+    @property
+    def accuracy(self) -> float:
+        """correct / n."""
+        return self.correct / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95% interval of the accuracy."""
+        interval = binomtest(self.correct, self.n).proportion_ci(0.95, method="wilson")
+        return float(interval.low), float(interval.high)
+
+    def to_json(self) -> dict[str, Any]:
+        """As results.json has it."""
+        low, high = self.interval
+        return {
+            "name": self.name,
+            "n": self.n,
+            "correct": self.correct,
+            "accuracy": self.accuracy,
+            "low": low,
+            "high": high,
+            "seconds": round(self.seconds, 3),
+            "settings": self.settings,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Outcome":
+        """The inverse of `to_json`; what can be derived is derived again."""
+        return cls(data["name"], data["n"], data["correct"], data["seconds"], data["settings"])

@@ -1,0 +1,89 @@
+"""PGD-k as the field reports it: signed steps, projected to the ball and to [0, 1], judged at the final iterate."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from advmix_cli.data.images import Images, to_unit
+from advmix_cli.evaluation.outcome import Tick
+from advmix_cli.evaluation.predict import is_correct
+from advmix_cli.method.ascent import Variable, ascend, box
+from advmix_cli.seeding import generator
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """max_{k != y} f_k - f_y for each image (Carlini and Wagner): (B, K), (B,) -> (B,)."""
+    own = logits.gather(1, labels[:, None])
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return others.amax(dim=1) - own.squeeze(1)
+
+
+@dataclass(frozen=True)
+class Pgd:
+    """`epsilon` and `step_size` in pixel units. An image counts if it withstands every one of the `restarts`.
+
+    The noise of image i depends on the seed, i and the restart alone, not on the size of a batch.
+    """
+
+    epsilon: float
+    step_size: float
+    steps: int
+    restarts: int
+    init: Literal["uniform", "zero"]
+    loss: Literal["cross-entropy", "margin"]
+    seed: int
+    batch_size: int
+
+    def settings(self, classes: int) -> dict[str, Any]:  # noqa: ARG002
+        return {
+            "norm": "linf",
+            "epsilon": self.epsilon,
+            "steps": self.steps,
+            "step_size": self.step_size,
+            "restarts": self.restarts,
+            "init": self.init,
+            "loss": self.loss,
+            "seed": self.seed,
+        }
+
+    def __call__(self, network: nn.Module, images: Images, tick: Tick) -> Tensor:
+        robust = torch.cat(
+            [
+                is_correct(network, to_unit(pixels), labels)
+                for pixels, labels in zip(
+                    images.pixels.split(self.batch_size), images.labels.split(self.batch_size), strict=True
+                )
+            ]
+        )
+        tick(int((~robust).sum()), "")
+        for restart in range(self.restarts):
+            noise = self._noise(images.pixels.shape, restart)
+            standing = robust.nonzero().squeeze(1)
+            for batch in standing.split(self.batch_size):
+                x, labels = to_unit(images.pixels[batch]), images.labels[batch]
+                start = self.epsilon * noise[batch.to(noise.device)].to(x.device)
+                withstood = is_correct(network, self.attack(network, x, labels, start), labels)
+                robust[batch[~withstood]] = False
+                tick(len(batch) if restart == self.restarts - 1 else int((~withstood).sum()), "")
+        return robust
+
+    def attack(self, network: nn.Module, x: Tensor, labels: Tensor, start: Tensor) -> Tensor:
+        """The final iterate from x + `start`: (B, C, H, W), (B,), (B, C, H, W) -> (B, C, H, W) in [0, 1]."""
+
+        def objective(delta: Tensor) -> Tensor:
+            logits = network(x + delta)
+            return (
+                margin(logits, labels) if self.loss == "margin" else F.cross_entropy(logits, labels, reduction="none")
+            )
+
+        (delta,), _ = ascend(objective, [Variable(start, self.step_size, box(self.epsilon, around=x))], self.steps)
+        return (x + delta).clamp(0, 1)
+
+    def _noise(self, shape: torch.Size, restart: int) -> Tensor:
+        """In [-1, 1], on the CPU, so that every device starts from the same points."""
+        if self.init == "zero":
+            return torch.zeros(1).expand(shape)
+        return torch.empty(shape).uniform_(-1, 1, generator=generator("cpu", self.seed, "pgd", restart))

@@ -1,0 +1,43 @@
+"""The verdict of a network on images, and the checks without which it could be a fault that looks like a result."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from advmix_cli.errors import EvaluationError
+
+
+@contextmanager
+def measured(network: nn.Module) -> Iterator[None]:
+    """Within: eval mode, no gradients of the parameters, and torch's global generators are the caller's again after.
+
+    Raises EvaluationError for non-finite weights: the arg max of NaN is class 0, which looks like a prediction.
+    """
+    for name, value in network.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise EvaluationError(f"the network's {name} holds non-finite numbers; there is nothing to measure")
+    was_training = network.training
+    wanted = [parameter.requires_grad for parameter in network.parameters()]
+    network.eval()
+    network.requires_grad_(False)
+    devices = [parameter.device for parameter in network.parameters() if parameter.is_cuda][:1]
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        network.train(was_training)
+        for parameter, want in zip(network.parameters(), wanted, strict=True):
+            parameter.requires_grad_(want)
+
+
+@torch.no_grad()
+def is_correct(network: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor) -> Tensor:
+    """(B, C, H, W), (B,) -> (B,) bool. EvaluationError for images outside [0, 1] and for non-finite logits."""
+    if len(x) and not bool((x >= 0).all() & (x <= 1).all()):
+        raise EvaluationError("an image to be judged is outside [0, 1]")
+    logits = network(x)
+    if not logits.isfinite().all():
+        raise EvaluationError("the network's logits are not finite; their arg max would look like a prediction")
+    return logits.argmax(dim=1) == labels

@@ -1,0 +1,54 @@
+"""The pre-activation residual network (He et al., 2016) that PreAct-ResNet and Wide ResNet are two shapes of, in the form
+that adversarial-training code uses: where the number of channels changes, the shortcut branches off after the first
+batch norm and ReLU; a batch norm and a ReLU stand before the pool.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from advmix_cli.networks.normalize import Normalize
+
+
+class Block(nn.Module):
+    """BN, ReLU, conv, BN, ReLU, conv, plus the input itself or a 1x1 conv of its activation."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False) if inputs != outputs else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.bn1(x).relu()
+        shortcut = x if self.shortcut is None else self.shortcut(active)
+        return self.conv2(self.bn2(self.conv1(active)).relu()) + shortcut
+
+
+class PreActivationNetwork(nn.Module):
+    """(B, channels, H, W) in [0, 1] -> logits (B, classes).
+
+    `stem`: channels of the first convolution. `stages`: (channels, blocks) of each; all but the first halve H and W.
+    """
+
+    def __init__(
+        self, normalize: Normalize, stem: int, stages: Sequence[tuple[int, int]], *, channels: int, classes: int
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.conv = nn.Conv2d(channels, stem, 3, padding=1, bias=False)
+        blocks: list[nn.Module] = []
+        inputs = stem
+        for stage, (outputs, count) in enumerate(stages):
+            for index in range(count):
+                blocks.append(Block(inputs, outputs, stride=2 if stage and not index else 1))
+                inputs = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.bn = nn.BatchNorm2d(inputs)
+        self.linear = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.bn(self.blocks(self.conv(self.normalize(x)))).relu()
+        return self.linear(features.mean(dim=(2, 3)))

@@ -1,0 +1,133 @@
+"""A TOML file and the edits of `--set` -> a Recipe, or every problem at once, each with its position."""
+
+import copy
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from advmix_cli.errors import RecipeError
+from advmix_cli.recipe import problems
+from advmix_cli.recipe.positions import Path, Position, locate
+from advmix_cli.recipe.schema import Recipe
+from advmix_cli.recipe.shipped import find_recipe
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Put `value` at `path`; `where` is the place to name if it turns out wrong."""
+
+    path: Path
+    value: object
+    where: Position
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed TOML file that remembers where each key stands."""
+
+    data: dict[str, Any]
+    where: dict[Path, Position]
+
+    def edited(self, edits: Sequence[Edit]) -> "Document":
+        """A copy with `edits` made in order. A table in the way is created, a value at the path is replaced."""
+        data, where = copy.deepcopy(self.data), dict(self.where)
+        for edit in edits:
+            _assign(data, edit)
+            for path in [known for known in where if known[: len(edit.path)] == edit.path]:
+                del where[path]
+            for end in range(1, len(edit.path) + 1):
+                where.setdefault(edit.path[:end], edit.where)
+        return Document(data, where)
+
+    def recipe(self) -> Recipe:
+        """The recipe that this document spells, or RecipeError with a line for each problem."""
+        try:
+            return Recipe.model_validate(self.data)
+        except ValidationError as error:
+            raise RecipeError("\n".join(problems.describe(error, Recipe, self.data, self.where))) from None
+
+
+def read(path: FilePath) -> Document:
+    """Parse the TOML file at `path`; RecipeError with the position where it is not TOML or not UTF-8."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not a TOML file: byte {error.start} is not UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(_syntax(str(path), text, str(error))) from None
+    return Document(data, locate(text, str(path)))
+
+
+def load(name: str, settings: Sequence[str] = ()) -> Recipe:
+    """The recipe in the file or with the shipped name `name`, edited by `settings`, each "a.b=VALUE"."""
+    return read(find_recipe(name)).edited([parse_setting(text) for text in settings]).recipe()
+
+
+def parse_setting(text: str) -> Edit:
+    """`a.b=VALUE`, as --set has it: a dotted key (an array's item by its number) and a TOML value."""
+    place = f"--set {text}"
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"{place}: write KEY=VALUE, for example --set maximizer.ascent.steps=10")
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        parsed = {}
+    if list(parsed) != ["value"]:
+        raise RecipeError(f"{place}: {value.strip()!r} is not a TOML value; a string needs quotes: '{key}=\"...\"'")
+    path = tuple(int(part) if part.isdecimal() else part for part in key.strip().split("."))
+    return Edit(path, parsed["value"], Position(place))
+
+
+def leaves(table: dict[str, Any], prefix: Path, where: dict[Path, Position]) -> list[Edit]:
+    """The edits that a table of a file spells: one for each value in it that is not itself a table."""
+    edits: list[Edit] = []
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            inner = leaves(cast("dict[str, Any]", value), (*prefix, key), where)
+            edits += [Edit((key, *edit.path), edit.value, edit.where) for edit in inner]
+        else:
+            edits.append(Edit((key,), value, where[(*prefix, key)]))
+    return edits
+
+
+def _assign(data: dict[str, Any], edit: Edit) -> None:
+    here: Any = data
+    for depth, part in enumerate(edit.path):
+        last = depth == len(edit.path) - 1
+        if isinstance(here, dict):
+            table = cast("dict[str, Any]", here)
+            if last:
+                table[str(part)] = edit.value
+            else:
+                here = table.setdefault(str(part), {})
+        elif isinstance(here, list) and isinstance(part, int):
+            items = cast("list[Any]", here)
+            if part >= len(items):
+                name = ".".join(str(piece) for piece in edit.path[:depth])
+                raise RecipeError(f"{edit.where}: {name} has {len(items)} items, the last is number {len(items) - 1}")
+            if last:
+                items[part] = edit.value
+            else:
+                here = items[part]
+        else:
+            name = ".".join(str(piece) for piece in edit.path[:depth])
+            raise RecipeError(f"{edit.where}: {name} is {'an array' if isinstance(here, list) else 'not a table'}")
+
+
+def _syntax(place: str, text: str, message: str) -> str:
+    """tomllib ends its messages with "(at line 3, column 5)" or "(at end of document)"."""
+    at = re.search(r" \(at line (\d+), column (\d+)\)$", message)
+    if at:
+        return f"{place}:{at[1]}:{at[2]}: not valid TOML: {message[: at.start()]}"
+    lines = text.split("\n")
+    reason = message.removesuffix(" (at end of document)")
+    return f"{place}:{len(lines)}:{len(lines[-1]) + 1}: not valid TOML: {reason}"

@@ -1,0 +1,552 @@
+"""The whole TOML surface of a recipe, as frozen models. Every default lives here and nowhere else.
+
+Pixels are in [0, 1]; ε and step sizes are in these units and may be written as a fraction, `"8/255"`.
+A field that has no meaning for a kind does not exist in that kind's model, so writing it is an error.
+"""
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PlainSerializer,
+    PositiveInt,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+_FRACTION = r"^\s*\d+(\.\d+)?\s*/\s*\d+(\.\d+)?\s*$"
+
+
+def _read_pixels(value: object) -> object:
+    """ "8/255" -> 0.03137...; a number stays; above 1 is refused with the unit explained."""
+    if isinstance(value, str):
+        if not re.match(_FRACTION, value):
+            raise PydanticCustomError("pixels", 'is neither a number nor a fraction such as "8/255"')
+        numerator, denominator = (float(part) for part in value.split("/"))
+        if denominator == 0:
+            raise PydanticCustomError("pixels", "divides by zero")
+        value = numerator / denominator
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > 1:
+        raise PydanticCustomError(
+            "pixels", 'is above 1: pixels are in [0, 1], so 8 grey levels of 255 are written "8/255"'
+        )
+    return value
+
+
+def _write_pixels(value: float) -> float | str:
+    """The fraction k/255 where the value is exactly that, the number itself otherwise."""
+    level = round(value * 255)
+    return f"{level}/255" if level / 255 == value and 0 < level < 255 else value
+
+
+Pixels = Annotated[
+    float,
+    Field(ge=0, le=1),
+    BeforeValidator(_read_pixels),
+    PlainSerializer(_write_pixels),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": _FRACTION}]}
+    ),
+]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Betas = Annotated[tuple[Decay, Decay], Field(strict=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Section(BaseModel):
+    """A table of a recipe: immutable, without unknown keys, type coercions or non-finite numbers."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+# ---- data ----------------------------------------------------------------------------------------------------------
+
+
+class _Source(Section):
+    train_limit: PositiveInt | None = None
+    """Train on this many images only, chosen by `seed`."""
+    test_limit: PositiveInt | None = None
+    """Keep only the first images of the test set."""
+    seed: Seed = 0
+    """Chooses the validation images and the `train_limit`, the same for every seed of the run itself."""
+
+
+class _Downloaded(_Source):
+    root: str | None = None
+    """Directory in torchvision's own layout; by default the user's data directory. Filled on first use."""
+
+
+class DigitsData(_Source):
+    """scikit-learn's 1,797 real 8x8 grey images of handwritten digits: 1,437 to train, 360 to test. No download."""
+
+    source: Literal["digits"]
+    flip: bool = False
+    """Mirror each image with probability 1/2."""
+    translate: NonNegativeInt = 1
+    """Shift each image by up to this many pixels, in both axes; what comes in is black."""
+
+
+class Cifar10Data(_Downloaded):
+    """CIFAR-10 as torchvision downloads it: 50,000 + 10,000 colour images, 32x32, 10 classes."""
+
+    source: Literal["cifar10"]
+    flip: bool = True
+    """Mirror each image with probability 1/2."""
+    translate: NonNegativeInt = 4
+    """Shift each image by up to this many pixels, in both axes; what comes in is black."""
+
+
+class Cifar100Data(_Downloaded):
+    """CIFAR-100 as torchvision downloads it: 50,000 + 10,000 colour images, 32x32, 100 classes."""
+
+    source: Literal["cifar100"]
+    flip: bool = True
+    """Mirror each image with probability 1/2."""
+    translate: NonNegativeInt = 4
+    """Shift each image by up to this many pixels, in both axes; what comes in is black."""
+
+
+class FashionMnistData(_Downloaded):
+    """Fashion-MNIST as torchvision downloads it: 60,000 + 10,000 grey images, 28x28, 10 classes."""
+
+    source: Literal["fashion-mnist"]
+    flip: bool = True
+    """Mirror each image with probability 1/2."""
+    translate: NonNegativeInt = 2
+    """Shift each image by up to this many pixels, in both axes; what comes in is black."""
+
+
+class FolderData(_Source):
+    """Images of one's own: ROOT/train/CLASS/* and ROOT/test/CLASS/*, PNG, JPEG or WebP."""
+
+    source: Literal["folder"]
+    root: str
+    """The directory that holds train/ and test/."""
+    size: Annotated[int, Field(ge=8, le=64)] | None = None
+    """Scale the shorter side to this many pixels and crop the centre; without it all images must have one size."""
+    channels: Literal[1, 3] = 3
+    """3 for colour, 1 for grey."""
+    flip: bool = True
+    """Mirror each image with probability 1/2."""
+    translate: NonNegativeInt = 4
+    """Shift each image by up to this many pixels, in both axes; what comes in is black."""
+
+
+Data = Annotated[DigitsData | Cifar10Data | Cifar100Data | FashionMnistData | FolderData, Field(discriminator="source")]
+
+# ---- model ---------------------------------------------------------------------------------------------------------
+
+
+class PreActResNetModel(Section):
+    """Pre-activation ResNet of basic blocks; depth 18 and width 64 are the paper's PreAct-ResNet-18."""
+
+    kind: Literal["preact-resnet"]
+    depth: Literal[10, 18, 34] = 18
+    width: PositiveInt = 64
+    """Channels of the first stage; the four stages have 1, 2, 4 and 8 times as many."""
+
+
+class WideResNetModel(Section):
+    """Wide ResNet without dropout; depth 34 and width 10 are the paper's WRN-34-10."""
+
+    kind: Literal["wide-resnet"]
+    depth: PositiveInt = 34
+    width: PositiveInt = 10
+    """Widening factor: the three stages have 16, 32 and 64 times as many channels."""
+
+    @model_validator(mode="after")
+    def _has_whole_blocks(self) -> Self:
+        if self.depth < 10 or (self.depth - 4) % 6:
+            raise PydanticCustomError("depth", "depth must be 6n + 4: 10, 16, 22, 28, 34, ...")
+        return self
+
+
+Model = Annotated[PreActResNetModel | WideResNetModel, Field(discriminator="kind")]
+
+# ---- threat and inner maximizer ------------------------------------------------------------------------------------
+
+
+class Threat(Section):
+    """What the adversary may do to an image."""
+
+    norm: Literal["linf"] = "linf"
+    epsilon: Pixels
+    """Largest change of a pixel."""
+
+
+class Ascent(Section):
+    """The inner loop of Algorithm 1."""
+
+    steps: NonNegativeInt
+    """K, the number of signed gradient steps."""
+    step_size: Pixels
+    """η, the change of a pixel in one step."""
+    init: Literal["uniform", "zero"] = "uniform"
+    """Where δ starts: U(-ε, ε), or 0."""
+    clamp: bool = True
+    """Keep the perturbed images in [0, 1], at the start and at every step; the printed algorithms do not."""
+    batch_norm: Literal["train", "batch", "eval"] = "train"
+    """While attacking: batch statistics that also move the running ones (as the cited code does), batch statistics
+    that leave the running ones alone, or the running statistics."""
+
+
+class FrozenRatio(Section):
+    """λ ~ Beta(α, α), then fixed."""
+
+    kind: Literal["frozen"] = "frozen"
+    alpha: Positive = 0.5
+    per: Literal["sample", "batch"] = "sample"
+    """One λ for each image, or one for the batch (as the cited code of Algorithm 2 has it)."""
+
+
+class LearnedRatio(Section):
+    """Algorithm 6: λ ~ Beta(α, α) above κ, then moved by the ascent through γ, λ = κ + (1 - κ)σ(γ)."""
+
+    kind: Literal["learned"]
+    alpha: Positive = 0.5
+    per: Literal["sample", "batch"] = "sample"
+    """One λ for each image, or one for the batch."""
+    kappa: Annotated[float, Field(ge=0.5, lt=1)] = 0.65
+    """κ, the lower bound of λ."""
+    travel: NonNegative = 2.0
+    """K·η_γ, how far γ can move in all: the step of γ is travel / steps."""
+    logit_clamp: Annotated[float, Field(gt=0, lt=0.5)] = 1e-6
+    """(λ - κ)/(1 - κ) is kept this far from 0 and 1 before its logit is taken."""
+
+
+class LinearLabels(Section):
+    """λ_y = λ_x."""
+
+    kind: Literal["linear"] = "linear"
+    detach: bool = False
+    """Keep the adversary's gradient from flowing through λ_y."""
+
+
+class GeometricLabels(Section):
+    """Algorithm 5: λ_y is where x'_m lies along the line between the endpoints."""
+
+    kind: Literal["geometric"]
+    endpoints: Literal["clean", "perturbed"] = "clean"
+    """The line's ends: x_i and x_j, or x'_i and x'_j as printed (for which λ_y = λ_x identically)."""
+    detach: bool = False
+    """Keep the adversary's gradient from flowing through λ_y."""
+
+
+class NoMaximizer(Section):
+    """Plain training on the pristine images."""
+
+    kind: Literal["none"]
+
+
+class AttackMaximizer(Section):
+    """Algorithm 1: PGD adversarial training."""
+
+    kind: Literal["attack"]
+    ascent: Ascent
+
+
+class MixThenAttackMaximizer(Section):
+    """Algorithm 2: mixup, then attack the mixture."""
+
+    kind: Literal["mix-then-attack"]
+    ascent: Ascent
+    ratio: FrozenRatio = FrozenRatio()
+
+
+class AttackThenMixMaximizer(Section):
+    """Algorithm 3: attack, then mixup (Interpolated Adversarial Training)."""
+
+    kind: Literal["attack-then-mix"]
+    ascent: Ascent
+    ratio: FrozenRatio = FrozenRatio()
+
+
+class IntegratedMaximizer(Section):
+    """Algorithms 4 to 6: attack through the mixup."""
+
+    kind: Literal["integrated"]
+    ascent: Ascent
+    delta: Literal["independent", "shared"] = "independent"
+    """δ of shape (2B, ...), one for each role of an image, or (B, ...), one for both."""
+    ratio: Annotated[FrozenRatio | LearnedRatio, Field(discriminator="kind")] = LearnedRatio(kind="learned")
+    labels: Annotated[LinearLabels | GeometricLabels, Field(discriminator="kind")] = LinearLabels()
+
+    @model_validator(mode="after")
+    def _detaches_something(self) -> Self:
+        if isinstance(self.labels, LinearLabels) and self.labels.detach and isinstance(self.ratio, FrozenRatio):
+            raise PydanticCustomError(
+                "detach", "labels.detach has no meaning here: linear labels of a frozen λ have no gradient"
+            )
+        return self
+
+
+Maximizer = Annotated[
+    NoMaximizer | AttackMaximizer | MixThenAttackMaximizer | AttackThenMixMaximizer | IntegratedMaximizer,
+    Field(discriminator="kind"),
+]
+
+
+class Loss(Section):
+    """d(f(x), y), for the adversary and for the update."""
+
+    divergence: Literal["kl", "cross-entropy"] = "kl"
+    """KL(y || softmax f(x)), or the cross-entropy; they differ where the label is optimised too."""
+    pristine_weight: Fraction = 0.0
+    """w in (1 - w)·L(x'_m, y'_m) + w·L(x_m, y_m); 0.5 is Interpolated Adversarial Training's sum."""
+
+
+# ---- optimisation --------------------------------------------------------------------------------------------------
+
+
+class Sgd(Section):
+    """torch.optim.SGD."""
+
+    kind: Literal["sgd"]
+    lr: Positive
+    momentum: Decay = 0.9
+    nesterov: bool = False
+    weight_decay: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise PydanticCustomError("nesterov", "nesterov needs a momentum above 0")
+        return self
+
+
+class Adam(Section):
+    """torch.optim.Adam."""
+
+    kind: Literal["adam"]
+    lr: Positive
+    betas: Betas = (0.9, 0.999)
+    eps: Positive = 1e-8
+    weight_decay: NonNegative = 0.0
+
+
+class AdamW(Section):
+    """torch.optim.AdamW."""
+
+    kind: Literal["adamw"]
+    lr: Positive
+    betas: Betas = (0.9, 0.999)
+    eps: Positive = 1e-8
+    weight_decay: NonNegative = 0.01
+
+
+class Yogi(Section):
+    """Yogi as the paper's library has it: the weight decay is added to the gradient, the step is not debiased."""
+
+    kind: Literal["yogi"]
+    lr: Positive
+    betas: Betas = (0.9, 0.999)
+    eps: Positive = 1e-3
+    initial_accumulator: NonNegative = 1e-6
+    weight_decay: NonNegative = 0.0
+
+
+Optimizer = Annotated[Sgd | Adam | AdamW | Yogi, Field(discriminator="kind")]
+
+
+class _Schedule(Section):
+    epochs: PositiveInt
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Images in an update; the last, incomplete batch of an epoch is left out."""
+
+
+class StepSchedule(_Schedule):
+    """The learning rate is multiplied by `factor` at each of the `drops`."""
+
+    kind: Literal["steps"]
+    drops: Annotated[tuple[OpenFraction, ...], Field(strict=False)] = (0.7, 0.9)
+    """Fractions of the training; empty for a constant learning rate."""
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _drops_ascend(self) -> Self:
+        if list(self.drops) != sorted(set(self.drops)):
+            raise PydanticCustomError("drops", "drops must ascend, each once")
+        return self
+
+
+class CosineSchedule(_Schedule):
+    """Linear warm-up, then half a cosine down to `final` times the learning rate."""
+
+    kind: Literal["cosine"]
+    warmup: Decay = 0.0
+    """Fraction of the training."""
+    final: Fraction = 0.0
+
+
+class OneCycleSchedule(_Schedule):
+    """Linear from `initial` up to the learning rate at `peak`, then linear down to `final`."""
+
+    kind: Literal["one-cycle"]
+    peak: OpenFraction = 0.4
+    """Fraction of the training."""
+    initial: Fraction = 0.0
+    final: Fraction = 0.0
+
+
+Schedule = Annotated[StepSchedule | CosineSchedule | OneCycleSchedule, Field(discriminator="kind")]
+
+
+class Validation(Section):
+    """The images that choose the best epoch, and the short PGD that they are measured with."""
+
+    on: Literal["held-out", "test"] = "held-out"
+    """Images held out of the training set, or the test set itself: a choice made on test data is stamped as such."""
+    fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.02
+    """Of the training set, held out; 0 for no validation and no best epoch."""
+    limit: PositiveInt | None = None
+    """Measure on the first of them only."""
+    steps: PositiveInt = 10
+    step_size: Pixels | None = None
+    """By default ε/4."""
+    report: Literal["last", "best", "both"] = "both"
+    """Which weights the evaluators measure after training; both kinds are always saved."""
+
+    @model_validator(mode="after")
+    def _has_images(self) -> Self:
+        if self.report != "last" and self.on == "held-out" and self.fraction == 0 and "report" in self.model_fields_set:
+            raise PydanticCustomError("report", "there is no best epoch to report when fraction is 0")
+        return self
+
+
+class Engine(Section):
+    """How the arithmetic is done."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast of the network in training; parameters, δ, γ, loss and evaluation stay fp32."""
+    channels_last: bool = True
+
+
+# ---- evaluation ----------------------------------------------------------------------------------------------------
+
+
+class _Evaluator(Section):
+    split: Literal["test", "validation", "train"] = "test"
+    limit: PositiveInt | None = None
+    """Measure on the first images of the split only."""
+    batch_size: PositiveInt = 500
+
+
+class _Attacker(_Evaluator):
+    epsilon: Pixels | None = None
+    """By default the threat's."""
+    seed: Seed = 0
+
+
+def _pgd_name(earlier: dict[str, Any]) -> str:
+    return f"PGD{earlier['steps']}"
+
+
+def _autoattack_name(earlier: dict[str, Any]) -> str:
+    return f"AA {earlier['version']}"
+
+
+Name = Annotated[str, Field(pattern=r"^[\w][\w .+@=-]{0,39}$")]
+
+
+class PristineEvaluator(_Evaluator):
+    """Accuracy on the images as they are."""
+
+    kind: Literal["pristine"]
+    name: Name = "pristine"
+
+
+class PgdEvaluator(_Attacker):
+    """Projected gradient descent on the final iterate, with restarts."""
+
+    kind: Literal["pgd"]
+    steps: PositiveInt
+    step_size: Pixels
+    restarts: PositiveInt = 1
+    init: Literal["uniform", "zero"] = "uniform"
+    loss: Literal["cross-entropy", "margin"] = "cross-entropy"
+    """The margin is max_{k != y} f_k - f_y (Carlini and Wagner's)."""
+    name: Name = Field(default_factory=_pgd_name)
+
+    @model_validator(mode="after")
+    def _restarts_differ(self) -> Self:
+        if self.init == "zero" and self.restarts > 1:
+            raise PydanticCustomError("restarts", 'restarts from init = "zero" are all the same: use "uniform"')
+        return self
+
+
+class AutoAttackEvaluator(_Attacker):
+    """AutoAttack (pyautoattack). "cheap-2020" is the version that the paper calls AAch, removed upstream since."""
+
+    kind: Literal["autoattack"]
+    version: Literal["standard", "cheap-2020", "plus", "rand"]
+    name: Name = Field(default_factory=_autoattack_name)
+
+
+Evaluator = Annotated[PristineEvaluator | PgdEvaluator | AutoAttackEvaluator, Field(discriminator="kind")]
+
+# ---- the recipe ----------------------------------------------------------------------------------------------------
+
+
+class Recipe(Section):
+    """One experiment: what is trained, and how it is judged."""
+
+    title: str = ""
+    seed: Seed = 0
+    """Of the weights, the order of the images, the augmentation, λ and δ."""
+    data: Data
+    model: Model
+    threat: Threat
+    maximizer: Maximizer
+    loss: Loss = Loss()
+    optimizer: Optimizer
+    schedule: Schedule
+    validation: Validation = Validation()
+    engine: Engine = Engine()
+    evaluators: Annotated[tuple[Evaluator, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [evaluator.name for evaluator in self.evaluators]
+        for name in names:
+            if names.count(name) > 1:
+                raise PydanticCustomError(
+                    "names", "evaluators: two are called '{name}'; give one of them a name", {"name": name}
+                )
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """Every field with its value, as TOML can hold it (what is None is left out)."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def digest(self) -> str:
+        """SHA-256 of what changes the numbers: all but the title and the directory of a downloaded dataset.
+
+        A folder has no identity but its path, so its path counts.
+        """
+        content = self.resolved()
+        del content["title"]
+        if not isinstance(self.data, FolderData):
+            content["data"].pop("root", None)
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def passes_per_image(self) -> int:
+        """Network passes that one image costs in one epoch; a backward pass for the weights counts two.
+
+        K steps of a forward and an input gradient each, then the update's three: 2K + 3, as the issue of speed has it.
+        """
+        steps = 0 if isinstance(self.maximizer, NoMaximizer) else self.maximizer.ascent.steps
+        return 2 * steps + 3 + (3 if self.loss.pristine_weight else 0)

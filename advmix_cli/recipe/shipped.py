@@ -1,0 +1,48 @@
+"""The recipes and tables that come with advmix. A name is a file's stem."""
+
+from pathlib import Path
+
+from advmix_cli.errors import UsageError
+from advmix_cli.recipe.suggest import did_you_mean
+
+# Inside a wheel the recipes lie in the package; in a checkout they are the top-level folder beside it.
+_PACKAGED = Path(__file__).parent.parent / "recipes"
+_CHECKOUT = Path(__file__).parent.parent.parent / "recipes"
+ROOT = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
+
+
+def recipe_names() -> list[str]:
+    """The names of the shipped recipes, sorted."""
+    return sorted(path.stem for path in ROOT.glob("*.toml"))
+
+
+def table_names() -> list[str]:
+    """The names of the shipped tables, sorted."""
+    return sorted(path.stem for path in (ROOT / "tables").glob("*.toml"))
+
+
+def find_recipe(name: str, beside: Path | None = None) -> Path:
+    """The file of a recipe given as a path (relative to `beside`, or to here) or as a shipped name."""
+    return _find(name, beside, ROOT, recipe_names(), "recipe")
+
+
+def find_table(name: str) -> Path:
+    """The file of a table given as a path or as a shipped name."""
+    return _find(name, None, ROOT / "tables", table_names(), "table")
+
+
+def find_any(name: str) -> Path:
+    """The file of a recipe or of a table; a name that both have is the recipe's."""
+    return find_table(name) if name in table_names() and name not in recipe_names() else find_recipe(name)
+
+
+def _find(name: str, beside: Path | None, folder: Path, names: list[str], what: str) -> Path:
+    if name in names:
+        return folder / f"{name}.toml"
+    path = (beside or Path()) / name
+    if path.is_file():
+        return path
+    if path.suffix == ".toml" or path.name != name:
+        raise UsageError(f"{path}: {'is not a file' if path.exists() else 'no such file'}")
+    hint = did_you_mean(name, names)
+    raise UsageError(f"no shipped {what} is called '{name}'{hint} (shipped: {', '.join(names)}; a file ends in .toml)")

@@ -1,0 +1,118 @@
+"""A table file: a base recipe, rows with what they change, and the paper's numbers to print beside ours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from advmix_cli.errors import RecipeError, UsageError
+from advmix_cli.recipe import problems
+from advmix_cli.recipe.load import Document, Edit, leaves, parse_setting, read
+from advmix_cli.recipe.positions import Position
+from advmix_cli.recipe.schema import Recipe, Section
+from advmix_cli.recipe.shipped import find_recipe, find_table
+from advmix_cli.recipe.suggest import did_you_mean
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class _Row(Section):
+    name: Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+    set: dict[str, Any] = {}
+    """Leaves of the base recipe, with the values that this row gives them."""
+    paper: dict[str, Percent] = {}
+    """The published accuracy in percent, by the evaluator's name."""
+
+
+class _TableFile(Section):
+    title: str = ""
+    base: str
+    """A shipped recipe, or a path relative to this file."""
+    rows: Annotated[list[_Row], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: one recipe, and the published accuracy in percent by the evaluator's name."""
+
+    name: str
+    recipe: Recipe
+    paper: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Table:
+    """An ablation: rows that are all measured by the same evaluators."""
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the evaluators."""
+        return tuple(evaluator.name for evaluator in self.rows[0].recipe.evaluators)
+
+
+def load_table(name: str, settings: Sequence[str] = ()) -> Table:
+    """The table in the file or with the shipped name `name`; `settings` ("a.b=VALUE") edit every row, after its own."""
+    path = find_table(name)
+    return _table(path, read(path), [parse_setting(text) for text in settings])
+
+
+def check_file(path: Path) -> str:
+    """What the recipe or table file at `path` is, in a word or two; RecipeError with all of its problems."""
+    document = read(path)
+    if {"rows", "base"} & set(document.data):
+        return f"a table of {len(_table(path, document, []).rows)} rows"
+    return f"a recipe, digest {document.recipe().digest()[:12]}"
+
+
+def _table(path: Path, document: Document, settings: Sequence[Edit]) -> Table:
+    try:
+        file = _TableFile.model_validate(document.data)
+    except ValidationError as error:
+        raise RecipeError("\n".join(problems.describe(error, _TableFile, document.data, document.where))) from None
+    try:
+        base = read(find_recipe(file.base, beside=path.parent))
+    except RecipeError:
+        raise
+    except UsageError as error:
+        raise RecipeError(f"{document.where['base',]}: {error}") from None
+    faults: list[str] = []
+    rows: list[Row] = []
+    for index, row in enumerate(file.rows):
+        edits = leaves(row.set, ("rows", index, "set"), document.where)
+        try:
+            recipe = base.edited([*edits, *settings]).recipe()
+        except RecipeError as error:
+            # A fault of the base is every row's: say it once.
+            faults += [line for line in str(error).splitlines() if line not in faults]
+            continue
+        faults += _disagreements(document.where["rows", index], Row(row.name, recipe, row.paper), rows)
+        rows.append(Row(row.name, recipe, row.paper))
+    if faults:
+        raise RecipeError("\n".join(faults))
+    return Table(path.stem, file.title, tuple(rows))
+
+
+def _disagreements(where: Position, row: Row, earlier: Sequence[Row]) -> list[str]:
+    """Rows can stand in one table if their names and recipes differ and their evaluators do not."""
+    columns = [evaluator.name for evaluator in row.recipe.evaluators]
+    start = f"{where}: row '{row.name}'"
+    faults = [
+        f"{start} gives the paper's '{name}', which is no evaluator{did_you_mean(name, columns)} "
+        f"(there are: {', '.join(columns)})"
+        for name in row.paper
+        if name not in columns
+    ]
+    if earlier and row.recipe.evaluators != earlier[0].recipe.evaluators:
+        faults.append(f"{start} has other evaluators than row '{earlier[0].name}'")
+    for other in earlier:
+        if other.name == row.name:
+            faults.append(f"{where}: two rows are called '{row.name}'")
+        if other.recipe.digest() == row.recipe.digest():
+            faults.append(f"{start} is the same experiment as row '{other.name}'")
+    return faults

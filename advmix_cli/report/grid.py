@@ -1,0 +1,105 @@
+"""A table of text, and the formats it is printed in."""
+
+import csv
+import io
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`value` is the number itself; `notes` stand under it, smaller."""
+
+    value: str
+    notes: tuple[str, ...] = ()
+
+    def flat(self) -> str:
+        """On one line."""
+        return self.value + (f" ({'; '.join(self.notes)})" if self.notes else "")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """`columns` are the headings; the first cell of each row is its name."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    captions: tuple[str, ...] = ()
+
+    def rich(self) -> RichTable:
+        """For a terminal. Nothing in it wraps, so that no number is ever cut."""
+        table = RichTable(
+            title=escape(self.title) or None,
+            caption=escape("\n".join(self.captions)) or None,
+            box=box.SIMPLE_HEAD,
+            title_justify="left",
+            caption_justify="left",
+            title_style="bold",
+        )
+        for index, column in enumerate(self.columns):
+            table.add_column(escape(column), justify="right" if index else "left", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*("\n".join([escape(c.value), *(f"[dim]{escape(n)}[/]" for n in c.notes)]) for c in row))
+        return table
+
+    def markdown(self) -> str:
+        """A pipe table."""
+        lines = [
+            "| " + " | ".join(_pipe(column) for column in self.columns) + " |",
+            "|" + "|".join("---" if not index else "---:" for index in range(len(self.columns))) + "|",
+            *("| " + " | ".join(_pipe(cell.flat()) for cell in row) + " |" for row in self.rows),
+        ]
+        heading = [f"**{self.title}**", ""] if self.title else []
+        return "\n".join([*heading, *lines, *(f"\n{caption}" for caption in self.captions)])
+
+    def latex(self) -> str:
+        """A booktabs tabular."""
+        lines = [
+            f"% {self.title}",
+            rf"\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}",
+            r"\toprule",
+            " & ".join(_tex(column) for column in self.columns) + r" \\",
+            r"\midrule",
+            *(" & ".join(_tex(cell.flat()) for cell in row) + r" \\" for row in self.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(f"% {caption}" for caption in self.captions),
+        ]
+        return "\n".join(lines)
+
+
+def print_grid(console: Console, grid: Grid) -> None:
+    """As wide as it needs to be: a terminal narrower than the table wraps its lines, a file keeps them whole."""
+    table = grid.rich()
+    width = max(console.width, console.measure(table).maximum)
+    console.print(table, width=width, crop=False, no_wrap=True, overflow="ignore", soft_wrap=False)
+
+
+def write_csv(records: list[dict[str, object]]) -> str:
+    """A line a record, numbers in full."""
+    stream = io.StringIO()
+    names = list(dict.fromkeys(name for record in records for name in record))
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return stream.getvalue().rstrip("\n")
+
+
+def _pipe(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+_TEX = str.maketrans({
+    "%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "λ": r"$\lambda$", "δ": r"$\delta$", "γ": r"$\gamma$",
+    "ε": r"$\varepsilon$", "±": r"$\pm$", "−": r"$-$", "–": "--", "·": r"$\cdot$", "└": "", "×": r"$\times$",
+})  # fmt: skip
+
+
+def _tex(text: str) -> str:
+    return text.translate(_TEX)

@@ -1,0 +1,95 @@
+"""What is shown while work goes on, on stderr: bars in a terminal, plain lines elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Watcher(Protocol):
+    """Told of what a run does."""
+
+    def begin(self, what: str, total: int) -> None:
+        """A piece of work of `total` units starts; the one before it has ended."""
+        ...
+
+    def advance(self, done: int, note: str = "") -> None:
+        """`done` more units are finished; `note`, if any, replaces the last one."""
+        ...
+
+    def say(self, line: str) -> None:
+        """A line worth keeping on the screen."""
+        ...
+
+    def epoch(self, line: str) -> None:
+        """The figures of an epoch that has ended."""
+        ...
+
+
+class Lines:
+    """Off a terminal: a line for each piece of work, and, if wanted, for each epoch."""
+
+    def __init__(self, console: Console, *, epochs: bool = True) -> None:
+        self._console = console
+        self._epochs = epochs
+
+    def begin(self, what: str, total: int) -> None:
+        self.say(f"{what}: {total:,} to do")
+
+    def advance(self, done: int, note: str = "") -> None:
+        """A line that cannot be overwritten is not worth printing for each batch."""
+
+    def say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def epoch(self, line: str) -> None:
+        if self._epochs:
+            self.say(line)
+
+
+class Bars:
+    """In a terminal: one bar with the time left and the last figures, under the lines that stay."""
+
+    def __init__(self, console: Console, *, epochs: bool = True) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=console,
+            transient=True,
+        )
+        self._epochs = epochs
+        self._task = self.progress.add_task("", total=None, note="", visible=False)
+
+    def begin(self, what: str, total: int) -> None:
+        self.progress.reset(self._task, total=total, description=what, note="", visible=True)
+
+    def advance(self, done: int, note: str = "") -> None:
+        if note:
+            self.progress.update(self._task, note=note)
+        self.progress.advance(self._task, done)
+
+    def say(self, line: str) -> None:
+        self.progress.console.print(line, markup=False, highlight=False)
+
+    def epoch(self, line: str) -> None:
+        self.progress.update(self._task, note=line.split(": ", 1)[-1])
+        if self._epochs:
+            self.say(line)
+
+
+@contextmanager
+def watcher(console: Console) -> Iterator[Watcher]:
+    """The one that fits the console."""
+    if not console.is_terminal:
+        yield Lines(console)
+        return
+    bars = Bars(console)
+    with bars.progress:
+        yield bars

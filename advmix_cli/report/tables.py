@@ -1,0 +1,135 @@
+"""Results -> grids and records. Accuracies are shown in percent, intervals are Wilson's at 95%."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from advmix_cli.evaluation.outcome import Outcome
+from advmix_cli.report.grid import Cell, Grid
+from advmix_cli.report.results import Measured, Results
+
+
+def percent(fraction: float) -> str:
+    """With the decimals of the paper's tables."""
+    return f"{100 * fraction:.1f}"
+
+
+def interval(outcome: Outcome) -> str:
+    """Low and high, in percent."""
+    return f"{percent(outcome.interval[0])}–{percent(outcome.interval[1])}"
+
+
+def seconds(count: float) -> str:
+    """A duration for a person."""
+    if count < 100:
+        return f"{count:.1f} s"
+    minutes, rest = divmod(round(count), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def outcome_grid(title: str, measured: Measured) -> Grid:
+    """What was found of one set of weights, an evaluator a line, with what each number depends on."""
+    rows = [
+        (
+            Cell(outcome.name),
+            Cell(percent(outcome.accuracy)),
+            Cell(interval(outcome)),
+            Cell(f"{outcome.correct:,}"),
+            Cell(f"{outcome.n:,}"),
+            Cell(seconds(outcome.seconds)),
+        )
+        for outcome in measured.outcomes
+    ]
+    captions = [f"{outcome.name}: {stamp(outcome)}" for outcome in measured.outcomes]
+    warning = [TEST_SELECTED] if measured.selection == "best on test" else []
+    return Grid(
+        f"{title} · {measured.selection} epoch ({measured.epoch})",
+        ("evaluator", "accuracy %", "95% interval", "correct", "n", "time"),
+        tuple(rows),
+        (*warning, *captions),
+    )
+
+
+TEST_SELECTED = "TEST-SELECTED: this epoch was chosen on the test images, so its accuracy on them is too high."
+
+
+def stamp(outcome: Outcome) -> str:
+    """All the settings of an outcome, on one line: "split test, norm linf, epsilon 8/255, ..."."""
+    return ", ".join(f"{key} {_setting(key, value)}" for key, value in outcome.settings.items())
+
+
+def _setting(key: str, value: object) -> str:
+    if isinstance(value, list):
+        return "+".join(str(item) for item in value)
+    if key in ("epsilon", "step_size") and isinstance(value, float) and round(value * 255) / 255 == value:
+        return f"{round(value * 255)}/255"
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of an ablation: what was found with each seed, and the published accuracy in percent by evaluator."""
+
+    name: str
+    runs: tuple[Results | None, ...]
+    paper: dict[str, float]
+
+
+def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line]) -> Grid:
+    """A row a method, an evaluator a column: the accuracy in percent, its interval (one seed) or standard deviation
+    (several), the paper's number and the difference. A row's best epoch, where it was measured too, has a line of its own.
+    """
+    rows: list[tuple[Cell, ...]] = []
+    chosen_on_test = False
+    for line in lines:
+        rows.append((Cell(line.name), *(_ablation_cell(line, "last", column, line.paper) for column in columns)))
+        bests = [entry for run in line.runs if run and (entry := run.of("best"))]
+        if bests:
+            chosen_on_test |= any(entry.selection == "best on test" for entry in bests)
+            epochs = ", ".join(str(entry.epoch) for entry in bests)
+            name = f"└ {bests[0].selection} ({epochs})"
+            rows.append((Cell(name), *(_ablation_cell(line, "best", column, {}) for column in columns)))
+    return Grid(title, ("", *columns), tuple(rows), (TEST_SELECTED,) if chosen_on_test else ())
+
+
+def _ablation_cell(line: Line, selection: str, column: str, paper: dict[str, float]) -> Cell:
+    if any(run and run.diverged for run in line.runs):
+        return Cell("diverged")
+    entries = [run.of(selection) for run in line.runs if run]
+    found = [outcome for entry in entries if entry and (outcome := entry.outcome(column))]
+    published = (f"paper {paper[column]:.1f}",) if column in paper else ()
+    if not found:
+        return Cell("·", published)
+    mean = statistics.fmean(outcome.accuracy for outcome in found)
+    spread = f"{len(found)} seeds ± {percent(statistics.stdev(o.accuracy for o in found))}" if len(found) > 1 else ""
+    difference = (f"paper {paper[column]:.1f}, {100 * mean - paper[column]:+.1f}",) if column in paper else ()
+    return Cell(percent(mean), (spread or interval(found[0]), *difference))
+
+
+def ablation_records(columns: Sequence[str], lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """One record for each number of the table and seed, unrounded."""
+    return [
+        {
+            "row": line.name,
+            "seed": run.seed,
+            "selection": entry.selection,
+            "epoch": entry.epoch,
+            "evaluator": column,
+            "n": outcome.n,
+            "correct": outcome.correct,
+            "accuracy": outcome.accuracy,
+            "low": outcome.interval[0],
+            "high": outcome.interval[1],
+            "paper": line.paper[column] / 100 if column in line.paper and entry.selection == "last" else None,
+            "seconds": outcome.seconds,
+            "digest": run.digest,
+        }
+        for line in lines
+        for run in line.runs
+        if run
+        for entry in run.measured
+        for column in columns
+        if (outcome := entry.outcome(column))
+    ]
