@@ -49,7 +49,7 @@ def device(name: str) -> torch.device:
 
 
 def dataset(recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> Dataset:
-    """The images of the recipe, split, on `place`; `say` is told of slow work. DataError if they do not fit the recipe."""
+    """The images of the recipe, split, on `place`; `say` is told of slow work. DataError if they do not fit it."""
     data = recipe.data
     held_out = recipe.validation.fraction if recipe.validation.on == "held-out" else 0.0
     whole = split(
@@ -63,7 +63,7 @@ def dataset(recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> 
         if evaluator.split == "validation" and not len(whole.validation):
             raise DataError(f"evaluator '{evaluator.name}' wants the validation images, but none are held out")
     if len(whole.classes) < 2:
-        raise DataError(f"there is only one class, '{whole.classes[0]}'")
+        raise DataError(f"there is only one class, '{''.join(whole.classes)}'")
     return whole.to(place)
 
 
@@ -106,8 +106,8 @@ def new_network(recipe: Recipe, images: Dataset, place: torch.device) -> nn.Modu
 
 
 def saved_network(saved: checkpoint.Checkpoint, place: torch.device) -> nn.Module:
-    """The network of a checkpoint, on `place`; CheckpointError lists parameters that are missing, too many or of another
-    shape."""
+    """The network of a checkpoint, on `place`; CheckpointError lists parameters that are missing, too many, or of
+    another shape."""
     channels = saved.image_shape[0]
     blank = Normalize([0.0] * channels, [1.0] * channels)
     made = network(saved.recipe, blank, channels=channels, classes=len(saved.classes))
@@ -120,7 +120,7 @@ def saved_network(saved: checkpoint.Checkpoint, place: torch.device) -> nn.Modul
 
 def _placed(made: nn.Module, recipe: Recipe, place: torch.device) -> nn.Module:
     layout = torch.channels_last if recipe.engine.channels_last else torch.contiguous_format
-    return made.to(place, memory_format=layout)
+    return made.to(place).to(memory_format=layout)  # pyright: ignore[reportCallIssue] (torch's stub lacks this form)
 
 
 def maximizer(recipe: Recipe) -> Maximizer:

@@ -1,6 +1,7 @@
 """A trained network in one safetensors file: plain parameter names, and the recipe in the header.
 
-`safetensors.torch.load_file(path)` gives the state dict; the metadata hold `format = "pt"` and `advmix`, one JSON value.
+`safetensors.torch.load_file(path)` gives the state dict; the metadata hold `format = "pt"` and `advmix`, one value of
+JSON.
 """
 
 import hashlib

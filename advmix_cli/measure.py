@@ -22,7 +22,7 @@ from advmix_cli.report.progress import Watcher
 
 def share_correct(judge: Evaluator, network: nn.Module, images: Images) -> float:
     """The accuracy of `network`, a fraction."""
-    return float(judge(network, images, lambda done, note: None).double().mean())
+    return float(judge(network, images, lambda _done, _note: None).double().mean())
 
 
 def evaluate(
@@ -54,7 +54,7 @@ def recipe_to_measure(
     for name in names:
         if name not in known:
             raise UsageError(
-                f"--evaluator '{name}' is none of the recipe's{did_you_mean(name, known)} (there are: {', '.join(known)}; "
+                f"--evaluator '{name}' is none of the recipe's{did_you_mean(name, known)} (it has {', '.join(known)}; "
                 '--set \'evaluators=[{kind="pgd", steps=20, step_size="2/255"}]\' measures something else)'
             )
     wanted = [one for one in recipe.evaluators if not names or one.name in names]

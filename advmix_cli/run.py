@@ -152,9 +152,8 @@ def _epoch_line(line: dict[str, Any], epochs: int) -> str:
         parts.append(f"inner {line['inner_loss_before']:.4f} -> {line['inner_loss_after']:.4f}")
     parts.append(f"λ {line['ratio']:.3f}")
     if "validation_accuracy" in line:
-        parts.append(
-            f"validation {100 * line['validation_accuracy']:.1f} %, under PGD {100 * line['validation_pgd_accuracy']:.1f} %"
-        )
+        pristine, robust = (100 * line[name] for name in ("validation_accuracy", "validation_pgd_accuracy"))
+        parts.append(f"validation {pristine:.1f} %, under PGD {robust:.1f} %")
     parts += [f"lr {line['lr']:.3g}", f"{line['images_per_second']:,.0f} images/s"]
     return f"epoch {line['epoch']}/{epochs}: {' · '.join(parts)}"
 

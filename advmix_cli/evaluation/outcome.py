@@ -21,7 +21,7 @@ class Evaluator(Protocol):
         ...
 
     def __call__(self, network: nn.Module, images: Images, tick: Tick) -> Tensor:
-        """(N,) bool: the image is classified correctly, whatever this evaluator does to it. The network is in eval mode."""
+        """(N,) bool: the image is classified correctly, whatever is done to it here. `network` is in eval mode."""
         ...
 
 

@@ -122,8 +122,8 @@ class Labels:
 class Integrated:
     """Algorithms 4 to 6: the ascent sees the network through the mixture.
 
-    δ is (B, ...) where it is shared by both roles of an image (its gradient is then the sum of both), (2B, ...) where it
-    is independent: the first half belongs to x_i, the second to x_j. `learned` None freezes λ.
+    δ is (B, ...) where it is shared by both roles of an image (its gradient is then the sum of both), (2B, ...) where
+    it is independent: the first half belongs to x_i, the second to x_j. `learned` None freezes λ.
     """
 
     pgd: Pgd

@@ -1,7 +1,7 @@
 """Algorithm 6: the mixing ratio λ in [κ, 1], learned through its unconstrained logit γ."""
 
 import torch
-from scipy.special import betainc, betaincinv
+from scipy.special import betainc, betaincinv  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
 

@@ -1,1 +1,1 @@
-"""Networks from [0, 1] images to logits. The training set's normalisation is the first layer, so ε is in pixel units."""
+"""Networks from [0, 1] images to logits. The normalisation is the first layer, so ε is in pixel units."""

@@ -12,8 +12,8 @@ Mode = Literal["train", "batch", "eval"]
 
 @contextmanager
 def batch_norm_mode(network: nn.Module, mode: Mode) -> Iterator[None]:
-    """Within: "train" uses batch statistics, and every forward moves the running ones; "batch" uses batch statistics and
-    leaves the running ones alone, bit for bit; "eval" uses the running ones. Afterwards the network is in train mode.
+    """Within: "train" uses batch statistics, and every forward moves the running ones; "batch" uses batch statistics
+    and leaves the running ones alone, bit for bit; "eval" uses the running ones. Afterwards all is in train mode.
     """
     layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     network.train()

@@ -1,6 +1,7 @@
-"""The pre-activation residual network (He et al., 2016) that PreAct-ResNet and Wide ResNet are two shapes of, in the form
-that adversarial-training code uses: where the number of channels changes, the shortcut branches off after the first
-batch norm and ReLU; a batch norm and a ReLU stand before the pool.
+"""The pre-activation residual network (He et al., 2016) that PreAct-ResNet and Wide ResNet are two shapes of.
+
+In the form that adversarial-training code uses: where the number of channels changes, the shortcut branches off after
+the first batch norm and ReLU; a batch norm and a ReLU stand before the pool.
 """
 
 from collections.abc import Sequence

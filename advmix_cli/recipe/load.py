@@ -56,11 +56,12 @@ def read(path: FilePath) -> Document:
     """Parse the TOML file at `path`; RecipeError with the position where it is not TOML or not UTF-8."""
     try:
         text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text)
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not a TOML file: byte {error.start} is not UTF-8") from None
+    try:
+        data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(_syntax(str(path), text, str(error))) from None
     return Document(data, locate(text, str(path)))
@@ -91,7 +92,7 @@ def leaves(table: dict[str, Any], prefix: Path, where: dict[Path, Position]) -> 
     """The edits that a table of a file spells: one for each value in it that is not itself a table."""
     edits: list[Edit] = []
     for key, value in table.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict):
             inner = leaves(cast("dict[str, Any]", value), (*prefix, key), where)
             edits += [Edit((key, *edit.path), edit.value, edit.where) for edit in inner]
         else:

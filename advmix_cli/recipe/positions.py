@@ -1,7 +1,7 @@
 """Where each key of a TOML text stands. The values come from tomllib; only the positions come from tree-sitter."""
 
 import tomllib
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import tree_sitter_toml
 from tree_sitter import Language, Node, Parser
@@ -74,10 +74,9 @@ def locate(text: str, place: str) -> dict[Path, Position]:
 
 def _key_parts(key: Node) -> list[str]:
     """`a."b c".d` -> ["a", "b c", "d"]; tomllib reads the quotes and escapes."""
-    parsed = tomllib.loads(f"{(key.text or b'').decode()} = 0")
+    parsed: Any = tomllib.loads(f"{(key.text or b'').decode()} = 0")
     parts: list[str] = []
-    while True:
-        ((part, parsed),) = parsed.items()
+    while isinstance(parsed, dict):
+        ((part, parsed),) = cast("dict[str, Any]", parsed).items()
         parts.append(part)
-        if not isinstance(parsed, dict):
-            return parts
+    return parts

@@ -32,7 +32,7 @@ def _path(loc: tuple[int | str, ...], data: object) -> Path:
         if isinstance(data, dict):
             content = cast("dict[str, object]", data)
             if part in content:
-                path, data = (*path, part), content[cast("str", part)]
+                path, data = (*path, part), content[part]
             elif index == len(loc) - 1 and part not in content.values():
                 path = (*path, part)
         elif isinstance(data, list) and isinstance(part, int):

@@ -20,9 +20,9 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 
 class _Row(Section):
     name: Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field(default_factory=dict)
     """Leaves of the base recipe, with the values that this row gives them."""
-    paper: dict[str, Percent] = {}
+    paper: dict[str, Percent] = Field(default_factory=dict)
     """The published accuracy in percent, by the evaluator's name."""
 
 

@@ -76,8 +76,10 @@ class Grid:
 def print_grid(console: Console, grid: Grid) -> None:
     """As wide as it needs to be: a terminal narrower than the table wraps its lines, a file keeps them whole."""
     table = grid.rich()
-    width = max(console.width, console.measure(table).maximum)
-    console.print(table, width=width, crop=False, no_wrap=True, overflow="ignore", soft_wrap=False)
+    unbounded = console.options.update(max_width=10_000)
+    # rich prints nothing wider than its console, so the console is what has to be wide enough.
+    console.width = max(console.width, console.measure(table, options=unbounded).maximum)
+    console.print(table)
 
 
 def write_csv(records: list[dict[str, object]]) -> str:

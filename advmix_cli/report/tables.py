@@ -79,7 +79,7 @@ class Line:
 
 def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line]) -> Grid:
     """A row a method, an evaluator a column: the accuracy in percent, its interval (one seed) or standard deviation
-    (several), the paper's number and the difference. A row's best epoch, where it was measured too, has a line of its own.
+    (several), the paper's number and the difference. A row's best epoch, where it was measured, has a line of its own.
     """
     rows: list[tuple[Cell, ...]] = []
     chosen_on_test = False

@@ -26,8 +26,8 @@ class Step:
 
     def __call__(self, x: Tensor, y: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Returns batch means, scalars on the device: `loss` and its parts `adversarial_loss` and `pristine_loss`, the
-        adversary's objective at its first and at its last gradient, `inner_loss_before` and `inner_loss_after`, and λ_x,
-        `ratio`. What the method does not compute is not there; the keys are those of every other batch."""
+        adversary's objective at its first and at its last gradient, `inner_loss_before` and `inner_loss_after`, and
+        λ_x, `ratio`. What the method does not compute is not there; the keys are those of every other batch."""
         with batch_norm_mode(self.network, self.batch_norm):
             found = self.maximizer(self.logits, x, y, draws)
         figures = {"ratio": found.ratio.mean().to(x.dtype)}
