@@ -48,6 +48,12 @@ def device(name: str) -> torch.device:
     return chosen
 
 
+def arithmetic(recipe: Recipe) -> None:
+    """Settings that torch keeps for the whole process."""
+    if recipe.engine.threads is not None:
+        torch.set_num_threads(recipe.engine.threads)
+
+
 def dataset(recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> Dataset:
     """The images of the recipe, split, on `place`; `say` is told of slow work. DataError if they do not fit it."""
     data = recipe.data

@@ -33,9 +33,9 @@ class Commands(TyperGroup):
         except AdvmixError as error:
             if ctx.params.get("debug"):
                 traceback.print_exc()
-            lines = str(error).splitlines()
-            heading = f"error: {len(lines)} problems" if isinstance(error, RecipeError) and len(lines) > 1 else "error:"
-            err.print(heading, style="red", end="\n" if len(lines) > 1 else " ")
+            count = len(str(error).splitlines())
+            several = isinstance(error, RecipeError) and count > 1
+            err.print(f"error: {count} problems\n" if several else "error: ", style="red", end="")
             err.print(str(error), markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
@@ -210,7 +210,7 @@ def _filled(table: "Table", todo: "list[Cell]") -> "tuple[Grid, list[dict[str, A
         Line(row.name, tuple(cell.results() for cell in todo if cell.row.name == row.name), row.paper)
         for row in table.rows
     ]
-    return ablation_grid(table.title, table.columns, lines), ablation_records(table.columns, lines)
+    return ablation_grid(table.title, table.columns, lines, table.settings), ablation_records(table.columns, lines)
 
 
 def _print_table(form: Format, grid: "Grid", records: list[dict[str, Any]]) -> None:
@@ -226,7 +226,7 @@ def _print_table(form: Format, grid: "Grid", records: list[dict[str, Any]]) -> N
         case Format.CSV:
             typer.echo(write_csv(records))
         case Format.JSON:
-            _print_json({"title": grid.title, "cells": records})
+            _print_json({"title": grid.title, "captions": grid.captions, "cells": records})
 
 
 def _print_json(document: dict[str, Any]) -> None:

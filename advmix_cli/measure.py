@@ -71,6 +71,7 @@ def evaluate_checkpoint(saved: Checkpoint, recipe: Recipe, place: torch.device, 
 
     CheckpointError if the data are of another shape or of other classes than those that the network was trained on.
     """
+    build.arithmetic(recipe)
     images = build.dataset(recipe, place, watch.say)
     for what, trained, there in (
         ("images of shape", saved.image_shape, images.image_shape),

@@ -47,6 +47,7 @@ def execute(recipe: Recipe, directory: Path, place: torch.device, watch: Watcher
     if known and known.finished:
         watch.say(f"already done: {directory}")
         return known
+    build.arithmetic(recipe)
     images = build.dataset(recipe, place, watch.say)
     network = build.new_network(recipe, images, place)
     training = build.training(recipe, images, network)

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from advmix_cli.errors import UsageError
@@ -55,7 +55,7 @@ def select(table: Table, wanted: Sequence[str]) -> Table:
                 + ")"
             )
     rows = tuple(row for row in table.rows if row.name in chosen) if wanted else table.rows
-    return Table(table.name, table.title, rows)
+    return replace(table, rows=rows)
 
 
 def _slug(name: str) -> str:

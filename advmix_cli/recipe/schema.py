@@ -1,77 +1,30 @@
 """The whole TOML surface of a recipe, as frozen models. Every default lives here and nowhere else.
 
-Pixels are in [0, 1]; ε and step sizes are in these units and may be written as a fraction, `"8/255"`.
 A field that has no meaning for a kind does not exist in that kind's model, so writing it is an error.
 """
 
 import hashlib
 import json
-import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PlainSerializer,
-    PositiveInt,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
-_FRACTION = r"^\s*\d+(\.\d+)?\s*/\s*\d+(\.\d+)?\s*$"
-
-
-def _read_pixels(value: object) -> object:
-    """ "8/255" -> 0.03137...; a number stays; above 1 is refused with the unit explained."""
-    if isinstance(value, str):
-        if not re.match(_FRACTION, value):
-            raise PydanticCustomError("pixels", 'is neither a number nor a fraction such as "8/255"')
-        numerator, denominator = (float(part) for part in value.split("/"))
-        if denominator == 0:
-            raise PydanticCustomError("pixels", "divides by zero")
-        value = numerator / denominator
-    if isinstance(value, int | float) and not isinstance(value, bool) and value > 1:
-        raise PydanticCustomError(
-            "pixels", 'is above 1: pixels are in [0, 1], so 8 grey levels of 255 are written "8/255"'
-        )
-    return value
-
-
-def _write_pixels(value: float) -> float | str:
-    """The fraction k/255 where the value is exactly that, the number itself otherwise."""
-    level = round(value * 255)
-    return f"{level}/255" if level / 255 == value and 0 < level < 255 else value
-
-
-Pixels = Annotated[
-    float,
-    Field(ge=0, le=1),
-    BeforeValidator(_read_pixels),
-    PlainSerializer(_write_pixels),
-    WithJsonSchema(
-        {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": _FRACTION}]}
-    ),
-]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-Betas = Annotated[tuple[Decay, Decay], Field(strict=False)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-
-
-class Section(BaseModel):
-    """A table of a recipe: immutable, without unknown keys, type coercions or non-finite numbers."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
+from advmix_cli.recipe.fields import (
+    Betas,
+    Decay,
+    Flip,
+    Fraction,
+    Name,
+    NonNegative,
+    OpenFraction,
+    Pixels,
+    Positive,
+    Section,
+    Seed,
+    Title,
+    Translate,
+)
 
 # ---- data ----------------------------------------------------------------------------------------------------------
 
@@ -94,40 +47,32 @@ class DigitsData(_Source):
     """scikit-learn's 1,797 real 8x8 grey images of handwritten digits: 1,437 to train, 360 to test. No download."""
 
     source: Literal["digits"]
-    flip: bool = False
-    """Mirror each image with probability 1/2."""
-    translate: NonNegativeInt = 1
-    """Shift each image by up to this many pixels, in both axes; what comes in is black."""
+    flip: Flip = False
+    translate: Translate = 1
 
 
 class Cifar10Data(_Downloaded):
     """CIFAR-10 as torchvision downloads it: 50,000 + 10,000 colour images, 32x32, 10 classes."""
 
     source: Literal["cifar10"]
-    flip: bool = True
-    """Mirror each image with probability 1/2."""
-    translate: NonNegativeInt = 4
-    """Shift each image by up to this many pixels, in both axes; what comes in is black."""
+    flip: Flip = True
+    translate: Translate = 4
 
 
 class Cifar100Data(_Downloaded):
     """CIFAR-100 as torchvision downloads it: 50,000 + 10,000 colour images, 32x32, 100 classes."""
 
     source: Literal["cifar100"]
-    flip: bool = True
-    """Mirror each image with probability 1/2."""
-    translate: NonNegativeInt = 4
-    """Shift each image by up to this many pixels, in both axes; what comes in is black."""
+    flip: Flip = True
+    translate: Translate = 4
 
 
 class FashionMnistData(_Downloaded):
     """Fashion-MNIST as torchvision downloads it: 60,000 + 10,000 grey images, 28x28, 10 classes."""
 
     source: Literal["fashion-mnist"]
-    flip: bool = True
-    """Mirror each image with probability 1/2."""
-    translate: NonNegativeInt = 2
-    """Shift each image by up to this many pixels, in both axes; what comes in is black."""
+    flip: Flip = True
+    translate: Translate = 2
 
 
 class FolderData(_Source):
@@ -140,10 +85,8 @@ class FolderData(_Source):
     """Scale the shorter side to this many pixels and crop the centre; without it all images must have one size."""
     channels: Literal[1, 3] = 3
     """3 for colour, 1 for grey."""
-    flip: bool = True
-    """Mirror each image with probability 1/2."""
-    translate: NonNegativeInt = 4
-    """Shift each image by up to this many pixels, in both axes; what comes in is black."""
+    flip: Flip = True
+    translate: Translate = 4
 
 
 Data = Annotated[DigitsData | Cifar10Data | Cifar100Data | FashionMnistData | FolderData, Field(discriminator="source")]
@@ -433,6 +376,9 @@ class Engine(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast of the network in training; parameters, δ, γ, loss and evaluation stay fp32."""
     channels_last: bool = True
+    threads: PositiveInt | None = None
+    """Of the CPU; by default torch's own choice, which follows the machine. The number of threads changes the last bits
+    of a sum, so a recipe that names it gives the same numbers on more machines; a small network is fastest with one."""
 
 
 # ---- evaluation ----------------------------------------------------------------------------------------------------
@@ -457,9 +403,6 @@ def _pgd_name(earlier: dict[str, Any]) -> str:
 
 def _autoattack_name(earlier: dict[str, Any]) -> str:
     return f"AA {earlier['version']}"
-
-
-Name = Annotated[str, Field(pattern=r"^[\w][\w .+@=-]{0,39}$")]
 
 
 class PristineEvaluator(_Evaluator):
@@ -504,7 +447,7 @@ Evaluator = Annotated[PristineEvaluator | PgdEvaluator | AutoAttackEvaluator, Fi
 class Recipe(Section):
     """One experiment: what is trained, and how it is judged."""
 
-    title: str = ""
+    title: Title = ""
     seed: Seed = 0
     """Of the weights, the order of the images, the augmentation, λ and δ."""
     data: Data
@@ -546,7 +489,7 @@ class Recipe(Section):
     def passes_per_image(self) -> int:
         """Network passes that one image costs in one epoch; a backward pass for the weights counts two.
 
-        K steps of a forward and an input gradient each, then the update's three: 2K + 3, as the issue of speed has it.
+        K steps of a forward and an input gradient each, then the update's three: 2K + 3; a pristine loss adds three.
         """
         steps = 0 if isinstance(self.maximizer, NoMaximizer) else self.maximizer.ascent.steps
         return 2 * steps + 3 + (3 if self.loss.pristine_weight else 0)

@@ -9,9 +9,9 @@ from pydantic import Field, ValidationError
 
 from advmix_cli.errors import RecipeError, UsageError
 from advmix_cli.recipe import problems
+from advmix_cli.recipe.fields import Section, Title
 from advmix_cli.recipe.load import Document, Edit, leaves, parse_setting, read
-from advmix_cli.recipe.positions import Position
-from advmix_cli.recipe.schema import Recipe, Section
+from advmix_cli.recipe.schema import Recipe
 from advmix_cli.recipe.shipped import find_recipe, find_table
 from advmix_cli.recipe.suggest import did_you_mean
 
@@ -27,7 +27,7 @@ class _Row(Section):
 
 
 class _TableFile(Section):
-    title: str = ""
+    title: Title = ""
     base: str
     """A shipped recipe, or a path relative to this file."""
     rows: Annotated[list[_Row], Field(min_length=1)]
@@ -44,11 +44,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """An ablation: rows that are all measured by the same evaluators."""
+    """An ablation: rows that are all measured by the same evaluators. `settings` are the edits that the file knows
+    nothing of: with them the published numbers are those of another experiment."""
 
     name: str
     title: str
     rows: tuple[Row, ...]
+    settings: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -59,7 +61,7 @@ class Table:
 def load_table(name: str, settings: Sequence[str] = ()) -> Table:
     """The table in the file or with the shipped name `name`; `settings` ("a.b=VALUE") edit every row, after its own."""
     path = find_table(name)
-    return _table(path, read(path), [parse_setting(text) for text in settings])
+    return _table(path, read(path), settings)
 
 
 def check_file(path: Path) -> str:
@@ -70,7 +72,7 @@ def check_file(path: Path) -> str:
     return f"a recipe, digest {document.recipe().digest()[:12]}"
 
 
-def _table(path: Path, document: Document, settings: Sequence[Edit]) -> Table:
+def _table(path: Path, document: Document, settings: Sequence[str]) -> Table:
     try:
         file = _TableFile.model_validate(document.data)
     except ValidationError as error:
@@ -81,38 +83,54 @@ def _table(path: Path, document: Document, settings: Sequence[Edit]) -> Table:
         raise
     except UsageError as error:
         raise RecipeError(f"{document.where['base',]}: {error}") from None
+    # The file is checked as it stands, so that what `settings` do to it is told apart from what is wrong in it.
+    rows = _rows(document, file, base, [])
+    columns = [evaluator.name for evaluator in rows[0].recipe.evaluators]
+    _raise_if(
+        [
+            f"{document.where['rows', index]}: row '{row.name}' gives the paper's '{name}', which is no evaluator"
+            f"{did_you_mean(name, columns)} (there are: {', '.join(columns)})"
+            for index, row in enumerate(rows)
+            for name in row.paper
+            if name not in columns
+        ]
+    )
+    if settings:
+        rows = _rows(document, file, base, [parse_setting(text) for text in settings])
+    return Table(path.stem, file.title, tuple(rows), tuple(settings))
+
+
+def _rows(document: Document, file: _TableFile, base: Document, edits: Sequence[Edit]) -> list[Row]:
+    """The rows of `file`, each edited by `edits` after its own; RecipeError with every fault, a line each."""
     faults: list[str] = []
     rows: list[Row] = []
     for index, row in enumerate(file.rows):
-        edits = leaves(row.set, ("rows", index, "set"), document.where)
         try:
-            recipe = base.edited([*edits, *settings]).recipe()
+            own = leaves(row.set, ("rows", index, "set"), document.where)
+            rows.append(Row(row.name, base.edited([*own, *edits]).recipe(), row.paper))
         except RecipeError as error:
             # A fault of the base is every row's: say it once.
             faults += [line for line in str(error).splitlines() if line not in faults]
-            continue
-        faults += _disagreements(document.where["rows", index], Row(row.name, recipe, row.paper), rows)
-        rows.append(Row(row.name, recipe, row.paper))
-    if faults:
-        raise RecipeError("\n".join(faults))
-    return Table(path.stem, file.title, tuple(rows))
+    _raise_if(faults)
+    for index, row in enumerate(rows):
+        faults += [f"{document.where['rows', index]}: {fault}" for fault in _disagreements(row, rows[:index])]
+    _raise_if(faults)
+    return rows
 
 
-def _disagreements(where: Position, row: Row, earlier: Sequence[Row]) -> list[str]:
+def _disagreements(row: Row, earlier: Sequence[Row]) -> list[str]:
     """Rows can stand in one table if their names and recipes differ and their evaluators do not."""
-    columns = [evaluator.name for evaluator in row.recipe.evaluators]
-    start = f"{where}: row '{row.name}'"
-    faults = [
-        f"{start} gives the paper's '{name}', which is no evaluator{did_you_mean(name, columns)} "
-        f"(there are: {', '.join(columns)})"
-        for name in row.paper
-        if name not in columns
-    ]
+    faults: list[str] = []
     if earlier and row.recipe.evaluators != earlier[0].recipe.evaluators:
-        faults.append(f"{start} has other evaluators than row '{earlier[0].name}'")
+        faults.append(f"row '{row.name}' has other evaluators than row '{earlier[0].name}'")
     for other in earlier:
         if other.name == row.name:
-            faults.append(f"{where}: two rows are called '{row.name}'")
+            faults.append(f"two rows are called '{row.name}'")
         if other.recipe.digest() == row.recipe.digest():
-            faults.append(f"{start} is the same experiment as row '{other.name}'")
+            faults.append(f"row '{row.name}' is the same experiment as row '{other.name}'")
     return faults
+
+
+def _raise_if(faults: Sequence[str]) -> None:
+    if faults:
+        raise RecipeError("\n".join(faults))

@@ -16,11 +16,22 @@ def live_table(console: Console, draw: Callable[[], Grid]) -> Iterator[tuple[Wat
     if not console.is_terminal:
         yield Lines(console, epochs=False), lambda: None
         return
-    bars = Bars(console, epochs=False)
+    bars = _BarsUnderTable(console, epochs=False)
     with Live(console=console, refresh_per_second=4, transient=True) as live:
 
         def redraw() -> None:
             live.update(Group(draw().rich(), bars.progress), refresh=True)
 
+        bars.redraw = redraw
         redraw()
         yield bars, redraw
+
+
+class _BarsUnderTable(Bars):
+    """A new piece of work means that the one before it may have filled a cell."""
+
+    redraw: Callable[[], None]
+
+    def begin(self, what: str, total: int) -> None:
+        super().begin(what, total)
+        self.redraw()

@@ -77,9 +77,10 @@ class Line:
     paper: dict[str, float]
 
 
-def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line]) -> Grid:
+def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], settings: Sequence[str] = ()) -> Grid:
     """A row a method, an evaluator a column: the accuracy in percent, its interval (one seed) or standard deviation
     (several), the paper's number and the difference. A row's best epoch, where it was measured, has a line of its own.
+    `settings`: the edits that the table was run with.
     """
     rows: list[tuple[Cell, ...]] = []
     chosen_on_test = False
@@ -91,7 +92,12 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line]) -> 
             epochs = ", ".join(str(entry.epoch) for entry in bests)
             name = f"└ {bests[0].selection} ({epochs})"
             rows.append((Cell(name), *(_ablation_cell(line, "best", column, {}) for column in columns)))
-    return Grid(title, ("", *columns), tuple(rows), (TEST_SELECTED,) if chosen_on_test else ())
+    captions = [TEST_SELECTED] if chosen_on_test else []
+    if settings:
+        captions.append(f"Edited with --set {' --set '.join(settings)}")
+        if any(line.paper for line in lines):
+            captions.append("The paper's numbers are those of the table as it is shipped, not of this edit.")
+    return Grid(title, ("", *columns), tuple(rows), tuple(captions))
 
 
 def _ablation_cell(line: Line, selection: str, column: str, paper: dict[str, float]) -> Cell:

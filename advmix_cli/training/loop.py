@@ -87,6 +87,8 @@ class Training:
         table = torch.stack([torch.stack(list(figures.values())) for figures in gathered]).double().cpu()
         seconds = time.perf_counter() - started
         _raise_if_diverged(table, epoch)
+        if not all(bool(value.isfinite().all()) for value in self.step.network.state_dict().values()):
+            raise DivergedError(f"the weights became non-finite at epoch {epoch}, batch {self.batches}")
         return Epoch(
             number=epoch,
             figures=dict(zip(gathered[0], table.mean(dim=0).tolist(), strict=True)),

@@ -1,0 +1,42 @@
+"""The plan says what is done and what is left, without running anything."""
+
+from advmix_cli.ablation.cells import cells
+from advmix_cli.ablation.plan import plan_grid, plan_records
+from advmix_cli.recipe.table import load_table
+from advmix_cli.report.results import Results
+
+
+def known(cell, **changes):
+    recipe = cell.row.recipe
+    Results(
+        title="", seed=recipe.seed, digest=recipe.digest(), device="cpu", versions={}, epochs=1, train_images=1,
+        seconds=0.0, **changes,
+    ).save(cell.directory)  # fmt: skip
+
+
+def test_states_epochs_and_passes(tmp_path):
+    todo = cells(load_table("table1"), 1, tmp_path)[:5]
+    known(todo[1], finished=True)
+    known(todo[2])
+    (todo[2].directory / "model.safetensors").write_bytes(b"")
+    # Results of a training whose weights are gone.
+    known(todo[3])
+    known(todo[4], diverged="nan")
+    records = plan_records(todo)
+    assert [record["state"] for record in records] == ["to do", "done", "trained", "to do", "diverged"]
+    assert [record["epochs"] for record in records] == [80, 0, 0, 100, 0]
+    # Ten passes for five steps of the adversary, three for the update.
+    assert [record["passes"] for record in records] == [80 * 13, 0, 0, 100 * 13, 0]
+    assert plan_grid("T", todo).captions == (
+        "5 cells, 1 done; still to run: 180 epochs, 2,340 network passes over the training images",
+    )
+
+
+def test_planning_writes_nothing(tmp_path):
+    plan_records(cells(load_table("digits"), 2, tmp_path / "runs"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_table_3_costs_23_passes_an_epoch(tmp_path):
+    records = plan_records(cells(load_table("table3"), 1, tmp_path))
+    assert [(record["epochs"], record["passes"]) for record in records] == [(200, 4600)] * 3

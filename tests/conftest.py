@@ -1,0 +1,75 @@
+"""Shared by the tests: a recipe that trains in a second, a watcher that prints into memory, a trained network."""
+
+import io
+
+import pytest
+import torch
+from hypothesis import settings as hypothesis_settings
+from rich.console import Console
+
+from advmix_cli import build
+from advmix_cli.recipe.load import Document, parse_setting
+from advmix_cli.recipe.positions import Position
+from advmix_cli.report.progress import Lines
+
+# Networks this small are slower on two threads than on one.
+torch.set_num_threads(1)
+
+# The same examples every time, and no deadline: the machine may be busy.
+hypothesis_settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis_settings.load_profile("repeatable")
+
+TINY = {
+    "title": "tiny",
+    "data": {"source": "digits", "train_limit": 128, "test_limit": 40},
+    "model": {"kind": "preact-resnet", "depth": 10, "width": 4},
+    "threat": {"epsilon": "16/255"},
+    "maximizer": {"kind": "attack", "ascent": {"steps": 2, "step_size": "8/255"}},
+    "optimizer": {"kind": "adam", "lr": 0.01},
+    "schedule": {"kind": "steps", "epochs": 2, "batch_size": 64},
+    "validation": {"fraction": 0.05, "limit": 30, "steps": 2},
+    "evaluators": [{"kind": "pristine"}, {"kind": "pgd", "steps": 2, "step_size": "8/255"}],
+}
+
+
+@pytest.fixture(autouse=True)
+def own_directories(tmp_path, monkeypatch):
+    """No test touches the user's caches and datasets."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+
+
+@pytest.fixture
+def tiny():
+    """tiny("seed=1", ...): the small recipe, edited as --set edits one."""
+    return lambda *settings: Document(TINY, {(): Position("tiny")}).edited([*map(parse_setting, settings)]).recipe()
+
+
+@pytest.fixture
+def said():
+    """What `watch` was told."""
+    return io.StringIO()
+
+
+@pytest.fixture
+def watch(said):
+    """A watcher that prints into `said`."""
+    return Lines(Console(file=said, width=200))
+
+
+@pytest.fixture(scope="package")
+def trained():
+    """(network in eval mode, dataset): digits after a few pristine epochs, more than nine in ten right."""
+    settings = [
+        "data.train_limit=1200",
+        "data.test_limit=360",
+        "model.width=8",
+        'maximizer={kind="none"}',
+        'schedule={kind="one-cycle", epochs=6, batch_size=60}',
+    ]
+    recipe = Document(TINY, {(): Position("tiny")}).edited([*map(parse_setting, settings)]).recipe()
+    images = build.dataset(recipe, torch.device("cpu"), print)
+    network = build.new_network(recipe, images, torch.device("cpu"))
+    for _ in build.training(recipe, images, network).run(lambda: None):
+        pass
+    return network.eval(), images

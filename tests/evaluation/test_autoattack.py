@@ -1,0 +1,223 @@
+"""AutoAttack through advmix against pyautoattack called directly, and the conditions that it does not check itself."""
+
+import logging
+
+import pytest
+import torch
+from pyautoattack import AutoAttack as Upstream
+from torch import nn
+
+from advmix_cli.data.images import Images
+from advmix_cli.evaluation.autoattack import AutoAttack
+from advmix_cli.evaluation.predict import measured
+
+
+def silent(_done, _note):
+    """No progress display."""
+
+
+def linear(classes, seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, classes)).eval()
+
+
+def images(network, count, right=True):
+    """Random images with the labels that `network` gives them, or with other ones."""
+    drawing = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (count, 1, 8, 8), dtype=torch.uint8, generator=drawing)
+    with torch.no_grad():
+        logits = network(pixels / 255)
+    return Images(pixels, logits.argmax(1) if right else logits.argmin(1))
+
+
+@pytest.fixture(scope="module")
+def perceptron(trained):
+    """A network of two layers that knows the digits, cheap enough for thousands of queries."""
+    data = trained[1]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 10))
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(data.train.pixels / 255), data.train.labels).backward()
+        optimizer.step()
+    return network.eval().requires_grad_(False), data.test.first(30)
+
+
+def directly(network, batch, version, epsilon, batch_size):
+    """Upstream's own verdicts, configured by hand as its documentation and the old "cheap" version have it."""
+    attacks = ["apgd-ce", "apgd-dlr", "fab", "square"] if version == "cheap-2020" else None
+    with torch.random.fork_rng():
+        upstream = Upstream(
+            network, norm="Linf", eps=epsilon, seed=0, version="custom" if attacks else version, attacks=attacks
+        )
+        if attacks:
+            upstream.apgd.n_restarts = 1
+            upstream.fab.n_restarts = 1
+            upstream.square.n_queries = 1000
+        found, _ = upstream.run_standard_evaluation(batch.pixels / 255, batch.labels, batch_size=batch_size)
+    return network(found).argmax(1) == batch.labels
+
+
+@pytest.mark.parametrize(("version", "batch_size"), [("standard", 500), ("cheap-2020", 20)])
+def test_verdicts_are_those_of_upstream_called_directly(perceptron, version, batch_size):
+    network, batch = perceptron
+    epsilon = 20 / 255
+    expected = directly(network, batch, version, epsilon, batch_size)
+    with measured(network):
+        verdicts = AutoAttack(version, epsilon, 0, batch_size)(network, batch, silent)
+    assert torch.equal(verdicts, expected)
+    assert 3 <= verdicts.sum() <= 27  # neither all nor nothing
+
+
+EXPECTED = [
+    ("standard", 2, ["apgd-ce", "fab-t", "square"]),
+    ("standard", 3, ["apgd-ce", "fab-t", "square"]),
+    ("standard", 4, ["apgd-ce", "apgd-t", "fab-t", "square"]),
+    ("cheap-2020", 2, ["apgd-ce", "fab", "square"]),
+    ("cheap-2020", 3, ["apgd-ce", "apgd-dlr", "fab", "square"]),
+    ("rand", 2, ["apgd-ce"]),
+    ("rand", 3, ["apgd-ce", "apgd-dlr"]),
+    ("plus", 2, ["apgd-ce", "fab", "square", "fab-t"]),
+]
+
+
+@pytest.mark.parametrize(("version", "classes", "attacks"), EXPECTED)
+def test_any_number_of_classes_gets_the_attacks_that_it_allows(version, classes, attacks):
+    network = linear(classes)
+    notes = []
+    # ε so small that most images withstand everything: every attack comes to its turn.
+    evaluator = AutoAttack(version, 0.5 / 255, 0, 4)
+    with measured(network):
+        verdicts = evaluator(network, images(network, 4), lambda _done, note: notes.append(note))
+    assert verdicts.any()
+    assert [note.removeprefix("running ") for note in notes if note.startswith("running ")] == attacks
+    settings = evaluator.settings(classes)
+    assert settings["attacks"] == attacks
+    if {"apgd-t", "fab-t"} & set(attacks):
+        assert settings["target_classes"] == min(9, classes - 1)
+    else:
+        assert "target_classes" not in settings
+
+
+def test_more_than_ten_classes_keep_upstreams_nine_targets():
+    assert AutoAttack("standard", 0.1, 0, 4).settings(100)["target_classes"] == 9
+
+
+@pytest.mark.parametrize(("version", "classes"), [("standard", 10), ("standard", 4), ("plus", 5), ("rand", 10)])
+def test_upstream_is_configured_as_its_own_version_but_for_the_targets(version, classes):
+    network = linear(classes)
+    ours = AutoAttack(version, 0.1, 5, 4).adversary(network, classes, torch.device("cpu"))
+    theirs = Upstream(network, norm="Linf", eps=0.1, seed=5, version=version)
+    assert ours.attacks_to_run == theirs.attacks_to_run
+    for one, other in zip(
+        (ours.apgd, ours.apgd_targeted, ours.fab, ours.square),
+        (theirs.apgd, theirs.apgd_targeted, theirs.fab, theirs.square),
+        strict=True,
+    ):
+        differ = {
+            name
+            for name, value in vars(one).items()
+            if isinstance(value, int | float | str | None) and value != getattr(other, name)
+        }
+        assert differ <= ({"n_target_classes"} if classes < 10 else set())
+    assert ours.apgd_targeted.n_target_classes == ours.fab.n_target_classes == min(9, classes - 1)
+
+
+@pytest.mark.parametrize("version", ["standard", "cheap-2020", "plus", "rand"])
+def test_settings_are_those_that_upstream_gets(version):
+    evaluator = AutoAttack(version, 0.1, 5, 32)
+    settings = evaluator.settings(10)
+    upstream = evaluator.adversary(linear(10), 10, torch.device("cpu"))
+    assert settings["attacks"] == upstream.attacks_to_run
+    assert settings["iterations"] == upstream.apgd.n_iter == upstream.fab.n_iter
+    assert settings["restarts"] == upstream.apgd.n_restarts
+    assert settings.get("queries", 5000) == upstream.square.n_queries
+    assert settings.get("eot_iterations", 1) == upstream.apgd.eot_iter
+    assert settings["seed"] == upstream.get_seed() == 5
+    assert settings["epsilon"] == upstream.epsilon == 0.1
+    assert settings["batch_size"] == 32
+    assert not upstream.square.rescale_schedule
+    assert settings["library"].startswith("pyautoattack ")
+
+
+def test_what_is_left_out_is_stamped():
+    assert AutoAttack("standard", 0.1, 0, 4).settings(3)["left out"] == ["apgd-t"]
+    assert "left out" not in AutoAttack("standard", 0.1, 0, 4).settings(10)
+
+
+def test_labels_of_any_integer_type_give_the_same_verdicts(perceptron):
+    network, batch = perceptron
+    evaluator = AutoAttack("cheap-2020", 20 / 255, 0, 40)
+    with measured(network):
+        verdicts = [
+            evaluator(network, Images(batch.pixels, batch.labels.to(kind)).first(12), silent)
+            for kind in (torch.int64, torch.uint8)
+        ]
+    assert torch.equal(*verdicts)
+
+
+class Randomized(nn.Module):
+    """Logits with noise in them, as a defense that AutoAttack warns of."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = linear(4)
+
+    def forward(self, x):
+        logits = self.body(x)
+        return logits + 0.01 * torch.randn_like(logits)
+
+
+def test_upstreams_warnings_arrive_in_our_log_and_nowhere_else(caplog, capsys):
+    network = Randomized().eval()
+    theirs = logging.getLogger("auto-attack")
+    before = list(theirs.handlers), theirs.level, theirs.propagate
+    with caplog.at_level(logging.DEBUG), measured(network):
+        AutoAttack("cheap-2020", 0.1, 0, 4)(network, images(network.body, 4), silent)
+    assert any("randomized" in record.getMessage() for record in caplog.records if record.name == "advmix")
+    assert {record.name for record in caplog.records} == {"advmix"}
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+    assert capsys.readouterr() == ("", "")
+    assert (theirs.handlers, theirs.level, theirs.propagate) == before
+
+
+def test_progress_says_which_attack_runs():
+    network = linear(4)
+    notes = []
+    with measured(network):
+        AutoAttack("cheap-2020", 0.01, 0, 4)(network, images(network, 4), lambda _done, note: notes.append(note))
+    assert "running square" in notes
+    assert any("robust accuracy after SQUARE" in note for note in notes)
+
+
+def test_no_robust_image_left_is_no_fault():
+    network = linear(4)
+    with measured(network):
+        wrong = AutoAttack("cheap-2020", 0.1, 0, 4)(network, images(network, 6, right=False), silent)
+        broken = AutoAttack("standard", 1.0, 0, 4)(network, images(network, 6), silent)
+    assert not wrong.any()
+    assert not broken.any()
+
+
+@pytest.mark.parametrize(("version", "epsilon"), [("standard", 0.5), ("cheap-2020", 0.5), ("cheap-2020", 1e-5)])
+def test_a_single_image_is_measured(version, epsilon):
+    network = linear(10)
+    with measured(network):
+        verdicts = AutoAttack(version, epsilon, 0, 500)(network, images(network, 1), silent)
+    assert verdicts.tolist() == [epsilon < 0.1]
+
+
+def test_a_single_image_in_the_last_batch_is_measured():
+    network = linear(4)
+    with measured(network):
+        assert AutoAttack("cheap-2020", 1e-5, 0, 2)(network, images(network, 3), silent).all()
+
+
+def test_without_a_perturbation_the_verdicts_are_the_pristine_ones(perceptron):
+    network, batch = perceptron
+    with measured(network):
+        verdicts = AutoAttack("rand", 0.0, 0, 40)(network, batch.first(8), silent)
+    assert torch.equal(verdicts, (network(batch.pixels / 255).argmax(1) == batch.labels)[:8])

@@ -1,0 +1,86 @@
+"""The digest names an experiment: it follows every field that changes the numbers, and no other."""
+
+import pytest
+from full_recipes import FULL, leaves, put
+from pydantic import ValidationError
+
+from advmix_cli.recipe.schema import Recipe
+
+
+def words_of(node):
+    """Every word that a field of the schema can have."""
+    if isinstance(node, dict):
+        yield from (word for word in [*node.get("enum", ()), node.get("const")] if isinstance(word, str))
+        node = list(node.values())
+    if isinstance(node, list):
+        for inner in node:
+            yield from words_of(inner)
+
+
+WORDS = sorted(set(words_of(Recipe.model_json_schema())))
+
+
+def others(value):
+    match value:
+        case bool():
+            return [not value]
+        case int():
+            return [value + 1, value + 6, value - 2, 10]
+        case float():
+            return [value / 2, value + 0.01]
+        case str() if "/255" in value:
+            return ["1/255"]
+        case _:
+            return [*(word for word in WORDS if word != value), f"{value}x"]
+
+
+def changed(raw, path, value):
+    """The first valid recipe with another value at `path`, or None."""
+    for other in others(value):
+        try:
+            return Recipe.model_validate(put(raw, path, other))
+        except ValidationError:
+            continue
+    return None
+
+
+@pytest.mark.parametrize("raw", FULL, ids=range(len(FULL)))
+def test_digest_follows_every_leaf_but_the_title_and_a_download_s_directory(raw):
+    recipe = Recipe.model_validate(raw)
+    resolved = recipe.resolved()
+    for path, value in leaves(resolved):
+        other = changed(resolved, path, value)
+        if other is None:
+            # What selects a model cannot change alone, and there is one norm.
+            assert path[-1] in ("kind", "source", "norm"), path
+            continue
+        silent = path == ("title",) or (path == ("data", "root") and raw["data"]["source"] != "folder")
+        assert (other.digest() == recipe.digest()) is silent, path
+
+
+@pytest.mark.parametrize("raw", FULL, ids=range(len(FULL)))
+def test_digest_follows_what_is_left_out(raw):
+    recipe = Recipe.model_validate(raw)
+    for section, field in [
+        ("data", "train_limit"),
+        ("data", "test_limit"),
+        ("validation", "limit"),
+        ("validation", "step_size"),
+    ]:
+        without = {key: value for key, value in raw[section].items() if key != field}
+        assert Recipe.model_validate({**raw, section: without}).digest() != recipe.digest()
+    assert Recipe.model_validate({**raw, "evaluators": []}).digest() != recipe.digest()
+
+
+def test_digest_does_not_depend_on_the_order_of_keys_or_on_written_defaults():
+    minimal = {
+        "data": {"source": "digits"},
+        "model": {"kind": "preact-resnet"},
+        "threat": {"epsilon": "8/255"},
+        "maximizer": {"kind": "none"},
+        "optimizer": {"kind": "sgd", "lr": 0.1},
+        "schedule": {"kind": "steps", "epochs": 3},
+    }
+    recipe = Recipe.model_validate(minimal)
+    assert Recipe.model_validate(dict(reversed(minimal.items()))).digest() == recipe.digest()
+    assert Recipe.model_validate(recipe.resolved()).digest() == recipe.digest()

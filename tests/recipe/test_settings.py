@@ -1,0 +1,91 @@
+"""--set: KEY=VALUE with a TOML value, on top of a file."""
+
+import pytest
+
+from advmix_cli.errors import RecipeError
+from advmix_cli.recipe.load import load
+
+
+@pytest.mark.parametrize(
+    ("setting", "find", "value"),
+    [
+        ("schedule.epochs=9", lambda recipe: recipe.schedule.epochs, 9),
+        (" schedule.epochs = 9 # nine", lambda recipe: recipe.schedule.epochs, 9),
+        ('threat.epsilon="16/255"', lambda recipe: recipe.threat.epsilon, 16 / 255),
+        ("threat.epsilon=0.5", lambda recipe: recipe.threat.epsilon, 0.5),
+        ("title='a=b'", lambda recipe: recipe.title, "a=b"),
+        ("schedule.drops=[0.25, 0.5]", lambda recipe: recipe.schedule.drops, (0.25, 0.5)),
+        ("evaluators.1.steps=7", lambda recipe: recipe.evaluators[1].steps, 7),
+        ('evaluators.0={kind="pgd", steps=3, step_size=0.1}', lambda recipe: recipe.evaluators[0].name, "PGD3"),
+        ("evaluators=[]", lambda recipe: recipe.evaluators, ()),
+        # Tables that the file does not have.
+        ("loss.pristine_weight=0.5", lambda recipe: recipe.loss.pristine_weight, 0.5),
+        ('maximizer.labels.kind="geometric"', lambda recipe: recipe.maximizer.labels.endpoints, "clean"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("here")
+def test_a_value_is_toml(setting, find, value):
+    assert find(load("r.toml", [setting])) == value
+
+
+@pytest.mark.usefixtures("here")
+def test_what_is_not_named_is_kept():
+    before, after = load("r.toml").resolved(), load("r.toml", ["evaluators.1.steps=7"]).resolved()
+    assert before["evaluators"][1].pop("steps") == 20
+    assert after["evaluators"][1].pop("steps") == 7
+    assert (before["evaluators"][1].pop("name"), after["evaluators"][1].pop("name")) == ("PGD20", "PGD7")
+    assert after == before
+
+
+@pytest.mark.usefixtures("here")
+def test_later_settings_win():
+    recipe = load("r.toml", ["schedule.epochs=9", 'schedule={kind="cosine", epochs=8}', "schedule.epochs=10"])
+    assert (recipe.schedule.kind, recipe.schedule.epochs) == ("cosine", 10)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("schedule.epochs", "write KEY=VALUE, for example --set maximizer.ascent.steps=10"),
+        ("=3", "write KEY=VALUE, for example --set maximizer.ascent.steps=10"),
+        ("title=hello", "'hello' is not a TOML value; a string needs quotes: 'title=\"...\"'"),
+        ("title=", "'' is not a TOML value; a string needs quotes: 'title=\"...\"'"),
+        ("evaluators.2.steps=1", "evaluators has 2 items, the last is number 1"),
+        ("evaluators.x=1", "evaluators is an array"),
+        ("evaluators.-1.steps=1", "evaluators is an array"),
+        ("title.x=1", "title is not a table"),
+        ("schedule.epochs.x.y=1", "schedule.epochs is not a table"),
+        # What is wrong with the value is the flag's fault, not the file's.
+        ('schedule.epochs="x"', 'schedule.epochs = "x": input should be a valid integer'),
+        ("evaluators.1.steps=0", "evaluators.1.steps = 0 must be greater than 0"),
+        ("optimizer.lrr=1", "unknown key 'lrr' in [optimizer]; did you mean 'lr'?"),
+        ("losss.divergence='kl'", "unknown key 'losss' in the file; did you mean 'loss'?"),
+        ('evaluators=[{kind="pgd", steps=3, step_size=2}]',
+         'evaluators.0.step_size = 2 is above 1: pixels are in [0, 1], so 8 grey levels of 255 are written "8/255"'),
+        ("optimizer={kind='sgd'}", "[optimizer] lacks 'lr'"),
+    ],
+)  # fmt: skip
+def test_a_problem_names_the_flag(problems, setting, message):
+    assert problems({}, setting) == [f"--set {setting}: {message}"]
+
+
+def test_a_file_s_own_problem_keeps_its_position(problems):
+    assert problems({"epochs = 3": "epochs = 0"}, "optimizer.lr=0") == [
+        "--set optimizer.lr=0: optimizer.lr = 0 must be greater than 0",
+        "r.toml:21:1: schedule.epochs = 0 must be greater than 0",
+    ]
+
+
+def test_a_wrong_value_can_be_set_right(here):
+    text = (here / "r.toml").read_text(encoding="utf-8")
+    (here / "r.toml").write_text(text.replace("epochs = 3", "epochs = 0"), encoding="utf-8")
+    with pytest.raises(RecipeError):
+        load("r.toml")
+    assert load("r.toml", ["schedule.epochs=4"]).schedule.epochs == 4
+
+
+def test_a_new_kind_is_told_what_the_file_still_says(problems):
+    assert problems({}, 'maximizer.kind="attack"') == [
+        "r.toml:13:2: 'ratio' has no meaning for [maximizer] kind = \"attack\": it belongs to "
+        'kind = "mix-then-attack" and kind = "attack-then-mix" and kind = "integrated"'
+    ]

@@ -1,0 +1,110 @@
+"""A grid of text in every format: nothing cut, wrapped, or taken for markup."""
+
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from advmix_cli.report.grid import Cell, Grid, print_grid, write_csv
+
+NUMBERS = ("12345678901234567890.123456", "98765432109876543210.654321", "±0.000000000000000001")
+
+
+def printed(grid, width=40):
+    stream = io.StringIO()
+    print_grid(Console(file=stream, width=width), grid)
+    return stream.getvalue()
+
+
+def grid_of(*names, title="T"):
+    return Grid(title, ("", "PGD20"), tuple((Cell(name), Cell("1.5", ("paper 1.0",))) for name in names))
+
+
+def test_no_number_is_cut_or_wrapped_however_narrow_the_console():
+    columns = tuple(f"column {n}" for n in range(6))
+    row = (Cell("a row with a long name, of some words"), *(Cell(n, (f"paper {n}",)) for n in NUMBERS * 2))
+    text = printed(Grid("T", ("", *columns), (row[:7],)))
+    lines = text.split("\n")
+    for number in NUMBERS:
+        assert any(line.count(f" {number} ") == 2 for line in lines)
+        assert any(line.count(f"paper {number}") == 2 for line in lines)
+    assert any(all(column in line for column in columns) for line in lines)
+    assert any("a row with a long name, of some words" in line for line in lines)
+    assert "…" not in text
+
+
+def test_notes_stand_under_their_number():
+    lines = printed(grid_of("row")).split("\n")
+    (at,) = (index for index, line in enumerate(lines) if line.strip().startswith("row"))
+    assert lines[at].split() == ["row", "1.5"]
+    assert lines[at + 1].split() == ["paper", "1.0"]
+
+
+@pytest.mark.parametrize(
+    "name", ["[red]x[/red]", "[/]", "[/x]", "[bold", "a]b", "\\[red]x", "back\\", "[link=x]y[/link]", ":warning:",
+     "a:100:b"]
+)  # fmt: skip
+def test_a_name_is_shown_literally(name):
+    grid = Grid(name, ("", f"col {name}"), ((Cell(f"row {name}"), Cell("1", (f"note {name}",))),), (f"caption {name}",))
+    lines = [line.strip() for line in printed(grid, 200).split("\n")]
+    assert name in lines
+    assert f"col {name}" in lines
+    assert f"row {name}" in [line.rsplit(None, 1)[0] for line in lines if line.endswith(" 1")]
+    assert f"note {name}" in lines
+    assert f"caption {name}" in lines
+
+
+def test_markdown_has_as_many_cells_in_a_row_as_columns():
+    lines = grid_of("a|b", "c").markdown().split("\n")
+    assert lines == [
+        "**T**",
+        "",
+        "|  | PGD20 |",
+        "|---|---:|",
+        r"| a\|b | 1.5 (paper 1.0) |",
+        "| c | 1.5 (paper 1.0) |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("50 %", r"50 \%"), ("a&b", r"a\&b"), ("a_b", r"a\_b"), ("#1", r"\#1"), ("$x$", r"\$x\$"), ("{x}", r"\{x\}"),
+        ("~", r"\textasciitilde{}"), ("^", r"\textasciicircum{}"), ("a\\b", r"a\textbackslash{}b"),
+        ("λ δ γ ε", r"$\lambda$ $\delta$ $\gamma$ $\varepsilon$"), ("1 ± 2", r"1 $\pm$ 2"), ("1–2", "1--2"),
+    ],
+)  # fmt: skip
+def test_latex_escapes_what_it_would_read(text, written):
+    grid = Grid("", ("", text), ((Cell(text), Cell(text, (text,))),))
+    assert f" & {written} \\\\" in grid.latex()
+    assert f"{written} & {written} ({written}) \\\\" in grid.latex()
+
+
+def test_latex_is_a_whole_tabular():
+    lines = grid_of("a").latex().split("\n")
+    assert lines == [
+        "% T",
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r" & PGD20 \\",
+        r"\midrule",
+        r"a & 1.5 (paper 1.0) \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def test_captions_are_in_markdown_and_latex():
+    grid = Grid("T", ("", "x"), ((Cell("a"), Cell("1")),), ("first", "second"))
+    assert grid.markdown().endswith("\n\nfirst\n\nsecond")
+    assert "first" in grid.latex()
+    assert "second" in grid.latex()
+
+
+def test_csv_is_unrounded_and_quotes_what_needs_it():
+    records = [{"row": 'a,"b"\nc', "accuracy": 1 / 3}, {"row": "d", "accuracy": 0.1 + 0.2, "paper": None}]
+    read = list(csv.DictReader(io.StringIO(write_csv(records))))
+    assert read[0]["row"] == 'a,"b"\nc'
+    assert [float(line["accuracy"]) for line in read] == [1 / 3, 0.1 + 0.2]
+    assert read[1]["paper"] == ""

@@ -1,0 +1,158 @@
+"""Results -> tables: means, differences, what is missing, and the stamp of a choice made on test images."""
+
+import statistics
+
+import pytest
+
+from advmix_cli.evaluation.outcome import Outcome
+from advmix_cli.report.results import Measured, Results
+from advmix_cli.report.tables import Line, ablation_grid, ablation_records, outcome_grid
+
+COLUMNS = ("pristine", "PGD20")
+
+
+def outcome(name, correct, n=1000):
+    return Outcome(name, n, correct, 1.5, {"split": "test", "epsilon": 8 / 255, "attacks": ["apgd-ce", "square"]})
+
+
+def measured(selection, epoch, *correct):
+    found = (outcome(name, number) for name, number in zip(COLUMNS, correct, strict=False))
+    return Measured(selection, epoch, tuple(found))
+
+
+def results(*entries, seed=0, diverged=None):
+    return Results(
+        title="t", seed=seed, digest=f"d{seed}", device="cpu", versions={"torch": "2"}, epochs=5, train_images=9,
+        seconds=1.25, measured=entries, diverged=diverged, finished=not diverged,
+    )  # fmt: skip
+
+
+def cells(*lines):
+    """The grid's rows as (value, notes) pairs."""
+    return [[(cell.value, cell.notes) for cell in row] for row in ablation_grid("T", COLUMNS, lines).rows]
+
+
+def test_results_survive_json(tmp_path):
+    whole = results(measured("last", 5, 800, 500), measured("best on validation", 3, 810, 490), seed=7)
+    whole.save(tmp_path)
+    assert Results.load(tmp_path) == whole
+    stopped = results(diverged="the loss became nan at epoch 2, batch 3")
+    stopped.save(tmp_path)
+    assert Results.load(tmp_path) == stopped
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", "null", '{"measured": 3}', '{"measured": [], "x": 1}'])
+def test_results_that_cannot_be_read_are_none(tmp_path, content):
+    if content is not None:
+        (tmp_path / "results.json").write_text(content)
+    assert Results.load(tmp_path) is None
+
+
+def test_an_outcome_survives_json():
+    one = outcome("PGD20", 333)
+    assert Outcome.from_json(one.to_json()) == one
+    assert one.to_json()["accuracy"] == 0.333
+
+
+def test_measuring_again_replaces_what_was_known_of_the_same_weights():
+    first, second = measured("last", 5, 1), measured("last", 5, 2)
+    best = measured("best on validation", 3, 3)
+    assert results(first, best).with_measured(second).measured == (best, second)
+
+
+def test_one_seed_shows_its_interval_and_the_difference_to_the_paper():
+    (row,) = cells(Line("A", (results(measured("last", 5, 800, 500)),), {"pristine": 83.3, "PGD20": 47.9}))
+    # Wilson's interval of 800 in 1000: (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n) with z = 1.96.
+    assert row[0] == ("A", ())
+    assert row[1] == ("80.0", ("77.4–82.4", "paper 83.3, -3.3"))
+    assert row[2] == ("50.0", ("46.9–53.1", "paper 47.9, +2.1"))
+
+
+def test_several_seeds_show_their_mean_and_standard_deviation():
+    runs = tuple(results(measured("last", 5, n, n - 300), seed=seed) for seed, n in enumerate((800, 810, 850)))
+    (row,) = cells(Line("A", runs, {"pristine": 80.0}))
+    spread = statistics.stdev((80.0, 81.0, 85.0))
+    assert row[1] == ("82.0", (f"3 seeds ± {spread:.1f}", "paper 80.0, +2.0"))
+    assert row[2] == ("52.0", (f"3 seeds ± {spread:.1f}",))
+
+
+def test_what_is_not_measured_yet_shows_the_paper_s_number_alone():
+    (row,) = cells(Line("A", (None,), {"PGD20": 50.2}))
+    assert row[1:] == [("·", ()), ("·", ("paper 50.2",))]
+    (row,) = cells(Line("A", (results(measured("last", 5, 800)),), {"PGD20": 50.2}))
+    assert row[1][0] == "80.0"
+    assert row[2] == ("·", ("paper 50.2",))
+
+
+def test_a_diverged_row_says_so():
+    rows = cells(
+        Line("A", (results(diverged="nan"),), {"pristine": 80.0}),
+        Line("B", (results(measured("last", 5, 800, 500)), results(diverged="nan", seed=1)), {}),
+        Line("C", (results(measured("last", 5, 800, 500)),), {}),
+    )
+    assert [[value for value, _ in row] for row in rows] == [
+        ["A", "diverged", "diverged"],
+        ["B", "diverged", "diverged"],
+        ["C", "80.0", "50.0"],
+    ]
+
+
+def test_the_best_epoch_has_a_line_under_its_row_without_the_paper_s_numbers():
+    one = results(measured("last", 5, 800, 500), measured("best on validation", 3, 810, 490))
+    rows = cells(Line("A", (one,), {"pristine": 80.0}), Line("B", (results(measured("last", 5, 700, 400)),), {}))
+    assert [row[0][0] for row in rows] == ["A", "└ best on validation (3)", "B"]
+    assert [value for value, _ in rows[1][1:]] == ["81.0", "49.0"]
+    assert not any("paper" in note for _, notes in rows[1] for note in notes)
+
+
+def stamped(selection):
+    lines = [Line("A", (results(measured("last", 5, 800, 500), measured(selection, 3, 810, 490)),), {})]
+    return ablation_grid("T", COLUMNS, lines), ablation_records(COLUMNS, lines)
+
+
+@pytest.mark.parametrize("form", ["markdown", "latex"])
+def test_a_choice_on_test_images_is_stamped(form):
+    chosen, honest = (getattr(stamped(selection)[0], form)() for selection in ("best on test", "best on validation"))
+    assert "TEST-SELECTED" in chosen
+    assert "TEST-SELECTED" not in honest
+
+
+def test_latex_prints_the_stamp_rather_than_hiding_it_in_a_comment():
+    lines = stamped("best on test")[0].latex().split("\n")
+    assert any("TEST-SELECTED" in line and not line.startswith("%") for line in lines)
+
+
+def test_records_say_how_the_epoch_was_chosen():
+    records = stamped("best on test")[1]
+    assert [(record["selection"], record["epoch"]) for record in records] == [("last", 5)] * 2 + [
+        ("best on test", 3)
+    ] * 2
+
+
+def test_one_checkpoint_s_grid_is_stamped_too():
+    for selection, wanted in (("best on test", True), ("best on validation", False), ("last", False)):
+        captions = outcome_grid("T", measured(selection, 3, 800, 500)).captions
+        assert any("TEST-SELECTED" in caption for caption in captions) is wanted
+
+
+def test_one_checkpoint_s_grid_says_what_each_number_depends_on():
+    grid = outcome_grid("T", measured("last", 5, 800, 500))
+    assert [cell.value for cell in grid.rows[0]] == ["pristine", "80.0", "77.4–82.4", "800", "1,000", "1.5 s"]
+    assert grid.captions[1] == "PGD20: split test, epsilon 8/255, attacks apgd-ce+square"
+
+
+def test_records_are_unrounded_fractions():
+    line = Line("A", (results(measured("last", 5, 333, 1)), None), {"pristine": 83.3})
+    first, second = ablation_records(COLUMNS, [line])
+    assert (first["row"], first["seed"], first["n"], first["correct"]) == ("A", 0, 1000, 333)
+    assert first["accuracy"] == 0.333
+    assert first["low"] < 0.333 < first["high"]
+    assert first["paper"] == pytest.approx(0.833, abs=1e-12)
+    assert (second["evaluator"], second["accuracy"], second["paper"]) == ("PGD20", 0.001, None)
+
+
+def test_a_diverged_run_is_among_the_records():
+    """A row must not vanish from the formats that programs read."""
+    records = ablation_records(COLUMNS, [Line("A", (results(diverged="nan at epoch 2"),), {})])
+    assert [record["row"] for record in records]
+    assert "diverged" in str(records)

@@ -1,0 +1,295 @@
+"""The commands: exit codes, what goes to stdout and what to stderr, and that bad input writes nothing."""
+
+import csv
+import io
+import json
+import tomllib
+
+import pytest
+from typer.testing import CliRunner
+
+from advmix_cli.ablation.cells import cells
+from advmix_cli.cli import app
+from advmix_cli.recipe.load import load
+from advmix_cli.recipe.schema import Recipe
+from advmix_cli.recipe.shipped import recipe_names, table_names
+from advmix_cli.recipe.table import load_table
+from advmix_cli.report.results import Results
+
+QUICK = [
+    "--set", "schedule.epochs=1", "--set", "data.train_limit=160", "--set", "data.test_limit=20",
+    "--set", "maximizer.ascent.steps=1", "--set", 'evaluators=[{kind="pristine"}]', "--set", "model.width=2",
+    "--set", "validation.limit=5", "--set", "validation.steps=1", "--device", "cpu",
+]  # fmt: skip
+
+
+def names(directory):
+    """What is in it."""
+    return sorted(path.name for path in directory.iterdir())
+
+
+def advmix(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run directory, and what the command that made it printed."""
+    directory = tmp_path_factory.mktemp("trained") / "run"
+    return directory, advmix("train", "digits", "--out", directory, "--json", *QUICK)
+
+
+def message(done):
+    """The error's text: exit code 2, nothing on stdout, no traceback."""
+    assert (done.exit_code, done.stdout) == (2, ""), done.output
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    return done.stderr.removeprefix("error: ").removesuffix("\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [
+        (["train", "digit"], "no shipped recipe is called 'digit'; did you mean 'digits'? (shipped: "),
+        (["train", "nothing.toml"], "nothing.toml: no such file"),
+        (["train", "."], ".: is not a file"),
+        (["train", "digits", "--device", "cuda:7"], "--device cuda:7: not there; torch "),
+        (["train", "digits", "--device", "tpu"], "--device tpu: not a device; use auto, cpu, cuda or cuda:N"),
+        (["train", "digits", "--device", "meta"], "--device meta: not a device; use auto, cpu, cuda or cuda:N"),
+        (["train", "digits", "--device", ""], "--device : not a device; use auto, cpu, cuda or cuda:N"),
+        (["train", "digits", "--set", "seed"], "--set seed: write KEY=VALUE"),
+        (["train", "digits", "--set", "seeed=1"], "--set seeed=1: unknown key 'seeed' in the file; did you mean"),
+        (["train", "digits", "--seed", "-1"], "--set seed=-1: seed = -1 must be greater than or equal to 0"),
+        (["eval", "nothing"], "nothing: no such file or directory"),
+        (["eval", "."], ".: has no model.safetensors: the training did not end"),
+        (["ablate", "tabel1"], "no shipped table is called 'tabel1'; did you mean 'table1'?"),
+        (["ablate", "--rows", "Atack"], "--rows: 'Atack' is no row of digits; did you mean 'Attack'? (rows: 1"),
+        (["ablate", "--rows", "8"], "--rows: '8' is no row of digits (rows: 1 Attack, "),
+        (["ablate", "--device", "cuda:7"], "--device cuda:7: not there; torch "),
+        (["ablate", "--dry-run", "--set", "seed=-1"], "--set seed=-1: seed = -1 must be greater than or equal to 0"),
+        (["recipe", "show", "digits", "--set", "title=x"], "--set title=x: 'x' is not a TOML value; a string"),
+        (["recipe", "check", "nothing.toml"], "nothing.toml: no such file"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_exit_2_one_message_and_nothing_written(empty, words, start):
+    assert message(advmix(*words)).startswith(start)
+    assert names(empty) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["trane"], ["train"], ["train", "digits", "--nope"], ["ablate", "--format", "pdf"], ["ablate", "--seeds", "0"]],
+)
+def test_a_wrong_command_line_is_exit_2(empty, words):
+    done = advmix(*words)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "Usage: " in done.stderr
+    assert names(empty) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda _: b"", "not a whole safetensors file"),
+        (lambda _: b"<!DOCTYPE html>\n<html><body>404: not found</body></html>\n", "not a whole safetensors file"),
+        (lambda content: content[:-10], "not a whole safetensors file"),
+        (lambda content: content[:100], "not a whole safetensors file"),
+        (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "the file was damaged or changed"),
+        (lambda content: content.replace(b'\\"schema\\": 1', b'\\"schema\\": 7'), "in another format"),
+        (lambda content: content.replace(b'"advmix":"', b'"advmxi":"'), "it carries no recipe"),
+        (
+            lambda content: content.replace(b"preact-resnet", b"preact-resent"),
+            "its recipe is not valid in this version",
+        ),
+    ],
+)
+def test_a_checkpoint_that_is_not_one_is_exit_2(trained, empty, damage, said):
+    content = (trained[0] / "model.safetensors").read_bytes()
+    damaged = damage(content)
+    assert damaged != content
+    (empty / "x.safetensors").write_bytes(damaged)
+    text = message(advmix("eval", "x.safetensors"))
+    assert text.startswith("x.safetensors: ")
+    assert said in text
+    assert names(empty) == ["x.safetensors"]
+
+
+def test_several_problems_are_counted(empty):
+    (empty / "r.toml").write_text("title = 3\n")
+    done = advmix("recipe", "check", "r.toml", "digits", "nothing.toml")
+    assert done.exit_code == 2
+    assert done.stdout == f"digits: ok, a recipe, digest {load('digits').digest()[:12]}\n"
+    lines = done.stderr.split("\n")
+    assert lines[0] == "error: 8 problems"
+    assert "r.toml:1:1: title = 3: input should be a valid string" in lines
+    assert lines[-2:] == ["nothing.toml: no such file", ""]
+
+
+def test_a_position_is_shown_as_it_is_on_every_line(empty):
+    """rich would make an emoji of ":100:"."""
+    (empty / "r.toml").write_text("\n" * 99 + "titel = 3\n")
+    assert "r.toml:100:1: unknown key 'titel'" in advmix("recipe", "check", "r.toml").stderr
+
+
+@pytest.mark.usefixtures("empty")
+def test_markup_in_a_message_is_shown_literally():
+    assert "[red]x[/red] [/].toml: no such file" in advmix("train", "[red]x[/red] [/].toml").stderr
+
+
+@pytest.mark.usefixtures("empty")
+def test_a_traceback_only_with_debug():
+    assert "Traceback" not in advmix("train", "digit").stderr
+    done = advmix("--debug", "train", "digit")
+    assert done.exit_code == 2
+    assert done.stderr.count("Traceback (most recent call last)") == 1
+    assert "error: no shipped recipe is called 'digit'" in done.stderr
+
+
+@pytest.mark.usefixtures("empty")
+def test_show_prints_a_recipe_with_every_field():
+    done = advmix("recipe", "show", "digits", "--set", "schedule.epochs=3")
+    assert (done.exit_code, done.stderr) == (0, "")
+    shown = Recipe.model_validate(tomllib.loads(done.stdout))
+    assert shown == load("digits", ["schedule.epochs=3"])
+    assert tomllib.loads(done.stdout)["validation"]["on"] == "held-out"
+
+
+def test_list_names_all_that_ships():
+    words = advmix("recipe", "list").stdout.split("\n")
+    for name in [*recipe_names(), *table_names()]:
+        assert any(line.startswith(f"  {name} ") for line in words)
+
+
+def test_train_prints_one_json_document_on_stdout(trained):
+    directory, done = trained
+    assert done.exit_code == 0
+    document = json.loads(done.stdout)
+    assert document == json.loads((directory / "results.json").read_text())
+    (last,) = (entry for entry in document["measured"] if entry["selection"] == "last")
+    (outcome,) = last["outcomes"]
+    assert (outcome["name"], outcome["n"]) == ("pristine", 20)
+    assert outcome["accuracy"] == outcome["correct"] / 20
+    assert "epoch 1/1" in done.stderr
+    assert f"run directory: {directory}" in done.stderr
+
+
+def test_train_again_finds_it_done(trained):
+    directory, first = trained
+    before = {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
+    again = advmix("train", "digits", "--out", directory, "--json", *QUICK)
+    assert again.exit_code == 0
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    assert {path.name: path.stat().st_mtime_ns for path in directory.iterdir()} == before
+
+
+def test_another_recipe_in_the_same_directory_is_refused(trained):
+    directory, _ = trained
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    text = message(advmix("train", "digits", "--out", directory, *QUICK, "--seed", "1"))
+    assert text == f"{directory} holds another recipe: seed is 0 there, 1 here; choose another directory with --out"
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def test_eval_needs_only_the_checkpoint(trained, empty):
+    directory, done = trained
+    found = advmix("eval", directory / "model.safetensors", "--json")
+    assert found.exit_code == 0
+    document = json.loads(found.stdout)
+    wanted = json.loads(done.stdout)["measured"][0]["outcomes"][0]
+    (outcome,) = document["outcomes"]
+    assert (outcome["n"], outcome["correct"]) == (wanted["n"], wanted["correct"])
+    assert (document["selection"], document["epoch"]) == ("last", 1)
+    assert names(empty) == []
+
+
+def test_eval_prints_a_table_on_stdout_and_progress_on_stderr(trained):
+    found = advmix("eval", trained[0], "--limit", "7", "--evaluator", "pristine")
+    assert found.exit_code == 0
+    row = next(line.split() for line in found.stdout.split("\n") if line.strip().startswith("pristine "))
+    # evaluator, accuracy, interval, correct, n, time
+    assert row[4] == "7"
+    assert "measuring pristine: 7 to do" in found.stderr
+    assert "measuring" not in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--evaluator", "pristin"], "--evaluator 'pristin' is none of the recipe's; did you mean 'pristine'?"),
+        (
+            ["--set", "seed=1"],
+            "--set seed=1: a checkpoint is what it is; only evaluators and data.root can be set here",
+        ),
+        (["--set", "evaluators=[]"], "its recipe has no evaluators; give some with --set "),
+        (["--device", "cuda:7"], "--device cuda:7: not there"),
+    ],
+)
+def test_eval_refuses_what_the_checkpoint_is_not(trained, words, said):
+    before = names(trained[0])
+    assert said in message(advmix("eval", trained[0], *words))
+    assert names(trained[0]) == before
+
+
+def dry(form, *words):
+    done = advmix("ablate", *words, "--dry-run", "--format", form)
+    assert (done.exit_code, done.stderr) == (0, ""), done.output
+    return done.stdout
+
+
+ROWS = [row.name for row in load_table("digits").rows]
+
+
+def test_a_dry_run_in_every_format_names_every_row_and_writes_nothing(empty):
+    records = json.loads(dry("json"))["cells"]
+    assert [record["row"] for record in records] == ROWS
+    lines = list(csv.DictReader(io.StringIO(dry("csv"))))
+    assert lines == [{key: str(value) for key, value in record.items()} for record in records]
+    rich = dry("rich")
+    assert all(record["directory"] in rich and record["row"] in rich for record in records)
+    assert "7 cells, 0 done; still to run: 175 epochs, 2,275 network passes" in " ".join(rich.split())
+    markdown = dry("markdown").split("\n")
+    assert [line.split(" | ")[0] for line in markdown if line.startswith("| ")][1:] == [f"| {row}" for row in ROWS]
+    latex = dry("latex")
+    assert latex.count(r"\\") == 8
+    assert r"Ours, frozen $\lambda$, shared $\delta$ & 0 & to do & 25 & 325 & " in latex
+    assert names(empty) == []
+
+
+def test_a_dry_run_tells_done_trained_and_to_do_apart(empty):
+    todo = cells(load_table("digits"), 1, empty / "runs" / "digits")
+    for cell, finished in ((todo[0], True), (todo[2], False)):
+        recipe = cell.row.recipe
+        known = Results("", recipe.seed, recipe.digest(), "cpu", {}, 25, 9, 1.0, finished=finished)
+        known.save(cell.directory)
+        (cell.directory / "model.safetensors").write_bytes(b"")
+    records = json.loads(dry("json"))["cells"]
+    assert [record["state"] for record in records] == ["done", "to do", "trained", *["to do"] * 4]
+    assert [record["epochs"] for record in records] == [0, 25, 0, *[25] * 4]
+
+
+@pytest.mark.usefixtures("empty")
+def test_rows_and_seeds_choose_cells():
+    records = json.loads(dry("json", "table1", "--rows", "Ours", "--rows", "1", "--seeds", "2"))["cells"]
+    assert [(record["row"], record["seed"]) for record in records] == [
+        ("Attack", 0), ("Ours", 0), ("Attack", 1), ("Ours", 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("empty")
+def test_ablate_fills_a_table_and_does_nothing_twice():
+    words = ["ablate", "--rows", "Attack", "--out", "out", *QUICK, "--format"]
+    first = advmix(*words, "json")
+    assert first.exit_code == 0, first.output
+    (record, *_) = json.loads(first.stdout)["cells"]
+    assert (record["row"], record["evaluator"], record["n"], record["paper"]) == ("Attack", "pristine", 20, None)
+    assert "[1/1] Attack, seed 0" in first.stderr
+    second = advmix(*words, "csv")
+    assert second.exit_code == 0
+    assert float(next(csv.DictReader(io.StringIO(second.stdout)))["accuracy"]) == record["accuracy"]
+    assert second.stderr == ""

@@ -1,0 +1,339 @@
+"""One recipe -> one run directory: what is written, what is not done twice, what is refused."""
+
+import json
+import math
+import tomllib
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from advmix_cli import checkpoint, run
+from advmix_cli.errors import DataError, DivergedError, RunDirectoryError
+from advmix_cli.recipe.schema import Recipe
+from advmix_cli.report.results import Results
+
+CPU = torch.device("cpu")
+KEYS = {
+    "epoch",
+    "loss",
+    "ratio",
+    "inner_loss_before",
+    "inner_loss_after",
+    "lr",
+    "images_per_second",
+    "seconds",
+    "validation_accuracy",
+    "validation_pgd_accuracy",
+}
+TIMINGS = {"images_per_second", "seconds"}
+
+
+def lines(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def snapshot(directory):
+    return {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in directory.iterdir()}
+
+
+@pytest.fixture
+def done(tiny, tmp_path, watch):
+    """(recipe, directory, results) of a run that has ended."""
+    recipe = tiny()
+    return recipe, tmp_path / "run", run.execute(recipe, tmp_path / "run", CPU, watch)
+
+
+def forget(directory, **changes):
+    """Edit results.json."""
+    path = directory / "results.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_run_writes_its_five_files(done):
+    recipe, directory, results = done
+    names = {"recipe.toml", "metrics.jsonl", "model.safetensors", "best.safetensors", "results.json"}
+    assert {path.name for path in directory.iterdir()} == names
+    assert Recipe.model_validate(tomllib.loads((directory / "recipe.toml").read_text())) == recipe
+    assert Results.load(directory).to_json() == results.to_json()
+    assert results.finished
+    assert results.digest == recipe.digest()
+    assert (results.title, results.epochs, results.train_images) == ("tiny", 2, 128)
+
+
+def test_metrics_have_a_line_an_epoch_of_finite_numbers(done):
+    metrics = lines(done[1])
+    assert [line["epoch"] for line in metrics] == [1, 2]
+    for line in metrics:
+        assert line.keys() == KEYS
+        assert all(math.isfinite(value) for value in line.values())
+        assert line["ratio"] == 1  # nothing is mixed
+        assert line["images_per_second"] > 0
+    assert metrics[0]["inner_loss_before"] != metrics[1]["inner_loss_before"]
+    assert [line["lr"] for line in metrics] == [0.01, 0.001]  # 0.7 is passed before the last batch, 0.9 is not
+
+
+@pytest.mark.usefixtures("done")
+def test_a_run_is_told_as_it_goes(said):
+    text = said.getvalue()
+    assert "tiny: 4 to do" in text
+    assert "epoch 1/2: loss" in text
+    assert "epoch 2/2: loss" in text
+    assert "measuring PGD2: 40 to do" in text
+
+
+def test_both_epochs_are_measured_by_every_evaluator(done):
+    _, directory, results = done
+    assert [entry.selection for entry in results.measured] == ["last", "best on validation"]
+    for entry in results.measured:
+        assert [outcome.name for outcome in entry.outcomes] == ["pristine", "PGD2"]
+        assert all(outcome.n == 40 for outcome in entry.outcomes)
+    assert results.of("last").epoch == 2
+    assert checkpoint.load(directory).selection == "last"
+
+
+def test_the_best_epoch_is_the_first_of_the_highest_validation_accuracy(done):
+    _, directory, results = done
+    accuracies = [line["validation_pgd_accuracy"] for line in lines(directory)]
+    best = checkpoint.load(directory / "best.safetensors")
+    assert best.epoch == results.of("best").epoch == 1 + accuracies.index(max(accuracies))
+    assert best.metrics == lines(directory)[best.epoch - 1]
+
+
+def test_a_finished_run_is_not_touched_again(done, watch, said):
+    recipe, directory, results = done
+    before = snapshot(directory)
+    assert run.execute(recipe, directory, CPU, watch).to_json() == results.to_json()
+    assert snapshot(directory) == before
+    assert f"already done: {directory}" in said.getvalue()
+
+
+def test_another_title_is_the_same_run(done, tiny, watch):
+    _, directory, results = done
+    assert run.execute(tiny('title="renamed"'), directory, CPU, watch).to_json() == results.to_json()
+
+
+def test_only_what_is_missing_is_measured(done, watch, said):
+    recipe, directory, results = done
+    before = snapshot(directory)
+    last, best = results.to_json()["measured"]
+    del last["outcomes"][1], best["outcomes"][1]
+    forget(directory, measured=[last, best], finished=False)
+    said.seek(0)
+    said.truncate()
+    again = run.execute(recipe, directory, CPU, watch)
+    assert "measuring PGD2" in said.getvalue()
+    assert "measuring pristine" not in said.getvalue()
+    assert "epoch" not in said.getvalue()
+    for name in ("model.safetensors", "best.safetensors", "metrics.jsonl"):
+        assert snapshot(directory)[name] == before[name]
+    for selection in ("last", "best"):
+        assert again.of(selection).outcome("PGD2").correct == results.of(selection).outcome("PGD2").correct
+        assert again.of(selection).outcome("pristine").correct == results.of(selection).outcome("pristine").correct
+    assert again.finished
+
+
+@pytest.mark.parametrize("lost", ["results.json", "model.safetensors"])
+def test_a_training_that_did_not_end_starts_again(done, watch, said, lost):
+    recipe, directory, results = done
+    forget(directory, finished=False)
+    (directory / lost).unlink()
+    said.seek(0)
+    said.truncate()
+    again = run.execute(recipe, directory, CPU, watch)
+    assert "epoch 1/2" in said.getvalue()
+    assert [line["epoch"] for line in lines(directory)] == [1, 2]
+    assert [entry.outcomes[1].correct for entry in again.measured] == [
+        entry.outcomes[1].correct for entry in results.measured
+    ]
+
+
+def test_a_run_killed_in_training_leaves_no_result_and_starts_again(tiny, tmp_path, watch, monkeypatch):
+    def stop(_line):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch, "epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run.execute(tiny(), tmp_path / "run", CPU, watch)
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    monkeypatch.undo()
+    assert run.execute(tiny(), tmp_path / "run", CPU, watch).finished
+    assert len(lines(tmp_path / "run")) == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("seed=1", "seed is 0 there, 1 here"),
+        ("optimizer.lr=0.02", "optimizer.lr is 0.01 there, 0.02 here"),
+        ('evaluators.1.step_size="4/255"', "evaluators.1.step_size is '8/255' there, '4/255' here"),
+    ],
+)
+def test_a_directory_with_another_recipe_is_refused_and_untouched(done, tiny, watch, setting, named):
+    directory = done[1]
+    before = snapshot(directory)
+    with pytest.raises(RunDirectoryError) as caught:
+        run.execute(tiny(setting), directory, CPU, watch)
+    assert named in str(caught.value)
+    assert str(directory) in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert snapshot(directory) == before
+
+
+def test_many_differences_are_counted(done, tiny, watch):
+    settings = ["seed=1", "optimizer.lr=0.02", "data.seed=1", "model.width=5", "validation.steps=3"]
+    with pytest.raises(RunDirectoryError, match="and 2 more"):
+        run.execute(tiny(*settings), done[1], CPU, watch)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".hidden", "recipe.toml"])
+def test_a_foreign_directory_is_refused_and_untouched(tiny, tmp_path, watch, name):
+    directory = tmp_path / "mine"
+    directory.mkdir()
+    (directory / name).write_text("mine")
+    with pytest.raises(RunDirectoryError, match="--out") as caught:
+        run.execute(tiny(), directory, CPU, watch)
+    assert str(directory) in str(caught.value)
+    assert [path.name for path in directory.iterdir()] == [name]
+    assert (directory / name).read_text() == "mine"
+
+
+def test_a_file_in_place_of_the_directory_is_refused(tiny, tmp_path, watch):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(RunDirectoryError, match="is not a directory"):
+        run.execute(tiny(), tmp_path / "run", CPU, watch)
+
+
+def test_an_empty_directory_is_used(tiny, tmp_path, watch):
+    (tmp_path / "run").mkdir()
+    recipe = tiny("schedule.epochs=1", "evaluators=[]", 'validation={fraction=0.0, report="last"}')
+    assert run.execute(recipe, tmp_path / "run", CPU, watch).finished
+
+
+def test_nothing_is_written_for_data_that_do_not_fit(tiny, tmp_path, watch):
+    with pytest.raises(DataError):
+        run.execute(tiny("schedule.batch_size=1000"), tmp_path / "run", CPU, watch)
+    assert not (tmp_path / "run").exists()
+
+
+QUICK = ["schedule.epochs=1", "evaluators=[]", "validation.limit=10"]
+
+
+def test_a_non_finite_loss_stops_with_its_epoch_and_batch(tiny, tmp_path, watch):
+    recipe = tiny('optimizer={kind="sgd", lr=1e30}', "schedule.batch_size=32", *QUICK)
+    with pytest.raises(DivergedError, match=r"epoch 1, batch [2-4]$") as caught:
+        run.execute(recipe, tmp_path / "run", CPU, watch)
+    assert caught.value.exit_code == 3
+    results = Results.load(tmp_path / "run")
+    assert results.diverged == str(caught.value)
+    assert not results.finished
+    assert results.measured == ()
+    with pytest.raises(DivergedError, match="found earlier"):
+        run.execute(recipe, tmp_path / "run", CPU, watch)
+
+
+@pytest.mark.parametrize("fraction", ["0.05", "0.0"])
+def test_weights_that_break_in_the_last_batch_are_a_divergence_too(tiny, tmp_path, watch, fraction):
+    recipe = tiny(
+        'optimizer={kind="sgd", lr=1e38, weight_decay=1e3}',
+        f'validation={{fraction={fraction}, limit=10, report="last"}}',
+        "schedule={kind='steps', epochs=1, batch_size=128}",
+    )
+    with pytest.raises(DivergedError):
+        run.execute(recipe, tmp_path / "run", CPU, watch)
+    assert Results.load(tmp_path / "run").diverged
+
+
+@pytest.mark.parametrize(
+    ("report", "selections"), [("last", ["last"]), ("best", ["best on validation"]), ("both", ["last", "best"])]
+)
+def test_report_chooses_what_is_measured_and_both_are_saved(tiny, tmp_path, watch, report, selections):
+    recipe = tiny(f'validation.report="{report}"', 'evaluators=[{kind="pristine"}]')
+    results = run.execute(recipe, tmp_path / "run", CPU, watch)
+    assert len(results.measured) == len(selections)
+    for entry, selection in zip(results.measured, selections, strict=True):
+        assert entry.selection.startswith(selection)
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+    assert (tmp_path / "run" / "best.safetensors").is_file()
+
+
+def test_a_best_epoch_that_is_the_last_is_measured_once(tiny, tmp_path, watch, said):
+    results = run.execute(tiny("schedule.epochs=1"), tmp_path / "run", CPU, watch)
+    assert said.getvalue().count("measuring pristine") == 1
+    last, best = results.measured
+    assert (last.selection, best.selection) == ("last", "best on validation")
+    assert last.outcomes == best.outcomes
+
+
+def test_a_choice_made_on_test_images_is_stamped(tiny, tmp_path, watch):
+    recipe = tiny("schedule.epochs=1", 'validation={on="test", limit=10, steps=1}', 'evaluators=[{kind="pristine"}]')
+    results = run.execute(recipe, tmp_path / "run", CPU, watch)
+    assert [entry.selection for entry in results.measured] == ["last", "best on test"]
+    assert checkpoint.load(tmp_path / "run" / "best.safetensors").selection == "best on test"
+
+
+def test_without_validation_images_there_is_no_best_epoch(tiny, tmp_path, watch):
+    recipe = tiny("schedule.epochs=1", "validation={fraction=0.0}", 'evaluators=[{kind="pristine"}]')
+    results = run.execute(recipe, tmp_path / "run", CPU, watch)
+    assert [entry.selection for entry in results.measured] == ["last"]
+    assert lines(tmp_path / "run")[0].keys() == KEYS - {"validation_accuracy", "validation_pgd_accuracy"}
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
+VARIANTS = [
+    'engine.precision="bf16"',
+    "engine.channels_last=false",
+    'optimizer={kind="sgd", lr=0.1}',
+    'optimizer={kind="adamw", lr=0.01}',
+    'optimizer={kind="yogi", lr=0.01}',
+    'schedule={kind="cosine", epochs=1, batch_size=64, warmup=0.2}',
+    'schedule={kind="one-cycle", epochs=1, batch_size=64, initial=0.1}',
+    "loss.pristine_weight=0.5",
+    'maximizer={kind="none"}',
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_engine_optimizer_and_schedule_trains(tiny, tmp_path, watch, variant):
+    run.execute(tiny(*QUICK, 'validation.report="last"', variant), tmp_path / "run", CPU, watch)
+    state = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(value.isfinite().all() for value in state.values())
+    assert all(value.dtype in (torch.float32, torch.int64) for value in state.values())
+    run.execute(tiny(*QUICK, 'validation.report="last"'), tmp_path / "plain", CPU, watch)
+    plain = load_file(tmp_path / "plain" / "model.safetensors")
+    same = torch.equal(state["linear.weight"], plain["linear.weight"])
+    assert not same or "channels_last" in variant
+    (line,) = lines(tmp_path / "run")
+    assert math.isfinite(line["loss"])
+
+
+@pytest.mark.parametrize("maximizer", ["attack", "integrated"])
+def test_the_same_recipe_gives_the_same_bits(tiny, tmp_path, watch, maximizer):
+    recipe = tiny(f'maximizer.kind="{maximizer}"')
+    torch.manual_seed(1)
+    first = run.execute(recipe, tmp_path / "a", CPU, watch)
+    torch.manual_seed(2)
+    second = run.execute(recipe, tmp_path / "b", CPU, watch)
+    for name in ("model.safetensors", "best.safetensors"):
+        states = [load_file(tmp_path / directory / name) for directory in ("a", "b")]
+        assert checkpoint.digest(states[0]) == checkpoint.digest(states[1])
+    metrics = [
+        [{key: value for key, value in line.items() if key not in TIMINGS} for line in lines(tmp_path / directory)]
+        for directory in ("a", "b")
+    ]
+    assert metrics[0] == metrics[1]
+    counts = [[outcome.correct for entry in one.measured for outcome in entry.outcomes] for one in (first, second)]
+    assert counts[0] == counts[1]
+
+
+def test_another_seed_gives_other_weights(done, tiny, tmp_path, watch):
+    run.execute(tiny("seed=1"), tmp_path / "other", CPU, watch)
+    states = [load_file(directory / "model.safetensors") for directory in (done[1], tmp_path / "other")]
+    assert not torch.equal(states[0]["linear.weight"], states[1]["linear.weight"])
+
+
+def test_training_leaves_the_global_generator_alone(tiny, tmp_path, watch):
+    before = torch.get_rng_state()
+    run.execute(tiny("schedule.epochs=1"), tmp_path / "run", CPU, watch)
+    assert torch.equal(torch.get_rng_state(), before)

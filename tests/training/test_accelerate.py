@@ -1,0 +1,81 @@
+"""The network as a function of its precision and memory layout."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from advmix_cli.method.divergence import kl
+from advmix_cli.method.draws import Sampler
+from advmix_cli.method.maximizers import Integrated, Labels, LearnedRatio, Pgd
+from advmix_cli.networks.normalize import Normalize
+from advmix_cli.networks.preact_resnet import preact_resnet
+from advmix_cli.training.accelerate import logits_of
+from advmix_cli.training.step import Step
+
+
+def small(channels_last=False):
+    torch.manual_seed(0)
+    network = preact_resnet(Normalize([0.5] * 3, [0.2] * 3), depth=10, width=4, channels=3, classes=4)
+    return network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def test_fp32_and_contiguous_is_the_network_itself():
+    network, x = small().eval(), torch.rand(2, 3, 8, 8)
+    assert torch.equal(logits_of(network, precision="fp32", channels_last=False)(x), network(x))
+
+
+def test_the_layout_changes_where_the_numbers_lie_and_not_what_they_are():
+    x = torch.rand(2, 3, 8, 8)
+    expected = small().eval()(x)
+    network = small(channels_last=True).eval()
+    layouts = []
+    network.conv.register_forward_hook(
+        lambda _, inputs, output: layouts.extend(
+            tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (inputs[0], output)
+        )
+    )
+    logits = logits_of(network, precision="fp32", channels_last=True)(x)
+    assert layouts == [True, True]
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_bf16_is_for_convolutions_and_products_and_the_logits_are_float32():
+    network, x = small().eval(), torch.rand(4, 3, 8, 8)
+    kinds = []
+    for layer in (network.conv, network.linear):
+        layer.register_forward_hook(lambda _, __, output: kinds.append(output.dtype))
+    logits = logits_of(network, precision="bf16", channels_last=False)(x)
+    assert kinds == [torch.bfloat16, torch.bfloat16]
+    assert logits.dtype == torch.float32
+    expected = network(x)
+    assert not torch.equal(logits, expected)
+    torch.testing.assert_close(logits, expected, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_bf16_step_keeps_parameters_delta_gamma_and_losses_in_float32(channels_last):
+    network = small(channels_last)
+    before = copy.deepcopy(network.state_dict())
+    logits = logits_of(network, precision="bf16", channels_last=channels_last)
+    seen = []
+
+    def watched(x):
+        seen.append(x)
+        return logits(x)
+
+    pgd = Pgd(epsilon=0.1, step_size=0.05, steps=2, clamp=True, divergence=kl)
+    maximizer = Integrated(pgd, "independent", LearnedRatio(0.65, 0.4, 1e-6), Labels("geometric-clean"))
+    x, y = torch.rand(4, 3, 8, 8), torch.eye(4)
+    draws = Sampler(copies=2, alpha=0.5, kappa=0.65)(x.shape, torch.Generator(), torch.Generator())
+    found = maximizer(watched, x, y, draws)
+    assert {tensor.dtype for tensor in (*found[:5], *found.path, *seen)} == {torch.float32}
+    taken = Step(network, watched, maximizer, kl, torch.optim.SGD(network.parameters(), lr=0.1), "train", 0.5)
+    figures = taken(x, y, draws)
+    assert {figure.dtype for figure in figures.values()} == {torch.float32}
+    assert all(figure.isfinite() for figure in figures.values())
+    for name, parameter in network.named_parameters():
+        assert parameter.dtype == parameter.grad.dtype == torch.float32
+        assert isinstance(parameter, nn.Parameter)
+        assert not torch.equal(parameter, before[name])
