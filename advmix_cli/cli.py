@@ -36,7 +36,7 @@ class Commands(TyperGroup):
             count = len(str(error).splitlines())
             several = isinstance(error, RecipeError) and count > 1
             err.print(f"error: {count} problems\n" if several else "error: ", style="red", end="")
-            err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            err.print(str(error), markup=False, emoji=False, highlight=False, soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             err.print("stopped")
@@ -124,7 +124,7 @@ def train(
     else:
         for entry in results.measured:
             print_grid(out, outcome_grid(results.title or Path(recipe).stem, entry))
-    err.print(f"run directory: {target}", highlight=False, soft_wrap=True)
+    err.print(f"run directory: {target}", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 @app.command("eval")

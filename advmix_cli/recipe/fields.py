@@ -51,6 +51,17 @@ Pixels = Annotated[
         {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": _FRACTION}]}
     ),
 ]
+
+
+def _only_int(value: object) -> object:
+    """Python has 1 == 1.0 == True, and a Literal compares."""
+    if type(value) is not int:
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
+WholeNumber = BeforeValidator(_only_int)
+"""For a Literal of integers."""
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -49,7 +49,7 @@ class Document:
         try:
             return Recipe.model_validate(self.data)
         except ValidationError as error:
-            raise RecipeError("\n".join(problems.describe(error, Recipe, self.data, self.where))) from None
+            raise RecipeError("\n".join(problems.describe(error, Recipe, self.where))) from None
 
 
 def read(path: FilePath) -> Document:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -11,46 +11,64 @@ from advmix_cli.recipe.positions import Path, Position
 from advmix_cli.recipe.suggest import did_you_mean
 
 
-def describe(error: ValidationError, model: type[BaseModel], data: object, where: Mapping[Path, Position]) -> list[str]:
-    """One line for each problem of `data`, in the file's order: "FILE:LINE:COLUMN: what is wrong"."""
+def describe(error: ValidationError, model: type[BaseModel], where: Mapping[Path, Position]) -> list[str]:
+    """One line for each problem, in the file's order: "FILE:LINE:COLUMN: what is wrong"."""
     lines: list[tuple[Position, str]] = []
     for detail in error.errors(include_url=False):
         # A name derived from a field that is itself wrong is no second problem.
         if detail["type"] == "default_factory_not_called":
             continue
-        path = _path(detail["loc"], data)
+        path, here = _walk(detail["loc"], model)
         position = next(where[path[:end]] for end in range(len(path), -1, -1) if path[:end] in where)
-        lines.append((position, f"{position}: {_message(detail, path, model)}"))
+        lines.append((position, f"{position}: {_message(detail, path, here, model)}"))
     lines.sort(key=lambda line: (line[0].place, line[0].line or 0, line[0].column or 0))
     return [line for _, line in lines]
 
 
-def _path(loc: tuple[int | str, ...], data: object) -> Path:
-    """pydantic's location without the tags of unions: each part is a key of `data`, the last perhaps a missing one."""
+def _walk(loc: Sequence[int | str], model: type[BaseModel]) -> tuple[Path, list[type[BaseModel]]]:
+    """pydantic's location -> the path in the file, and the models that the table there may have.
+
+    A location names the member of a union by its tag, a path does not: ("schedule", "steps", "epochs") is the key
+    schedule.epochs of a schedule whose kind is "steps".
+    """
     path: Path = ()
-    for index, part in enumerate(loc):
-        if isinstance(data, dict):
-            content = cast("dict[str, object]", data)
-            if part in content:
-                path, data = (*path, part), content[part]
-            elif index == len(loc) - 1 and part not in content.values():
-                path = (*path, part)
-        elif isinstance(data, list) and isinstance(part, int):
-            items = cast("list[object]", data)
-            path, data = (*path, part), items[part]
-    return path
+    here = [model]
+    for part in loc:
+        members = [kind for kind in here if part in _tags(kind)] if len(here) > 1 else []
+        if members:
+            here = members
+            continue
+        path = (*path, part)
+        if isinstance(part, str):
+            here = _field_models(here, part)
+    return path, here
 
 
-def _message(detail: ErrorDetails, path: Path, model: type[BaseModel]) -> str:
+def _all_models(path: Path, model: type[BaseModel]) -> list[type[BaseModel]]:
+    """The models that the table at `path` may have, whatever the kinds of the tables around it."""
+    here = [model]
+    for part in path:
+        if isinstance(part, str):
+            here = _field_models(here, part)
+    return here
+
+
+def _field_models(models: Sequence[type[BaseModel]], name: str) -> list[type[BaseModel]]:
+    found = [m for kind in models if name in kind.model_fields for m in _models_in(kind.model_fields[name].annotation)]
+    return list(dict.fromkeys(found))
+
+
+def _message(detail: ErrorDetails, path: Path, here: Sequence[type[BaseModel]], model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in path) or "the file"
     match detail["type"]:
         case "extra_forbidden":
-            return _unknown_key(path, detail["loc"], model)
+            _, chosen = _walk(detail["loc"][:-1], model)
+            return _unknown_key(path, chosen, _all_models(path[:-1], model))
         case "missing":
             return f"{_section(path[:-1])} lacks '{path[-1]}'"
         case "union_tag_not_found":
             tag = detail.get("ctx", {})["discriminator"]
-            return f"{_section(path)} lacks {tag}, one of {_choices(path, model)}"
+            return f"{_section(path)} lacks {tag}, one of {', '.join(str(tag) for kind in here for tag in _tags(kind))}"
         case "union_tag_invalid":
             context = detail.get("ctx", {})
             found, tag = context["tag"], str(context["discriminator"]).strip("'")
@@ -81,35 +99,16 @@ def _message(detail: ErrorDetails, path: Path, model: type[BaseModel]) -> str:
             return f"{key}: {detail['msg']}" if path else detail["msg"]
 
 
-def _unknown_key(path: Path, loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
+def _unknown_key(path: Path, chosen: Sequence[type[BaseModel]], possible: Sequence[type[BaseModel]]) -> str:
     """The key belongs to another kind of the same table, or it is misspelt, or it is nobody's."""
     key = str(path[-1])
-    chosen = _models_at(loc[:-1], model)
-    siblings = [kind for kind in _models_at(path[:-1], model) if kind not in chosen]
-    owners = [_tag(kind) for kind in siblings if key in kind.model_fields]
+    shown = f"'{key}'" if key.isprintable() else repr(key)
+    owners = [_tag(kind) for kind in possible if kind not in chosen and key in kind.model_fields]
     if owners and chosen:
-        return (
-            f"'{key}' has no meaning for {_section(path[:-1])} {_tag(chosen[0])}: it belongs to {' and '.join(owners)}"
-        )
+        where = f"{_section(path[:-1])} {_tag(chosen[0])}"
+        return f"{shown} has no meaning for {where}: it belongs to {' and '.join(owners)}"
     known = [name for kind in chosen for name in kind.model_fields]
-    return f"unknown key '{key}' in {_section(path[:-1])}{did_you_mean(key, known) or _list(known)}"
-
-
-def _models_at(loc: Sequence[int | str], model: type[BaseModel]) -> list[type[BaseModel]]:
-    """The models that the table at `loc` may have; a tag in `loc` narrows a union to its member."""
-    here = [model]
-    for part in loc:
-        tagged = [kind for kind in here if part in _tags(kind)]
-        if tagged:
-            here = tagged
-        elif isinstance(part, str):
-            here = [
-                inner
-                for kind in here
-                if part in kind.model_fields
-                for inner in _models_in(kind.model_fields[part].annotation)
-            ]
-    return here
+    return f"unknown key {shown} in {_section(path[:-1])}{did_you_mean(key, known) or _list(known)}"
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -135,10 +134,6 @@ def _tag(model: type[BaseModel]) -> str:
     return f"{name} = {_quote(_tags(model)[0])}"
 
 
-def _choices(path: Path, model: type[BaseModel]) -> str:
-    return ", ".join(str(tag) for kind in _models_at(path, model) for tag in _tags(kind))
-
-
 def _section(path: Path) -> str:
     return f"[{'.'.join(str(part) for part in path)}]" if path else "the file"
 
@@ -146,7 +141,8 @@ def _section(path: Path) -> str:
 def _quote(value: object) -> str:
     match value:
         case str():
-            text = '"' + value.encode("unicode_escape").decode().replace('"', '\\"') + '"'
+            shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+            text = '"' + shown.replace('"', '\\"') + '"'
         case bool():
             text = str(value).lower()
         case dict():

@@ -24,6 +24,7 @@ from advmix_cli.recipe.fields import (
     Seed,
     Title,
     Translate,
+    WholeNumber,
 )
 
 # ---- data ----------------------------------------------------------------------------------------------------------
@@ -83,7 +84,7 @@ class FolderData(_Source):
     """The directory that holds train/ and test/."""
     size: Annotated[int, Field(ge=8, le=64)] | None = None
     """Scale the shorter side to this many pixels and crop the centre; without it all images must have one size."""
-    channels: Literal[1, 3] = 3
+    channels: Annotated[Literal[1, 3], WholeNumber] = 3
     """3 for colour, 1 for grey."""
     flip: Flip = True
     translate: Translate = 4
@@ -98,7 +99,7 @@ class PreActResNetModel(Section):
     """Pre-activation ResNet of basic blocks; depth 18 and width 64 are the paper's PreAct-ResNet-18."""
 
     kind: Literal["preact-resnet"]
-    depth: Literal[10, 18, 34] = 18
+    depth: Annotated[Literal[10, 18, 34], WholeNumber] = 18
     width: PositiveInt = 64
     """Channels of the first stage; the four stages have 1, 2, 4 and 8 times as many."""
 
@@ -365,7 +366,7 @@ class Validation(Section):
 
     @model_validator(mode="after")
     def _has_images(self) -> Self:
-        if self.report != "last" and self.on == "held-out" and self.fraction == 0 and "report" in self.model_fields_set:
+        if self.report == "best" and self.on == "held-out" and self.fraction == 0:
             raise PydanticCustomError("report", "there is no best epoch to report when fraction is 0")
         return self
 

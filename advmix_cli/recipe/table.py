@@ -76,7 +76,7 @@ def _table(path: Path, document: Document, settings: Sequence[str]) -> Table:
     try:
         file = _TableFile.model_validate(document.data)
     except ValidationError as error:
-        raise RecipeError("\n".join(problems.describe(error, _TableFile, document.data, document.where))) from None
+        raise RecipeError("\n".join(problems.describe(error, _TableFile, document.where))) from None
     try:
         base = read(find_recipe(file.base, beside=path.parent))
     except RecipeError:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,10 @@ class Cell:
 
     value: str
     notes: tuple[str, ...] = ()
+
+    def rich(self) -> Text:
+        """On a line each. A Text, so that nothing in a name is taken for markup."""
+        return Text.assemble(self.value, *((f"\n{note}", "dim") for note in self.notes))
 
     def flat(self) -> str:
         """On one line."""
@@ -34,17 +38,16 @@ class Grid:
     def rich(self) -> RichTable:
         """For a terminal. Nothing in it wraps, so that no number is ever cut."""
         table = RichTable(
-            title=escape(self.title) or None,
-            caption=escape("\n".join(self.captions)) or None,
+            title=Text(self.title, style="bold") if self.title else None,
+            caption=Text("\n".join(self.captions), style="dim") if self.captions else None,
             box=box.SIMPLE_HEAD,
             title_justify="left",
             caption_justify="left",
-            title_style="bold",
         )
         for index, column in enumerate(self.columns):
-            table.add_column(escape(column), justify="right" if index else "left", no_wrap=True)
+            table.add_column(Text(column), justify="right" if index else "left", no_wrap=True)
         for row in self.rows:
-            table.add_row(*("\n".join([escape(c.value), *(f"[dim]{escape(n)}[/]" for n in c.notes)]) for c in row))
+            table.add_row(*(cell.rich() for cell in row))
         return table
 
     def markdown(self) -> str:
@@ -67,8 +70,8 @@ class Grid:
             r"\midrule",
             *(" & ".join(_tex(cell.flat()) for cell in row) + r" \\" for row in self.rows),
             r"\bottomrule",
+            *(rf"\multicolumn{{{len(self.columns)}}}{{l}}{{\footnotesize {_tex(c)}}} \\" for c in self.captions),
             r"\end{tabular}",
-            *(f"% {caption}" for caption in self.captions),
         ]
         return "\n".join(lines)
 

@@ -42,7 +42,7 @@ class Lines:
         """A line that cannot be overwritten is not worth printing for each batch."""
 
     def say(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def epoch(self, line: str) -> None:
         if self._epochs:
@@ -54,13 +54,13 @@ class Bars:
 
     def __init__(self, console: Console, *, epochs: bool = True) -> None:
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("eta"),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=console,
             transient=True,
         )
@@ -76,7 +76,7 @@ class Bars:
         self.progress.advance(self._task, done)
 
     def say(self, line: str) -> None:
-        self.progress.console.print(line, markup=False, highlight=False)
+        self.progress.console.print(line, markup=False, emoji=False, highlight=False)
 
     def epoch(self, line: str) -> None:
         self.progress.update(self._task, note=line.split(": ", 1)[-1])

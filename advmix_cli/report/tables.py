@@ -115,27 +115,30 @@ def _ablation_cell(line: Line, selection: str, column: str, paper: dict[str, flo
 
 
 def ablation_records(columns: Sequence[str], lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """One record for each number of the table and seed, unrounded."""
-    return [
-        {
-            "row": line.name,
-            "seed": run.seed,
-            "selection": entry.selection,
-            "epoch": entry.epoch,
-            "evaluator": column,
-            "n": outcome.n,
-            "correct": outcome.correct,
-            "accuracy": outcome.accuracy,
-            "low": outcome.interval[0],
-            "high": outcome.interval[1],
-            "paper": line.paper[column] / 100 if column in line.paper and entry.selection == "last" else None,
-            "seconds": outcome.seconds,
-            "digest": run.digest,
-        }
-        for line in lines
-        for run in line.runs
-        if run
-        for entry in run.measured
-        for column in columns
-        if (outcome := entry.outcome(column))
-    ]
+    """One record for each number of the table and seed, unrounded; one that says so for a run that diverged."""
+    records: list[dict[str, Any]] = []
+    for line in lines:
+        for run in filter(None, line.runs):
+            same = {"row": line.name, "seed": run.seed, "digest": run.digest}
+            if run.diverged:
+                records.append({**same, "diverged": run.diverged})
+            for entry in run.measured:
+                found = [outcome for column in columns if (outcome := entry.outcome(column))]
+                records += [{**same, **_record(entry, outcome, line.paper)} for outcome in found]
+    return records
+
+
+def _record(entry: Measured, outcome: Outcome, paper: dict[str, float]) -> dict[str, Any]:
+    published = paper.get(outcome.name) if entry.selection == "last" else None
+    return {
+        "selection": entry.selection,
+        "epoch": entry.epoch,
+        "evaluator": outcome.name,
+        "n": outcome.n,
+        "correct": outcome.correct,
+        "accuracy": outcome.accuracy,
+        "low": outcome.interval[0],
+        "high": outcome.interval[1],
+        "paper": None if published is None else published / 100,
+        "seconds": outcome.seconds,
+    }
