@@ -60,7 +60,10 @@ def _images(place: Path, classes: list[str], size: int | None, channels: int, sa
         if (place / name).is_dir() and not found:
             raise DataError(f"{place / name} has no images ({', '.join(SUFFIXES)})")
         for entry in found:
-            status = entry.stat()
+            try:
+                status = entry.stat()
+            except OSError as error:
+                raise DataError(f"{entry.path} cannot be read as an image: {error.strerror}") from None
             files.append((entry.path, label))
             key.update(f"{name}/{entry.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     cache = user_cache_path("advmix") / "folders" / f"{key.hexdigest()}.safetensors"
@@ -85,11 +88,20 @@ def _images(place: Path, classes: list[str], size: int | None, channels: int, sa
     return images
 
 
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """What PIL's own conversion gets wrong: it clips 16 bits at 255, and warns of a transparent palette."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA")
+    return image
+
+
 def _decode(path: str, size: int | None, channels: int) -> np.ndarray:
     """A file -> (H, W, channels) uint8."""
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
+            upright = _to_eight_bits(ImageOps.exif_transpose(image)).convert("RGB" if channels == 3 else "L")
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as an image: {error}") from None
     if size is not None and upright.size != (size, size):

@@ -65,7 +65,7 @@ def _torchvision(dataset: Callable[..., _Loaded], root: str | None, name: str) -
         place.mkdir(parents=True, exist_ok=True)
         parts = [dataset(str(place), train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError, EOFError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(":")
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
             f"the dataset {name} is not whole in {place}, and it could not be downloaded there: {reason}\n"
             f"download it where there is a network, or name its directory: --set 'data.root=\"DIR\"'"

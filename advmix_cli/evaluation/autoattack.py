@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from advmix_cli.data.images import Images, to_unit
 from advmix_cli.errors import EvaluationError
 from advmix_cli.evaluation.outcome import Tick
-from advmix_cli.evaluation.predict import is_correct
+from advmix_cli.evaluation.predict import FiniteLogits, is_correct
 
 Version = Literal["standard", "cheap-2020", "plus", "rand"]
 ATTACKS: dict[Version, tuple[str, ...]] = {
@@ -90,7 +90,7 @@ class AutoAttack:
         with torch.no_grad():
             classes = network(x[:1]).shape[1]
         with _listening(tick), _own_tracing():
-            found, predicted = self.adversary(network, classes, x.device).run_standard_evaluation(
+            found, predicted = self.adversary(FiniteLogits(network), classes, x.device).run_standard_evaluation(
                 x, labels, batch_size=self.batch_size
             )
         _check(x, found, self.epsilon)

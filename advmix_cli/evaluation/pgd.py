@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from advmix_cli.data.images import Images, to_unit
 from advmix_cli.evaluation.outcome import Tick
-from advmix_cli.evaluation.predict import is_correct
+from advmix_cli.evaluation.predict import finite_sign, is_correct
 from advmix_cli.method.ascent import Variable, ascend, box
 from advmix_cli.seeding import generator
 
@@ -79,7 +79,8 @@ class Pgd:
                 margin(logits, labels) if self.loss == "margin" else F.cross_entropy(logits, labels, reduction="none")
             )
 
-        (delta,), _ = ascend(objective, [Variable(start, self.step_size, box(self.epsilon, around=x))], self.steps)
+        variable = Variable(start, self.step_size, box(self.epsilon, around=x), finite_sign)
+        (delta,), _ = ascend(objective, [variable], self.steps)
         return (x + delta).clamp(0, 1)
 
     def _noise(self, shape: torch.Size, restart: int) -> Tensor:

@@ -37,7 +37,26 @@ def is_correct(network: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor) -
     """(B, C, H, W), (B,) -> (B,) bool. EvaluationError for images outside [0, 1] and for non-finite logits."""
     if len(x) and not bool((x >= 0).all() & (x <= 1).all()):
         raise EvaluationError("an image to be judged is outside [0, 1]")
-    logits = network(x)
-    if not logits.isfinite().all():
-        raise EvaluationError("the network's logits are not finite; their arg max would look like a prediction")
-    return logits.argmax(dim=1) == labels
+    return FiniteLogits(network)(x).argmax(dim=1) == labels
+
+
+class FiniteLogits(nn.Module):
+    """`network`, but with an EvaluationError for non-finite logits, for code that would take them for numbers."""
+
+    def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.network(x)
+        if not logits.isfinite().all():
+            raise EvaluationError("the network's logits are not finite; their arg max would look like a prediction")
+        return logits
+
+
+def finite_sign(gradient: Tensor) -> Tensor:
+    """The direction of a step in L_inf; EvaluationError where there is none: the sign of NaN is no step at all, and an
+    attack that cannot move looks like robustness."""
+    if not gradient.isfinite().all():
+        raise EvaluationError("the network's input gradient is not finite, so an attack by gradients is blind")
+    return gradient.sign()

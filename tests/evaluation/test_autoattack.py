@@ -134,6 +134,8 @@ def test_settings_are_those_that_upstream_gets(version):
     assert settings["attacks"] == upstream.attacks_to_run
     assert settings["iterations"] == upstream.apgd.n_iter == upstream.fab.n_iter
     assert settings["restarts"] == upstream.apgd.n_restarts
+    if {"fab", "fab-t"} & set(settings["attacks"]):
+        assert settings["restarts"] == upstream.fab.n_restarts
     assert settings.get("queries", 5000) == upstream.square.n_queries
     assert settings.get("eot_iterations", 1) == upstream.apgd.eot_iter
     assert settings["seed"] == upstream.get_seed() == 5
@@ -191,6 +193,16 @@ def test_progress_says_which_attack_runs():
         AutoAttack("cheap-2020", 0.01, 0, 4)(network, images(network, 4), lambda _done, note: notes.append(note))
     assert "running square" in notes
     assert any("robust accuracy after SQUARE" in note for note in notes)
+
+
+def test_fab_leaves_no_gradients_on_the_parameters():
+    network = linear(4)
+    notes = []
+    with measured(network):
+        batch = images(network, 4)
+        AutoAttack("cheap-2020", 0.5 / 255, 0, 4)(network, batch, lambda _done, note: notes.append(note))
+    assert "running fab" in notes
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
 
 
 def test_no_robust_image_left_is_no_fault():

@@ -136,10 +136,9 @@ def test_the_attack_on_a_linear_network_of_two_classes_finds_the_worst_corner(cl
     torch.testing.assert_close(found.x, expected.clamp(0, 1) if clamp else expected, rtol=0, atol=1e-15)
 
 
-def test_an_image_stays_one_where_x_plus_one_minus_x_exceeds_one():
+def test_pixels_pushed_all_the_way_to_white_are_not_whiter_than_white():
     x = torch.linspace(0, 1, 1000).reshape(1, 1, 10, 100)
     pgd = Pgd(epsilon=1.0, step_size=1.0, steps=2, clamp=True, divergence=cross_entropy)
-    assert (x + (1 - x)).max() <= 1 + torch.finfo(torch.float32).eps
 
     def network(images):
         brightness = images.sum((1, 2, 3))
@@ -147,5 +146,5 @@ def test_an_image_stays_one_where_x_plus_one_minus_x_exceeds_one():
 
     draws = Sampler(init="zero")(x.shape, torch.Generator(), torch.Generator())
     found = Attack(pgd)(network, x, torch.tensor([[1.0, 0.0]]), draws)
-    assert found.x.max() <= 1
+    assert found.x.max() == 1
     assert found.x.min() > 1 - 1e-6

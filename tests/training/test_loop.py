@@ -12,7 +12,7 @@ from advmix_cli.method.maximizers import Integrated, Labels, LearnedRatio, Pgd, 
 from advmix_cli.networks.normalize import Normalize
 from advmix_cli.networks.preact_resnet import preact_resnet
 from advmix_cli.training.loop import Training
-from advmix_cli.training.schedules import Steps
+from advmix_cli.training.schedules import OneCycle, Steps
 from advmix_cli.training.step import Step
 
 PGD = Pgd(epsilon=0.1, step_size=0.05, steps=2, clamp=True, divergence=kl)
@@ -148,6 +148,13 @@ def test_the_rate_drops_on_the_first_step_after_seven_tenths_of_the_epochs():
     assert rates == pytest.approx([0.5] * 42 + [0.05] * 12 + [0.005] * 6)
     assert [epoch.number for epoch in epochs] == list(range(1, 31))
     assert [epoch.lr for epoch in epochs] == rates[1::2]
+
+
+def test_the_rate_moves_with_every_batch_and_starts_at_the_schedules_start():
+    made = training(linear(), epochs=2, lr=0.5, schedule=OneCycle(peak=0.5, initial=0.2, final=0.0))
+    rates = []
+    list(made.run(lambda: rates.append(made.step.optimizer.param_groups[0]["lr"])))
+    assert rates == pytest.approx([0.1, 0.3, 0.5, 0.25])
 
 
 def test_the_figures_are_the_means_over_the_epochs_batches():

@@ -1,5 +1,7 @@
 """The learning rate at the edges of its schedule."""
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,6 +34,10 @@ def test_a_drop_after_a_whole_number_of_epochs_is_on_the_first_step_of_the_next(
     schedule = Steps((whole / epochs,), 0.5)
     assert at(schedule, epoch=whole, epochs=epochs, step=389, steps=390) == 1
     assert at(schedule, epoch=whole + 1, epochs=epochs) == 0.5
+
+
+def test_a_drop_an_ulp_late_is_not_a_step_late():
+    assert at(Steps((math.nextafter(0.7, 1),), 0.1), epoch=22, epochs=30) == 0.1
 
 
 def test_no_drops_are_a_constant():
