@@ -81,7 +81,7 @@ class Pgd:
 
         variable = Variable(start, self.step_size, box(self.epsilon, around=x), finite_sign)
         (delta,), _ = ascend(objective, [variable], self.steps)
-        return (x + delta).clamp(0, 1)
+        return x + delta
 
     def _noise(self, shape: torch.Size, restart: int) -> Tensor:
         """In [-1, 1], on the CPU, so that every device starts from the same points."""

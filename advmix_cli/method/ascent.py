@@ -51,7 +51,8 @@ def ascend(
 
 
 def box(epsilon: float, around: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-    """The projection of δ to |δ| <= ε; with `around`, an image in [0, 1], also to 0 <= around + δ <= 1."""
+    """The projection of δ to |δ| <= ε; with `around`, an image in [0, 1], also to 0 <= around + δ <= 1 (in float32 too:
+    around + (1 - around) rounds to 1, never above)."""
     if around is None:
         return lambda delta: delta.clamp(-epsilon, epsilon)
     low, high = (-around).clamp_min(-epsilon), (1 - around).clamp_max(epsilon)

@@ -51,10 +51,6 @@ class Pgd:
         """δ around the images `x`, started from `noise` in units of ε; both (N, C, H, W)."""
         return Variable(self.epsilon * noise, self.step_size, box(self.epsilon, around=x if self.clamp else None))
 
-    def moved(self, x: Tensor, delta: Tensor) -> Tensor:
-        """x + δ; x + (1 - x) can exceed 1 by half an ulp, hence the clamp."""
-        return (x + delta).clamp(0, 1) if self.clamp else x + delta
-
 
 @dataclass(frozen=True)
 class Pristine:
@@ -75,7 +71,7 @@ class Attack:
             return self.pgd.divergence(network(x + delta), y)
 
         (delta,), path = ascend(objective, [self.pgd.delta(x, draws.noise)], self.pgd.steps)
-        return Maximized(self.pgd.moved(x, delta), y, x, y, draws.ratio, path)
+        return Maximized(x + delta, y, x, y, draws.ratio, path)
 
 
 @dataclass(frozen=True)
@@ -135,12 +131,12 @@ class Integrated:
         x_j, y_j = x[draws.permutation], y[draws.permutation]
         frozen = draws.ratio.to(x.dtype)
 
-        def endpoints(delta: Tensor, place: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        def endpoints(delta: Tensor) -> tuple[Tensor, Tensor]:
             if self.delta == "shared":
-                moved = place(x, delta)
+                moved = x + delta
                 return moved, moved[draws.permutation]
             left, right = delta.chunk(2)
-            return place(x, left), place(x_j, right)
+            return x + left, x_j + right
 
         def lam(gamma: Tensor | None) -> Tensor:
             return frozen if gamma is None or self.learned is None else ratio.from_gamma(gamma, self.learned.kappa)
@@ -157,7 +153,7 @@ class Integrated:
             return x_m, interpolate(y, y_j, lam_y.detach() if self.labels.detach else lam_y)
 
         def objective(delta: Tensor, gamma: Tensor | None = None) -> Tensor:
-            x_m, y_m = mixture(*endpoints(delta, torch.add), lam(gamma))
+            x_m, y_m = mixture(*endpoints(delta), lam(gamma))
             return self.pgd.divergence(network(x_m), y_m)
 
         around = x if self.delta == "shared" else torch.cat([x, x_j])
@@ -170,7 +166,7 @@ class Integrated:
         # The paper's last line of Algorithm 4, read as in Algorithms 2 and 3: with the final δ and the final λ.
         with torch.no_grad():
             lam_x = lam(found[1] if len(found) > 1 else None)
-            x_m, y_m = mixture(*endpoints(found[0], self.pgd.moved), lam_x)
+            x_m, y_m = mixture(*endpoints(found[0]), lam_x)
             x_pristine, y_pristine = interpolate(x, x_j, lam_x), interpolate(y, y_j, lam_x)
         return Maximized(x_m, y_m, x_pristine, y_pristine, lam_x, path)
 

@@ -293,7 +293,7 @@ class AdamW(Section):
 
 
 class Yogi(Section):
-    """Yogi as the paper's library has it: the weight decay is added to the gradient, the step is not debiased."""
+    """Yogi as the paper's library has it: the weight decay is added to the gradient, both moments are debiased."""
 
     kind: Literal["yogi"]
     lr: Positive

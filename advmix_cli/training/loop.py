@@ -86,7 +86,7 @@ class Training:
         # One look at the device an epoch: a look a batch would stall a GPU.
         table = torch.stack([torch.stack(list(figures.values())) for figures in gathered]).double().cpu()
         seconds = time.perf_counter() - started
-        _raise_if_diverged(table, epoch)
+        _raise_if_diverged(table, list(gathered[0]), epoch)
         if not all(bool(value.isfinite().all()) for value in self.step.network.state_dict().values()):
             raise DivergedError(f"the weights became non-finite at epoch {epoch}, batch {self.batches}")
         return Epoch(
@@ -98,9 +98,12 @@ class Training:
         )
 
 
-def _raise_if_diverged(table: torch.Tensor, epoch: int) -> None:
-    """`table` (batches, figures); the first figure is the loss."""
+def _raise_if_diverged(table: torch.Tensor, names: list[str], epoch: int) -> None:
+    """`table` (batches, figures), the first of which is the loss: it is named if it is among the broken ones."""
     broken = (~table.isfinite()).any(dim=1).nonzero()
     if len(broken):
-        first = int(broken[0])
-        raise DivergedError(f"the loss became non-finite ({table[first, 0]}) at epoch {epoch}, batch {first + 1}")
+        batch = int(broken[0])
+        figure = int((~table[batch].isfinite()).nonzero()[0])
+        name = names[figure].replace("_", " ")
+        value = table[batch, figure].item()
+        raise DivergedError(f"the {name} became non-finite ({value}) at epoch {epoch}, batch {batch + 1}")

@@ -15,7 +15,7 @@ class Steps:
     factor: float
 
     def __call__(self, progress: float) -> float:
-        # 0.7 of 30 epochs is epoch 21: the sum of thirtieths must not fall an ulp short of it.
+        # A drop written as a product, such as 3 * 0.1, is an ulp above the epoch that it means.
         return self.factor ** sum(progress >= drop - 1e-9 for drop in self.drops)
 
 
