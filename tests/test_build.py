@@ -205,7 +205,7 @@ def test_a_validation_evaluator_wants_held_out_images(tiny, settings):
     evaluators = 'evaluators=[{kind="pristine", split="validation"}]'
     with pytest.raises(DataError, match="'pristine' wants the validation images, but none are held out"):
         build.dataset(tiny(*settings, evaluators), CPU, print)
-    assert len(build.dataset(tiny(evaluators), CPU, print).validation) == round(0.05 * 1437)
+    assert len(build.dataset(tiny(evaluators), CPU, print).validation) == round(0.05 * 1500)
 
 
 def weights(recipe):

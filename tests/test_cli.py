@@ -252,12 +252,12 @@ def test_a_dry_run_in_every_format_names_every_row_and_writes_nothing(empty):
     assert lines == [{key: str(value) for key, value in record.items()} for record in records]
     rich = dry("rich")
     assert all(record["directory"] in rich and record["row"] in rich for record in records)
-    assert "7 cells, 0 done; still to run: 175 epochs, 2,275 network passes" in " ".join(rich.split())
+    assert "7 cells, 0 done; still to run: 140 epochs, 1,820 network passes" in " ".join(rich.split())
     markdown = dry("markdown").split("\n")
     assert [line.split(" | ")[0] for line in markdown if line.startswith("| ")][1:] == [f"| {row}" for row in ROWS]
     latex = dry("latex")
     assert latex.count(r"\\") == 9  # the heading, seven rows, the caption
-    assert r"Ours, frozen $\lambda$, shared $\delta$ & 0 & to do & 25 & 325 & " in latex
+    assert r"Ours, frozen $\lambda$, shared $\delta$ & 0 & to do & 20 & 260 & " in latex
     assert names(empty) == []
 
 
@@ -265,12 +265,12 @@ def test_a_dry_run_tells_done_trained_and_to_do_apart(empty):
     todo = cells(load_table("digits"), 1, empty / "runs" / "digits")
     for cell, finished in ((todo[0], True), (todo[2], False)):
         recipe = cell.row.recipe
-        known = Results("", recipe.seed, recipe.digest(), "cpu", {}, 25, 9, 1.0, finished=finished)
+        known = Results("", recipe.seed, recipe.digest(), "cpu", {}, 20, 9, 1.0, finished=finished)
         known.save(cell.directory)
         (cell.directory / "model.safetensors").write_bytes(b"")
     records = json.loads(dry("json"))["cells"]
     assert [record["state"] for record in records] == ["done", "to do", "trained", *["to do"] * 4]
-    assert [record["epochs"] for record in records] == [0, 25, 0, *[25] * 4]
+    assert [record["epochs"] for record in records] == [0, 20, 0, *[20] * 4]
 
 
 @pytest.mark.usefixtures("empty")

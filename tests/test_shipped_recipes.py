@@ -172,3 +172,10 @@ def test_a_recipe_is_the_row_that_its_header_names(table, row, recipe):
 @pytest.mark.parametrize("name", recipe_names())
 def test_no_shipped_recipe_chooses_on_test_images(name):
     assert load(name).validation.on == "held-out"
+
+
+def test_the_recipe_in_the_readme_is_the_shipped_one(tmp_path):
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    block = readme.split("```toml\n")[1].split("```")[0]
+    (tmp_path / "readme.toml").write_text(block, encoding="utf-8")
+    assert load(str(tmp_path / "readme.toml")) == load("digits")

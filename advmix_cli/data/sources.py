@@ -11,12 +11,12 @@ from platformdirs import user_data_path
 from advmix_cli.data.images import Images, Raw
 from advmix_cli.errors import DataError
 
-DIGITS_TEST = 360
+DIGITS_TEST = 297
 DIGITS_SEED = 0
 
 
 def digits() -> Raw:
-    """scikit-learn's 1,797 real 8x8 images of digits with 17 grey levels, of which 360, stratified, are for testing."""
+    """scikit-learn's 1,797 real 8x8 images of digits with 17 grey levels, of which 297, stratified, are for testing."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

@@ -45,7 +45,7 @@ class _Downloaded(_Source):
 
 
 class DigitsData(_Source):
-    """scikit-learn's 1,797 real 8x8 grey images of handwritten digits: 1,437 to train, 360 to test. No download."""
+    """scikit-learn's 1,797 real 8x8 grey images of handwritten digits: 1,500 to train, 297 to test. No download."""
 
     source: Literal["digits"]
     flip: Flip = False

@@ -93,11 +93,21 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
             name = f"└ {bests[0].selection} ({epochs})"
             rows.append((Cell(name), *(_ablation_cell(line, "best", column, {}) for column in columns)))
     captions = [TEST_SELECTED] if chosen_on_test else []
+    sizes = [(column, size) for column in columns if (size := _sizes(column, lines))]
+    if sizes:
+        captions.append(f"images: {', '.join(f'{column} {size}' for column, size in sizes)}")
     if settings:
         captions.append(f"Edited with --set {' --set '.join(settings)}")
         if any(line.paper for line in lines):
             captions.append("The paper's numbers are those of the table as it is shipped, not of this edit.")
     return Grid(title, ("", *columns), tuple(rows), tuple(captions))
+
+
+def _sizes(column: str, lines: Sequence[Line]) -> str:
+    """How many images the column was measured on."""
+    runs = [run for line in lines for run in line.runs if run]
+    found = {outcome.n for run in runs for entry in run.measured if (outcome := entry.outcome(column))}
+    return " or ".join(f"{size:,}" for size in sorted(found))
 
 
 def _ablation_cell(line: Line, selection: str, column: str, paper: dict[str, float]) -> Cell:

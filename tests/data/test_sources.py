@@ -20,8 +20,8 @@ def rows(images):
 
 def test_digits_are_all_of_scikit_learns_split_in_two():
     raw = sources.digits()
-    assert raw.train.pixels.shape == (1437, 1, 8, 8)
-    assert raw.test.pixels.shape == (360, 1, 8, 8)
+    assert raw.train.pixels.shape == (1500, 1, 8, 8)
+    assert raw.test.pixels.shape == (297, 1, 8, 8)
     levels, labels = load_digits(return_X_y=True)
     exact = [round(level * 255 / 16) for level in range(17)]
     expected = sorted((int(y), *(exact[int(level)] for level in x)) for x, y in zip(levels, labels, strict=True))
@@ -40,7 +40,7 @@ def test_digits_have_the_types_of_images():
 def test_digits_test_set_is_stratified():
     raw = sources.digits()
     test, train = (torch.bincount(images.labels, minlength=10).double() for images in (raw.test, raw.train))
-    assert ((test - (test + train) * 360 / 1797).abs() < 1).all()
+    assert ((test - (test + train) * 297 / 1797).abs() < 1).all()
 
 
 def test_digits_are_split_the_same_every_time():
