@@ -1,6 +1,7 @@
 """Recipe -> objects: the one file that sees both sides."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import assert_never
 
 import torch
@@ -40,7 +41,7 @@ def device(name: str) -> torch.device:
         chosen = torch.device(name)
     except RuntimeError:
         chosen = None
-    if chosen is None or chosen.type not in ("cpu", "cuda"):
+    if chosen is None or chosen.type not in ("cpu", "cuda") or (chosen.type == "cpu" and chosen.index):
         raise DeviceError(f"--device {name}: not a device; use auto, cpu, cuda or cuda:N")
     there = torch.cuda.device_count()
     if chosen.type == "cuda" and (chosen.index or 0) >= there:
@@ -49,15 +50,21 @@ def device(name: str) -> torch.device:
 
 
 def arithmetic(recipe: Recipe) -> None:
-    """Settings that torch keeps for the whole process."""
-    if recipe.engine.threads is not None:
-        torch.set_num_threads(recipe.engine.threads)
+    """Settings that torch keeps for the whole process, and so would the next recipe."""
+    own = _own_threads()
+    torch.set_num_threads(own if recipe.engine.threads is None else recipe.engine.threads)
+
+
+@cache
+def _own_threads() -> int:
+    """torch's choice before any recipe had one."""
+    return torch.get_num_threads()
 
 
 def dataset(recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> Dataset:
     """The images of the recipe, split, on `place`; `say` is told of slow work. DataError if they do not fit it."""
     data = recipe.data
-    held_out = recipe.validation.fraction if recipe.validation.on == "held-out" else 0.0
+    held_out = recipe.validation.held_out
     whole = split(
         _raw(data, say), held_out=held_out, train_limit=data.train_limit, test_limit=data.test_limit, seed=data.seed
     )
@@ -65,9 +72,17 @@ def dataset(recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> 
         raise DataError(
             f"schedule.batch_size = {recipe.schedule.batch_size}, but there are only {len(whole.train)} training images"
         )
+    if data.translate >= min(whole.image_shape[1:]):
+        raise DataError(f"data.translate = {data.translate}, but the images are {whole.image_shape[2]} pixels wide")
     for evaluator in recipe.evaluators:
-        if evaluator.split == "validation" and not len(whole.validation):
-            raise DataError(f"evaluator '{evaluator.name}' wants the validation images, but none are held out")
+        there = len(whole.part(evaluator.split))
+        if not there:
+            raise DataError(f"evaluator '{evaluator.name}' wants the {evaluator.split} images, but none are held out")
+        if evaluator.limit is not None and evaluator.limit > there:
+            raise DataError(
+                f"evaluator '{evaluator.name}' wants {evaluator.limit} images, but there are only {there} "
+                f"{evaluator.split} images"
+            )
     if len(whole.classes) < 2:
         raise DataError(f"there is only one class, '{''.join(whole.classes)}'")
     return whole.to(place)

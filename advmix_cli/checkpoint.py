@@ -30,7 +30,12 @@ SCHEMA = 1
 
 def versions() -> dict[str, str]:
     """What the numbers were made with."""
-    return {"advmix": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {
+        "advmix": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "threads": str(torch.get_num_threads()),
+    }
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,8 @@ def load(place: Path) -> Checkpoint:
     try:
         header = json.loads(metadata["advmix"])
         if header["schema"] != SCHEMA:
-            raise CheckpointError(f"{path}: written by advmix {header['versions']['advmix']}, in another format")
+            writer = header.get("versions", {}).get("advmix", "of another version")
+            raise CheckpointError(f"{path}: written by advmix {writer}, in another format")
         if header["tensors"] != digest(state):
             raise CheckpointError(f"{path}: the tensors are not those that were saved: the file was damaged or changed")
         return Checkpoint(
@@ -114,5 +120,5 @@ def load(place: Path) -> Checkpoint:
         first = error.errors()[0]
         place_in = ".".join(str(part) for part in first["loc"])
         raise CheckpointError(f"{path}: its recipe is not valid in this version: {place_in}: {first['msg']}") from None
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its header is damaged: {error!r}") from None

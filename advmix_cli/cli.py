@@ -33,13 +33,13 @@ class Commands(TyperGroup):
         except AdvmixError as error:
             if ctx.params.get("debug"):
                 traceback.print_exc()
-            count = len(str(error).splitlines())
+            count = str(error).count("\n") + 1
             several = isinstance(error, RecipeError) and count > 1
             err.print(f"error: {count} problems\n" if several else "error: ", style="red", end="")
             err.print(str(error), markup=False, emoji=False, highlight=False, soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            err.print("stopped")
+            err.print("stopped; the same command does what is left, and starts a training that did not end again")
             raise typer.Exit(130) from None
 
 
@@ -98,7 +98,7 @@ def root(
 def train(
     recipe: RecipeName,
     directory: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="The run directory. [default: runs/NAME-seedN-DIGEST]")
+        Path | None, typer.Option("--out", metavar="DIR", help="The run directory. By default runs/NAME-seedN-DIGEST.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Instead of the recipe's.")] = None,
     device: DeviceName = "auto",
@@ -122,6 +122,8 @@ def train(
     if as_json:
         _print_json(results.to_json())
     else:
+        if not chosen.evaluators:
+            err.print("nothing was measured: the recipe has no evaluators")
         for entry in results.measured:
             print_grid(out, outcome_grid(results.title or Path(recipe).stem, entry))
     err.print(f"run directory: {target}", markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -132,7 +134,11 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A run directory or a .safetensors file.")],
     evaluators: Annotated[
         list[str] | None,
-        typer.Option("--evaluator", metavar="NAME", help="Only this one of the recipe's. Can be repeated."),
+        typer.Option(
+            "--evaluator",
+            metavar="NAME",
+            help="Only this one of the recipe's, by its name. Can be repeated.",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N images.")] = None,
     device: DeviceName = "auto",

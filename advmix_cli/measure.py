@@ -29,8 +29,7 @@ def evaluate(
     chosen: schema.Evaluator, threat: schema.Threat, network: nn.Module, images: Dataset, watch: Watcher
 ) -> Outcome:
     """Measure `network` with one evaluator."""
-    parts = {"test": images.test, "validation": images.validation, "train": images.train}
-    wanted = parts[chosen.split].first(chosen.limit)
+    wanted = images.part(chosen.split).first(chosen.limit)
     evaluator = build.evaluator(chosen, threat)
     watch.begin(f"measuring {chosen.name}", len(wanted))
     started = time.perf_counter()

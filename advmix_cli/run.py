@@ -26,7 +26,7 @@ from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.pristine import Pristine
 from advmix_cli.files import write_atomically
 from advmix_cli.measure import evaluate, share_correct
-from advmix_cli.recipe.schema import Recipe
+from advmix_cli.recipe.schema import FolderData, Recipe
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.results import Measured, Results
 from advmix_cli.training.loop import Training
@@ -44,15 +44,29 @@ def execute(recipe: Recipe, directory: Path, place: torch.device, watch: Watcher
     known = Results.load(directory)
     if known and known.diverged:
         raise DivergedError(f"{known.diverged} (found earlier: {directory})")
+    build.arithmetic(recipe)
+    # A folder may have changed under the same path; what is downloaded has its checksums.
+    changeable = isinstance(recipe.data, FolderData)
+    if known and known.finished and not changeable:
+        watch.say(f"already done: {directory}")
+        return known
+    images = build.dataset(recipe, place, watch.say)
+    fingerprint = images.fingerprint()
+    if known and known.images != fingerprint:
+        raise RunDirectoryError(
+            f"{directory} was made with other images than those there now; choose another with --out"
+        )
     if known and known.finished:
         watch.say(f"already done: {directory}")
         return known
-    build.arithmetic(recipe)
-    images = build.dataset(recipe, place, watch.say)
     network = build.new_network(recipe, images, place)
     training = build.training(recipe, images, network)
-    write_atomically(directory / RECIPE, tomli_w.dumps(recipe.resolved()))
-    if known is None or not (directory / LAST).is_file():
+    try:
+        write_atomically(directory / RECIPE, tomli_w.dumps(recipe.resolved()))
+    except OSError as error:
+        raise RunDirectoryError(f"{directory} cannot be written: {error.strerror}") from None
+    trained = (directory / LAST).is_file()
+    if known is None or not trained:
         known = Results(
             title=recipe.title,
             seed=recipe.seed,
@@ -61,8 +75,12 @@ def execute(recipe: Recipe, directory: Path, place: torch.device, watch: Watcher
             versions=checkpoint.versions(),
             epochs=training.epochs,
             train_images=len(images.train),
+            images=fingerprint,
             seconds=0.0,
         )
+    if not trained:
+        if (directory / METRICS).exists():
+            watch.say(f"an earlier training in {directory} did not end: it starts again")
         started = time.perf_counter()
         try:
             _train(recipe, training, images, directory, watch)
@@ -80,8 +98,11 @@ def execute(recipe: Recipe, directory: Path, place: torch.device, watch: Watcher
 
 def check_directory(recipe: Recipe, directory: Path) -> None:
     """RunDirectoryError if `directory` holds something else than a run of this very recipe."""
-    if not directory.exists():
-        return
+    try:
+        if not directory.exists():
+            return
+    except OSError as error:
+        raise RunDirectoryError(f"{directory}: {error.strerror}; choose another directory with --out") from None
     if not directory.is_dir():
         raise RunDirectoryError(f"{directory} is not a directory")
     path = directory / RECIPE
@@ -171,6 +192,8 @@ def _measure(
 ) -> Results:
     """Measure a checkpoint by what of the recipe's evaluators is not yet in `known`, saving after each."""
     saved = checkpoint.load(file)
+    if saved.recipe.digest() != recipe.digest():
+        raise RunDirectoryError(f"{file} is the checkpoint of another recipe")
     network = build.saved_network(saved, place)
     entry = known.of(saved.selection) or Measured(saved.selection, saved.epoch)
     twin = next((other for other in known.measured if other.epoch == saved.epoch), entry)

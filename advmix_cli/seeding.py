@@ -10,7 +10,10 @@ import torch
 
 
 def derive(seed: int, purpose: str, *indices: int) -> int:
-    """A 63-bit seed for `purpose` ("order", "noise", ...) at `indices` (epoch, batch, ...)."""
+    """A 63-bit seed for `purpose` ("order", "noise", ...) at `indices` (epoch, batch, ...).
+
+    A CPU generator uses its low 32 bits.
+    """
     text = "/".join([str(seed), purpose, *map(str, indices)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 

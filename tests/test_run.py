@@ -4,8 +4,10 @@ import json
 import math
 import tomllib
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from advmix_cli import checkpoint, run
@@ -133,11 +135,53 @@ def test_only_what_is_missing_is_measured(done, watch, said):
     assert again.finished
 
 
-@pytest.mark.parametrize("lost", ["results.json", "model.safetensors"])
-def test_a_training_that_did_not_end_starts_again(done, watch, said, lost):
+def test_a_finished_training_without_results_is_only_measured_again(done, watch, said):
+    recipe, directory, results = done
+    weights = (directory / "model.safetensors").stat()
+    (directory / "results.json").unlink()
+    said.seek(0)
+    said.truncate()
+    again = run.execute(recipe, directory, CPU, watch)
+    assert "epoch 1/2" not in said.getvalue()
+    assert (directory / "model.safetensors").stat() == weights
+    assert [entry.outcomes[1].correct for entry in again.measured] == [
+        entry.outcomes[1].correct for entry in results.measured
+    ]
+
+
+def test_the_checkpoint_of_another_recipe_is_not_measured(done, tiny, tmp_path, watch):
+    recipe, directory, _ = done
+    other = tmp_path / "other"
+    run.execute(tiny("seed=9"), other, CPU, watch)
+    forget(directory, finished=False)
+    (other / "model.safetensors").replace(directory / "model.safetensors")
+    with pytest.raises(RunDirectoryError, match="is the checkpoint of another recipe"):
+        run.execute(recipe, directory, CPU, watch)
+
+
+def test_results_of_a_folder_that_changed_are_not_reused(tiny, tmp_path, watch):
+    for part in ("train", "test"):
+        for label in ("a", "b"):
+            (tmp_path / "images" / part / label).mkdir(parents=True)
+            for index in range(4):
+                pixels = np.full((8, 8, 3), 40 * index + 3 * len(label), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "images" / part / label / f"{index}.png")
+    recipe = tiny(
+        f'data={{source="folder", root="{tmp_path / "images"}"}}',
+        "schedule={kind='steps', epochs=1, batch_size=4}",
+        "validation={fraction=0.0}",
+    )
+    run.execute(recipe, tmp_path / "run", CPU, watch)
+    run.execute(recipe, tmp_path / "run", CPU, watch)
+    (tmp_path / "images" / "test" / "b" / "3.png").unlink()
+    with pytest.raises(RunDirectoryError, match="was made with other images"):
+        run.execute(recipe, tmp_path / "run", CPU, watch)
+
+
+def test_a_training_that_did_not_end_starts_again(done, watch, said):
     recipe, directory, results = done
     forget(directory, finished=False)
-    (directory / lost).unlink()
+    (directory / "model.safetensors").unlink()
     said.seek(0)
     said.truncate()
     again = run.execute(recipe, directory, CPU, watch)

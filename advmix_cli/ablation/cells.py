@@ -59,6 +59,6 @@ def select(table: Table, wanted: Sequence[str]) -> Table:
 
 
 def _slug(name: str) -> str:
-    """Safe in any file system: "Ours, frozen λ" -> "ours-frozen-l"."""
+    """Safe in any file system: "Ours, frozen λ" -> "ours-frozen-lambda"."""
     plain = unicodedata.normalize("NFKD", name.replace("λ", "lambda").replace("δ", "delta")).encode("ascii", "ignore")
     return re.sub(r"[^a-z0-9]+", "-", plain.decode().lower()).strip("-") or "row"

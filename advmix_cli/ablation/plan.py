@@ -10,7 +10,7 @@ from advmix_cli.report.grid import Grid
 
 
 def plan_records(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """A record a cell. `passes` are network passes over the training images: an epoch has 2K + 3 of them."""
+    """A record a cell. `passes` are network passes over the training images still to make."""
     return [_record(cell) for cell in cells]
 
 

@@ -1,7 +1,8 @@
 """What a dataset is once loaded."""
 
+import hashlib
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,6 +54,19 @@ class Dataset(NamedTuple):
     classes: tuple[str, ...]
     mean: list[float]
     std: list[float]
+
+    def part(self, name: Literal["train", "validation", "test"]) -> Images:
+        """The images of that name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of every pixel and label."""
+        total = hashlib.sha256()
+        for images in (self.train, self.validation, self.test):
+            for value in (images.pixels, images.labels):
+                total.update(f"{tuple(value.shape)}".encode())
+                total.update(value.cpu().contiguous().numpy().data)
+        return total.hexdigest()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -51,6 +51,7 @@ class AutoAttack:
             **({"left out": left_out} if left_out else {}),
             "iterations": 100,
             "restarts": 5 if self.version == "plus" else 1,
+            **({"of these with one restart": ["square", "apgd-t", "fab-t"]} if self.version == "plus" else {}),
             **({"eot_iterations": 20} if self.version == "rand" else {}),
             **({"target_classes": min(9, classes - 1)} if {"apgd-t", "fab-t"} & set(attacks) else {}),
             **({"queries": 1000 if self.version == "cheap-2020" else 5000} if "square" in attacks else {}),

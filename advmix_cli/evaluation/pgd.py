@@ -1,4 +1,7 @@
-"""PGD-k as the field reports it: signed steps, projected to the ball and to [0, 1], judged at the final iterate."""
+"""PGD-k as the field reports it: signed steps, projected to the ball and to [0, 1], judged at the final iterate.
+
+An image counts if it is right as it is and at every final iterate.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advmix_cli.data.images import Images, to_unit
+from advmix_cli.errors import EvaluationError
 from advmix_cli.evaluation.outcome import Tick
-from advmix_cli.evaluation.predict import finite_sign, is_correct
+from advmix_cli.evaluation.predict import is_correct
 from advmix_cli.method.ascent import Variable, ascend, box
 from advmix_cli.seeding import generator
 
@@ -79,8 +83,9 @@ class Pgd:
                 margin(logits, labels) if self.loss == "margin" else F.cross_entropy(logits, labels, reduction="none")
             )
 
-        variable = Variable(start, self.step_size, box(self.epsilon, around=x), finite_sign)
-        (delta,), _ = ascend(objective, [variable], self.steps)
+        (delta,), _ = ascend(objective, [Variable(start, self.step_size, box(self.epsilon, around=x))], self.steps)
+        if not delta.isfinite().all():
+            raise EvaluationError("the network's input gradient is not finite, so an attack by gradients is blind")
         return x + delta
 
     def _noise(self, shape: torch.Size, restart: int) -> Tensor:

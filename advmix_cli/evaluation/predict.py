@@ -11,7 +11,8 @@ from advmix_cli.errors import EvaluationError
 
 @contextmanager
 def measured(network: nn.Module) -> Iterator[None]:
-    """Within: eval mode, no gradients of the parameters, and torch's global generators are the caller's again after.
+    """Within: eval mode, full fp32 (no TF32 convolutions), no gradients of the parameters; afterwards all is as before,
+    torch's global generators too.
 
     Raises EvaluationError for non-finite weights: the arg max of NaN is class 0, which looks like a prediction.
     """
@@ -20,6 +21,8 @@ def measured(network: nn.Module) -> Iterator[None]:
             raise EvaluationError(f"the network's {name} holds non-finite numbers; there is nothing to measure")
     was_training = network.training
     wanted = [parameter.requires_grad for parameter in network.parameters()]
+    tf32 = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
     network.eval()
     network.requires_grad_(False)
     devices = [parameter.device for parameter in network.parameters() if parameter.is_cuda][:1]
@@ -27,6 +30,7 @@ def measured(network: nn.Module) -> Iterator[None]:
         with torch.random.fork_rng(devices):
             yield
     finally:
+        torch.backends.cudnn.allow_tf32 = tf32
         network.train(was_training)
         for parameter, want in zip(network.parameters(), wanted, strict=True):
             parameter.requires_grad_(want)
@@ -52,11 +56,3 @@ class FiniteLogits(nn.Module):
         if not logits.isfinite().all():
             raise EvaluationError("the network's logits are not finite; their arg max would look like a prediction")
         return logits
-
-
-def finite_sign(gradient: Tensor) -> Tensor:
-    """The direction of a step in L_inf; EvaluationError where there is none: the sign of NaN is no step at all, and an
-    attack that cannot move looks like robustness."""
-    if not gradient.isfinite().all():
-        raise EvaluationError("the network's input gradient is not finite, so an attack by gradients is blind")
-    return gradient.sign()

@@ -11,17 +11,23 @@ def _unprojected(value: Tensor) -> Tensor:
     return value
 
 
+def sign(gradient: Tensor) -> Tensor:
+    """The steepest direction in L_inf. `torch.sign` of NaN is 0: an attack that cannot see would stand still and look
+    like one that found nothing. Here what is not finite becomes NaN, and so do δ, the loss, and the verdict."""
+    return gradient.sign() + 0 * gradient
+
+
 @dataclass(frozen=True)
 class Variable:
     """What the ascent moves: value <- project(value + step_size * direction(gradient)).
 
-    `torch.sign` is the steepest direction in L_inf; another norm brings its own direction and projection.
+    Another norm than L_inf brings its own direction and projection.
     """
 
     value: Tensor
     step_size: float
     project: Callable[[Tensor], Tensor] = _unprojected
-    direction: Callable[[Tensor], Tensor] = torch.sign
+    direction: Callable[[Tensor], Tensor] = sign
 
 
 def ascend(

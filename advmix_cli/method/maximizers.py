@@ -138,8 +138,8 @@ class Integrated:
             left, right = delta.chunk(2)
             return x + left, x_j + right
 
-        def lam(gamma: Tensor | None) -> Tensor:
-            return frozen if gamma is None or self.learned is None else ratio.from_gamma(gamma, self.learned.kappa)
+        def lam(*gamma: Tensor) -> Tensor:
+            return ratio.from_gamma(gamma[0], self.learned.kappa) if self.learned else frozen
 
         def mixture(left: Tensor, right: Tensor, lam_x: Tensor) -> tuple[Tensor, Tensor]:
             x_m = interpolate(left, right, lam_x)
@@ -152,8 +152,8 @@ class Integrated:
                     lam_y = labels.geometric(lam_x, left, right, x_m)
             return x_m, interpolate(y, y_j, lam_y.detach() if self.labels.detach else lam_y)
 
-        def objective(delta: Tensor, gamma: Tensor | None = None) -> Tensor:
-            x_m, y_m = mixture(*endpoints(delta), lam(gamma))
+        def objective(delta: Tensor, *gamma: Tensor) -> Tensor:
+            x_m, y_m = mixture(*endpoints(delta), lam(*gamma))
             return self.pgd.divergence(network(x_m), y_m)
 
         around = x if self.delta == "shared" else torch.cat([x, x_j])
@@ -161,12 +161,12 @@ class Integrated:
         if self.learned is not None:
             start = ratio.to_gamma(draws.ratio, self.learned.kappa, self.learned.logit_clamp)
             variables.append(Variable(start.to(x.dtype), self.learned.step_size))
-        found, path = ascend(objective, variables, self.pgd.steps)
+        (delta, *gamma), path = ascend(objective, variables, self.pgd.steps)
 
         # The paper's last line of Algorithm 4, read as in Algorithms 2 and 3: with the final δ and the final λ.
         with torch.no_grad():
-            lam_x = lam(found[1] if len(found) > 1 else None)
-            x_m, y_m = mixture(*endpoints(found[0]), lam_x)
+            lam_x = lam(*gamma)
+            x_m, y_m = mixture(*endpoints(delta), lam_x)
             x_pristine, y_pristine = interpolate(x, x_j, lam_x), interpolate(y, y_j, lam_x)
         return Maximized(x_m, y_m, x_pristine, y_pristine, lam_x, path)
 

@@ -63,6 +63,7 @@ def _only_int(value: object) -> object:
 WholeNumber = BeforeValidator(_only_int)
 """For a Literal of integers."""
 Positive = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=3e38, description="Learning rate; float32 ends at 3.4e38.")]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]

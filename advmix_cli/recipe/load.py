@@ -55,7 +55,7 @@ class Document:
 def read(path: FilePath) -> Document:
     """Parse the TOML file at `path`; RecipeError with the position where it is not TOML or not UTF-8."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -64,6 +64,8 @@ def read(path: FilePath) -> Document:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(_syntax(str(path), text, str(error))) from None
+    except (ValueError, RecursionError):
+        raise RecipeError(f"{path}: a number has too many digits, or arrays are nested too deep") from None
     return Document(data, locate(text, str(path)))
 
 
@@ -74,13 +76,14 @@ def load(name: str, settings: Sequence[str] = ()) -> Recipe:
 
 def parse_setting(text: str) -> Edit:
     """`a.b=VALUE`, as --set has it: a dotted key (an array's item by its number) and a TOML value."""
-    place = f"--set {text}"
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    place = f"--set {shown if len(shown) <= 100 else shown[:97] + '...'}"
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise RecipeError(f"{place}: write KEY=VALUE, for example --set maximizer.ascent.steps=10")
     try:
         parsed = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         parsed = {}
     if list(parsed) != ["value"]:
         raise RecipeError(f"{place}: {value.strip()!r} is not a TOML value; a string needs quotes: '{key}=\"...\"'")

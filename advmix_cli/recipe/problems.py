@@ -88,6 +88,12 @@ def _message(detail: ErrorDetails, path: Path, here: Sequence[type[BaseModel]], 
             return f"{key} = {_quote(detail['input'])} must be {detail['msg'].removeprefix('Input should be ')}"
         case "finite_number":
             return f"{key} = {_quote(detail['input'])} is not a finite number"
+        case "tuple_type" | "list_type":
+            return f"{key} = {_quote(detail['input'])} must be an array"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"{key} = {_quote(detail['input'])} must be a table"
+        case "string_pattern_mismatch":
+            return f"{key} = {_quote(detail['input'])} holds characters that a name cannot have"
         case kind if kind.endswith(("_type", "_parsing")) or kind in (
             "int_from_float",
             "string_pattern_mismatch",

@@ -20,6 +20,7 @@ from advmix_cli.recipe.fields import (
     OpenFraction,
     Pixels,
     Positive,
+    Rate,
     Section,
     Seed,
     Title,
@@ -100,7 +101,7 @@ class PreActResNetModel(Section):
 
     kind: Literal["preact-resnet"]
     depth: Annotated[Literal[10, 18, 34], WholeNumber] = 18
-    width: PositiveInt = 64
+    width: Annotated[int, Field(ge=1, le=1024)] = 64
     """Channels of the first stage; the four stages have 1, 2, 4 and 8 times as many."""
 
 
@@ -108,8 +109,8 @@ class WideResNetModel(Section):
     """Wide ResNet without dropout; depth 34 and width 10 are the paper's WRN-34-10."""
 
     kind: Literal["wide-resnet"]
-    depth: PositiveInt = 34
-    width: PositiveInt = 10
+    depth: Annotated[int, Field(le=1000)] = 34
+    width: Annotated[int, Field(ge=1, le=1024)] = 10
     """Widening factor: the three stages have 16, 32 and 64 times as many channels."""
 
     @model_validator(mode="after")
@@ -152,7 +153,7 @@ class FrozenRatio(Section):
     """λ ~ Beta(α, α), then fixed."""
 
     kind: Literal["frozen"] = "frozen"
-    alpha: Positive = 0.5
+    alpha: Annotated[float, Field(ge=1e-3, le=1e6)] = 0.5
     per: Literal["sample", "batch"] = "sample"
     """One λ for each image, or one for the batch (as the cited code of Algorithm 2 has it)."""
 
@@ -161,14 +162,14 @@ class LearnedRatio(Section):
     """Algorithm 6: λ ~ Beta(α, α) above κ, then moved by the ascent through γ, λ = κ + (1 - κ)σ(γ)."""
 
     kind: Literal["learned"]
-    alpha: Positive = 0.5
+    alpha: Annotated[float, Field(ge=1e-3, le=1e6)] = 0.5
     per: Literal["sample", "batch"] = "sample"
     """One λ for each image, or one for the batch."""
     kappa: Annotated[float, Field(ge=0.5, lt=1)] = 0.65
     """κ, the lower bound of λ."""
     travel: NonNegative = 2.0
     """K·η_γ, how far γ can move in all: the step of γ is travel / steps."""
-    logit_clamp: Annotated[float, Field(gt=0, lt=0.5)] = 1e-6
+    logit_clamp: Annotated[float, Field(ge=1e-12, lt=0.5)] = 1e-6
     """(λ - κ)/(1 - κ) is kept this far from 0 and 1 before its logit is taken."""
 
 
@@ -260,7 +261,7 @@ class Sgd(Section):
     """torch.optim.SGD."""
 
     kind: Literal["sgd"]
-    lr: Positive
+    lr: Rate
     momentum: Decay = 0.9
     nesterov: bool = False
     weight_decay: NonNegative = 0.0
@@ -276,7 +277,7 @@ class Adam(Section):
     """torch.optim.Adam."""
 
     kind: Literal["adam"]
-    lr: Positive
+    lr: Rate
     betas: Betas = (0.9, 0.999)
     eps: Positive = 1e-8
     weight_decay: NonNegative = 0.0
@@ -286,7 +287,7 @@ class AdamW(Section):
     """torch.optim.AdamW."""
 
     kind: Literal["adamw"]
-    lr: Positive
+    lr: Rate
     betas: Betas = (0.9, 0.999)
     eps: Positive = 1e-8
     weight_decay: NonNegative = 0.01
@@ -296,7 +297,7 @@ class Yogi(Section):
     """Yogi as the paper's library has it: the weight decay is added to the gradient, both moments are debiased."""
 
     kind: Literal["yogi"]
-    lr: Positive
+    lr: Rate
     betas: Betas = (0.9, 0.999)
     eps: Positive = 1e-3
     initial_accumulator: NonNegative = 1e-6
@@ -354,8 +355,8 @@ class Validation(Section):
 
     on: Literal["held-out", "test"] = "held-out"
     """Images held out of the training set, or the test set itself: a choice made on test data is stamped as such."""
-    fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.02
-    """Of the training set, held out; 0 for no validation and no best epoch."""
+    fraction: Annotated[float, Field(ge=0, le=0.5)] | None = None
+    """Of the training set, held out; by default 0.02; 0 for no validation and no best epoch."""
     limit: PositiveInt | None = None
     """Measure on the first of them only."""
     steps: PositiveInt = 10
@@ -368,16 +369,26 @@ class Validation(Section):
     def _has_images(self) -> Self:
         if self.report == "best" and self.on == "held-out" and self.fraction == 0:
             raise PydanticCustomError("report", "there is no best epoch to report when fraction is 0")
+        if self.on == "test" and self.fraction is not None:
+            raise PydanticCustomError("fraction", 'fraction has no meaning for on = "test": nothing is held out')
         return self
+
+    @property
+    def held_out(self) -> float:
+        """The fraction of the training set that is held out."""
+        if self.on == "test":
+            return 0.0
+        return 0.02 if self.fraction is None else self.fraction
 
 
 class Engine(Section):
     """How the arithmetic is done."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: autocast of the network in training; parameters, δ, γ, loss and evaluation stay fp32."""
+    """Of the network in training; parameters, δ, γ and loss stay fp32, and evaluation is always full fp32. "fp32" is
+    torch's own, by which a recent GPU runs convolutions in TF32; "bf16" is autocast."""
     channels_last: bool = True
-    threads: PositiveInt | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Of the CPU; by default torch's own choice, which follows the machine. The number of threads changes the last bits
     of a sum, so a recipe that names it gives the same numbers on more machines; a small network is fastest with one."""
 
@@ -461,6 +472,14 @@ class Recipe(Section):
     validation: Validation = Validation()
     engine: Engine = Engine()
     evaluators: Annotated[tuple[Evaluator, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _has_two_losses(self) -> Self:
+        if isinstance(self.maximizer, NoMaximizer) and self.loss.pristine_weight:
+            raise PydanticCustomError(
+                "pristine_weight", 'loss.pristine_weight has no meaning for maximizer.kind = "none": all is pristine'
+            )
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -44,5 +44,6 @@ def _find(name: str, beside: Path | None, folder: Path, names: list[str], what: 
         return path
     if path.suffix == ".toml" or path.name != name:
         raise UsageError(f"{path}: {'is not a file' if path.exists() else 'no such file'}")
-    hint = did_you_mean(name, names)
+    others = {"recipe": table_names, "table": recipe_names}[what]()
+    hint = f": it is a {'table' if what == 'recipe' else 'recipe'}" if name in others else did_you_mean(name, names)
     raise UsageError(f"no shipped {what} is called '{name}'{hint} (shipped: {', '.join(names)}; a file ends in .toml)")

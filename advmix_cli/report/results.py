@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from advmix_cli.errors import RunDirectoryError
 from advmix_cli.evaluation.outcome import Outcome
 from advmix_cli.files import write_atomically
 
@@ -37,7 +38,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Results:
-    """`seconds` are those of the training. `diverged` says where, if it did; then nothing was measured."""
+    """`images` is the dataset's fingerprint. `seconds` are those of the training with its validation. `diverged` says
+    where, if it did; then nothing was measured."""
 
     title: str
     seed: int
@@ -47,6 +49,7 @@ class Results:
     epochs: int
     train_images: int
     seconds: float
+    images: str = ""
     measured: tuple[Measured, ...] = ()
     diverged: str | None = None
     finished: bool = False
@@ -70,9 +73,12 @@ class Results:
 
     @classmethod
     def load(cls, directory: Path) -> "Results | None":
-        """Those of a run directory, or None if there are none yet or they cannot be read: then they are made again."""
+        """Those of a run directory, or None if there are none yet; RunDirectoryError if they cannot be read."""
+        path = directory / NAME
         try:
-            data = json.loads((directory / NAME).read_text(encoding="utf-8"))
+            data = json.loads(path.read_text(encoding="utf-8"))
             return cls(**{**data, "measured": tuple(Measured.from_json(entry) for entry in data["measured"])})
-        except (OSError, ValueError, TypeError, KeyError):
+        except FileNotFoundError:
             return None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            raise RunDirectoryError(f"{path} is damaged; delete it to measure again, or choose another --out") from None

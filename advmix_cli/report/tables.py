@@ -1,5 +1,6 @@
 """Results -> grids and records. Accuracies are shown in percent, intervals are Wilson's at 95%."""
 
+import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,6 +97,9 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
     sizes = [(column, size) for column in columns if (size := _sizes(column, lines))]
     if sizes:
         captions.append(f"images: {', '.join(f'{column} {size}' for column, size in sizes)}")
+    made = {json.dumps({"device": run.device, **run.versions}) for line in lines for run in line.runs if run}
+    if len(made) > 1:
+        captions.append(f"The rows were not all made with the same device and versions: {'; '.join(sorted(made))}")
     if settings:
         captions.append(f"Edited with --set {' --set '.join(settings)}")
         if any(line.paper for line in lines):
@@ -111,17 +115,17 @@ def _sizes(column: str, lines: Sequence[Line]) -> str:
 
 
 def _ablation_cell(line: Line, selection: str, column: str, paper: dict[str, float]) -> Cell:
-    if any(run and run.diverged for run in line.runs):
-        return Cell("diverged")
+    diverged = sum(bool(run and run.diverged) for run in line.runs)
     entries = [run.of(selection) for run in line.runs if run]
     found = [outcome for entry in entries if entry and (outcome := entry.outcome(column))]
     published = (f"paper {paper[column]:.1f}",) if column in paper else ()
     if not found:
-        return Cell("·", published)
+        return Cell("diverged" if diverged else "·", published)
     mean = statistics.fmean(outcome.accuracy for outcome in found)
     spread = f"{len(found)} seeds ± {percent(statistics.stdev(o.accuracy for o in found))}" if len(found) > 1 else ""
     difference = (f"paper {paper[column]:.1f}, {100 * mean - paper[column]:+.1f}",) if column in paper else ()
-    return Cell(percent(mean), (spread or interval(found[0]), *difference))
+    lost = (f"{diverged} diverged",) if diverged else ()
+    return Cell(percent(mean), (spread or interval(found[0]), *lost, *difference))
 
 
 def ablation_records(columns: Sequence[str], lines: Sequence[Line]) -> list[dict[str, Any]]:

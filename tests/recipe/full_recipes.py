@@ -85,7 +85,7 @@ def _full(number):
         "model": MODELS[number % len(MODELS)],
         "threat": {"norm": "linf", "epsilon": "8/255"},
         "maximizer": MAXIMIZERS[number % len(MAXIMIZERS)],
-        "loss": {"divergence": "cross-entropy", "pristine_weight": 0.5},
+        "loss": {"divergence": "cross-entropy", "pristine_weight": 0.5 if number % len(MAXIMIZERS) else 0.0},
         "optimizer": OPTIMIZERS[number % len(OPTIMIZERS)],
         "schedule": SCHEDULES[number % len(SCHEDULES)],
         "validation": {

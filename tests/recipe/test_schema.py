@@ -199,8 +199,12 @@ recipes = table(
         "data": table({"source": st.just("digits")}, **piece)
         | table({"source": one_of("cifar10", "cifar100", "fashion-mnist")}, root=words, **piece)
         | table({"source": st.just("folder"), "root": words}, size=st.integers(8, 64), channels=one_of(1, 3), **piece),
-        "model": table({"kind": st.just("preact-resnet")}, depth=one_of(10, 18, 34), width=counts)
-        | table({"kind": st.just("wide-resnet")}, depth=st.integers(1, 20).map(lambda n: 6 * n + 4), width=counts),
+        "model": table({"kind": st.just("preact-resnet")}, depth=one_of(10, 18, 34), width=st.integers(1, 1024))
+        | table(
+            {"kind": st.just("wide-resnet")},
+            depth=st.integers(1, 20).map(lambda n: 6 * n + 4),
+            width=st.integers(1, 1024),
+        ),
         "threat": table({"epsilon": pixels}),
         "maximizer": maximizers,
         "optimizer": optimizers,

@@ -4,6 +4,7 @@ import statistics
 
 import pytest
 
+from advmix_cli.errors import RunDirectoryError
 from advmix_cli.evaluation.outcome import Outcome
 from advmix_cli.report.results import Measured, Results
 from advmix_cli.report.tables import Line, ablation_grid, ablation_records, outcome_grid
@@ -41,11 +42,15 @@ def test_results_survive_json(tmp_path):
     assert Results.load(tmp_path) == stopped
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", "null", '{"measured": 3}', '{"measured": [], "x": 1}'])
-def test_results_that_cannot_be_read_are_none(tmp_path, content):
-    if content is not None:
-        (tmp_path / "results.json").write_text(content)
+def test_there_are_no_results_yet(tmp_path):
     assert Results.load(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null", '{"measured": 3}', '{"measured": [], "x": 1}'])
+def test_results_that_cannot_be_read_are_refused(tmp_path, content):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(RunDirectoryError, match="is damaged; delete it"):
+        Results.load(tmp_path)
 
 
 def test_an_outcome_survives_json():
@@ -92,9 +97,11 @@ def test_a_diverged_row_says_so():
     )
     assert [[value for value, _ in row] for row in rows] == [
         ["A", "diverged", "diverged"],
-        ["B", "diverged", "diverged"],
+        ["B", "80.0", "50.0"],
         ["C", "80.0", "50.0"],
     ]
+    # The seeds that ended are still worth showing, beside the count of those that did not.
+    assert [["1 diverged" in notes for _, notes in row[1:]] for row in rows] == [[False] * 2, [True] * 2, [False] * 2]
 
 
 def test_the_best_epoch_has_a_line_under_its_row_without_the_paper_s_numbers():
