@@ -213,10 +213,11 @@ recipes = table(
     title=words,
     seed=seeds,
     loss=table(divergence=one_of("kl", "cross-entropy"), pristine_weight=fractions),
-    validation=table(on=one_of("held-out", "test"), fraction=one_of(0, 0.02, 0.5), limit=counts, step_size=pixels),
+    validation=table(fraction=one_of(0, 0.02, 0.5), limit=counts, step_size=pixels)
+    | table({"on": st.just("test")}, limit=counts, step_size=pixels),
     engine=table(precision=one_of("fp32", "bf16"), channels_last=flags),
     evaluators=evaluators,
-)
+).filter(lambda raw: raw["maximizer"]["kind"] != "none" or not raw.get("loss", {}).get("pristine_weight"))
 
 
 @given(recipes)
@@ -229,8 +230,20 @@ def test_resolving_twice_changes_nothing(raw):
     assert again.digest() == recipe.digest()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("validation", {"on": "test", "fraction": 0.1}, 'fraction has no meaning for on = "test"'),
+        ("loss", {"pristine_weight": 0.5}, "pristine_weight has no meaning"),
+    ],
+)
+def test_a_field_without_meaning_is_refused(key, value, message):
+    with pytest.raises(ValidationError, match=message):
+        Recipe.model_validate({**FULL[0], "maximizer": {"kind": "none"}, key: value})
+
+
 def test_a_recipe_without_validation_can_be_read_back():
-    """It is read back from recipe.toml by --resume and from the checkpoint by eval."""
+    """It is read back from recipe.toml and from the checkpoint."""
     recipe = Recipe.model_validate({**FULL[0], "validation": {"fraction": 0}})
     assert Recipe.model_validate(recipe.resolved()).digest() == recipe.digest()
 
