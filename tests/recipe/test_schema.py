@@ -151,14 +151,14 @@ ascents = table(
     clamp=flags,
     batch_norm=one_of("train", "batch", "eval"),
 )
-frozen = table(kind=st.just("frozen"), alpha=positive, per=one_of("sample", "batch"))
+frozen = table(kind=st.just("frozen"), alpha=st.floats(1e-3, 1e6), per=one_of("sample", "batch"))
 learned = table(
     {"kind": st.just("learned")},
-    alpha=positive,
+    alpha=st.floats(1e-3, 1e6),
     per=one_of("sample", "batch"),
     kappa=st.floats(0.5, 1, exclude_max=True),
     travel=positive,
-    logit_clamp=st.floats(0, 0.5, exclude_min=True, exclude_max=True),
+    logit_clamp=st.floats(1e-12, 0.5, exclude_max=True),
 )
 labels = table({"kind": st.just("linear")}) | table(
     {"kind": st.just("geometric")}, endpoints=one_of("clean", "perturbed"), detach=flags
