@@ -409,12 +409,13 @@ class _Attacker(_Evaluator):
     seed: Seed = 0
 
 
+# A field that is itself wrong is not in `earlier`; pydantic 2.12 asks for the name all the same.
 def _pgd_name(earlier: dict[str, Any]) -> str:
-    return f"PGD{earlier['steps']}"
+    return f"PGD{earlier.get('steps', '')}"
 
 
 def _autoattack_name(earlier: dict[str, Any]) -> str:
-    return f"AA {earlier['version']}"
+    return f"AA {earlier.get('version', '')}"
 
 
 class PristineEvaluator(_Evaluator):
