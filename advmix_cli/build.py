@@ -75,14 +75,8 @@ def dataset(recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> 
     if data.translate >= min(whole.image_shape[1:]):
         raise DataError(f"data.translate = {data.translate}, but the images are {whole.image_shape[2]} pixels wide")
     for evaluator in recipe.evaluators:
-        there = len(whole.part(evaluator.split))
-        if not there:
+        if not len(whole.part(evaluator.split)):
             raise DataError(f"evaluator '{evaluator.name}' wants the {evaluator.split} images, but none are held out")
-        if evaluator.limit is not None and evaluator.limit > there:
-            raise DataError(
-                f"evaluator '{evaluator.name}' wants {evaluator.limit} images, but there are only {there} "
-                f"{evaluator.split} images"
-            )
     if len(whole.classes) < 2:
         raise DataError(f"there is only one class, '{''.join(whole.classes)}'")
     return whole.to(place)

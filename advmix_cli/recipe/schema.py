@@ -399,7 +399,7 @@ class Engine(Section):
 class _Evaluator(Section):
     split: Literal["test", "validation", "train"] = "test"
     limit: PositiveInt | None = None
-    """Measure on the first images of the split only."""
+    """Measure on at most so many images, the first of the split; the result says how many there were."""
     batch_size: PositiveInt = 500
 
 
