@@ -10,13 +10,15 @@ from torch import nn
 from advmix_cli import checkpoint
 from advmix_cli.data import folder, sources
 from advmix_cli.data.images import Dataset, Raw
+from advmix_cli.data.outline import WHOLE, Outline
 from advmix_cli.data.splits import split
 from advmix_cli.errors import CheckpointError, DataError, DeviceError, RecipeError
 from advmix_cli.evaluation.autoattack import AutoAttack
 from advmix_cli.evaluation.outcome import Evaluator
 from advmix_cli.evaluation.pgd import Pgd as PgdEvaluator
 from advmix_cli.evaluation.pristine import Pristine as PristineEvaluator
-from advmix_cli.method import divergence, maximizers
+from advmix_cli.method import ascent, divergence, maximizers
+from advmix_cli.method.ascent import ascent_step
 from advmix_cli.method.draws import Sampler
 from advmix_cli.method.maximizers import Divergence, Maximizer
 from advmix_cli.method.ratio import mass_above
@@ -27,10 +29,12 @@ from advmix_cli.recipe import schema
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.seeding import derive
 from advmix_cli.training import schedules
-from advmix_cli.training.accelerate import logits_of
+from advmix_cli.training.accelerate import Formulation, formed, logits_of
+from advmix_cli.training.batch import OnBatch
 from advmix_cli.training.loop import Training
 from advmix_cli.training.schedules import Schedule
-from advmix_cli.training.step import Step
+from advmix_cli.training.step import Step, update_loss
+from advmix_cli.training.yogi import Yogi, yogi_update
 
 
 def device(name: str) -> torch.device:
@@ -68,10 +72,8 @@ def dataset(recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> 
     whole = split(
         _raw(data, say), held_out=held_out, train_limit=data.train_limit, test_limit=data.test_limit, seed=data.seed
     )
-    if len(whole.train) < recipe.schedule.batch_size:
-        raise DataError(
-            f"schedule.batch_size = {recipe.schedule.batch_size}, but there are only {len(whole.train)} training images"
-        )
+    if len(whole.train) < 2:
+        raise DataError("there are fewer than two training images, and batch norm needs two")
     if data.translate >= min(whole.image_shape[1:]):
         raise DataError(f"data.translate = {data.translate}, but the images are {whole.image_shape[2]} pixels wide")
     for evaluator in recipe.evaluators:
@@ -80,6 +82,20 @@ def dataset(recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> 
     if len(whole.classes) < 2:
         raise DataError(f"there is only one class, '{''.join(whole.classes)}'")
     return whole.to(place)
+
+
+def outline(recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> Outline:
+    """What the recipe's images are like; only a folder has to be read for it."""
+    data = recipe.data
+    if isinstance(data, schema.FolderData):
+        return Outline.of(dataset(recipe, place, say))
+    whole = WHOLE[data.source]
+    validation = round(recipe.validation.held_out * whole.train)
+    left = whole.train - validation
+    for name, limit, there in (("train", data.train_limit, left), ("test", data.test_limit, whole.test)):
+        if limit is not None and limit > there:
+            raise DataError(f"data.{name}_limit = {limit}, but there are only {there} {name} images")
+    return whole._replace(train=data.train_limit or left, validation=validation, test=data.test_limit or whole.test)
 
 
 def _raw(data: schema.Data, say: Callable[[str], None]) -> Raw:
@@ -138,28 +154,30 @@ def _placed(made: nn.Module, recipe: Recipe, place: torch.device) -> nn.Module:
     return made.to(place).to(memory_format=layout)  # pyright: ignore[reportCallIssue] (torch's stub lacks this form)
 
 
-def maximizer(recipe: Recipe) -> Maximizer:
-    """The method, with ε from [threat] and d from [loss]."""
+def maximizer(recipe: Recipe, step: ascent.Step = ascent_step) -> Maximizer:
+    """The method, with ε from [threat] and d from [loss]; `step` is `ascent_step`, or a compiled form of it."""
     chosen = recipe.maximizer
     match chosen:
         case schema.NoMaximizer():
             return maximizers.Pristine()
         case schema.AttackMaximizer():
-            return maximizers.Attack(_pgd(recipe, chosen.ascent))
+            return maximizers.Attack(_pgd(recipe, chosen.ascent, step))
         case schema.MixThenAttackMaximizer():
-            return maximizers.MixThenAttack(_pgd(recipe, chosen.ascent))
+            return maximizers.MixThenAttack(_pgd(recipe, chosen.ascent, step))
         case schema.AttackThenMixMaximizer():
-            return maximizers.AttackThenMix(_pgd(recipe, chosen.ascent))
+            return maximizers.AttackThenMix(_pgd(recipe, chosen.ascent, step))
         case schema.IntegratedMaximizer():
             return maximizers.Integrated(
-                _pgd(recipe, chosen.ascent), chosen.delta, _learned(chosen), _labels(chosen.labels)
+                _pgd(recipe, chosen.ascent, step), chosen.delta, _learned(chosen), _labels(chosen.labels)
             )
         case _:
             assert_never(chosen)
 
 
-def _pgd(recipe: Recipe, ascent: schema.Ascent) -> maximizers.Pgd:
-    return maximizers.Pgd(recipe.threat.epsilon, ascent.step_size, ascent.steps, ascent.clamp, _divergence(recipe.loss))
+def _pgd(recipe: Recipe, chosen: schema.Ascent, step: ascent.Step) -> maximizers.Pgd:
+    return maximizers.Pgd(
+        recipe.threat.epsilon, chosen.step_size, chosen.steps, chosen.clamp, _divergence(recipe.loss), step
+    )
 
 
 def _learned(chosen: schema.IntegratedMaximizer) -> maximizers.LearnedRatio | None:
@@ -217,32 +235,46 @@ def sampler(recipe: Recipe) -> Sampler:
             assert_never(chosen)
 
 
-def optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Over all parameters, those of the batch norms and biases included, as the cited code has it."""
+def optimizer(
+    recipe: Recipe, parameters: list[nn.Parameter], update: Callable[..., None] = yogi_update
+) -> torch.optim.Optimizer:
+    """Over all parameters, those of the batch norms and biases included, as the cited code has it. On a GPU the rate is
+    a tensor and so are the counts: a captured graph can then be given another rate, and counts itself. `update` is
+    `yogi_update`, or a compiled form of it."""
     chosen = recipe.optimizer
+    place = parameters[0].device
+    on_gpu = place.type == "cuda"
+    rate = torch.tensor(chosen.lr, device=place) if on_gpu else chosen.lr
     match chosen:
         case schema.Sgd():
             return torch.optim.SGD(
                 parameters,
-                lr=chosen.lr,
+                lr=rate,
                 momentum=chosen.momentum,
                 nesterov=chosen.nesterov,
                 weight_decay=chosen.weight_decay,
+                fused=on_gpu,
             )
         case schema.Adam() | schema.AdamW():
             kind = torch.optim.Adam if isinstance(chosen, schema.Adam) else torch.optim.AdamW
-            return kind(parameters, lr=chosen.lr, betas=chosen.betas, eps=chosen.eps, weight_decay=chosen.weight_decay)
+            return kind(
+                parameters,
+                lr=rate,
+                betas=chosen.betas,
+                eps=chosen.eps,
+                weight_decay=chosen.weight_decay,
+                fused=True,
+                capturable=on_gpu,
+            )
         case schema.Yogi():
-            from pytorch_optimizer import Yogi  # imports a hundred optimizers, so only where it is wanted
-
             return Yogi(
                 parameters,
-                lr=chosen.lr,
+                torch.tensor(chosen.lr, device=place, dtype=torch.float64),
                 betas=chosen.betas,
                 eps=chosen.eps,
                 initial_accumulator=chosen.initial_accumulator,
                 weight_decay=chosen.weight_decay,
-                weight_decouple=False,
+                update=update,
             )
         case _:
             assert_never(chosen)
@@ -262,26 +294,32 @@ def schedule(recipe: Recipe) -> Schedule:
             assert_never(chosen)
 
 
-def training(recipe: Recipe, images: Dataset, trained: nn.Module) -> Training:
-    """The loop that trains `trained` on `images`."""
+def training(recipe: Recipe, images: Dataset, trained: nn.Module, formulation: Formulation = "eager") -> Training:
+    """The loop that trains `trained` on `images`; "captured" is made of compiled parts, and captured by the engine.
+
+    A batch larger than the training set is all of it.
+    """
     chosen = recipe.maximizer
     step = Step(
         network=trained,
         logits=logits_of(trained, precision=recipe.engine.precision, channels_last=recipe.engine.channels_last),
-        maximizer=maximizer(recipe),
+        maximizer=maximizer(recipe, formed(ascent_step, formulation)),
         divergence=_divergence(recipe.loss),
-        optimizer=optimizer(recipe, list(trained.parameters())),
+        optimizer=optimizer(recipe, list(trained.parameters()), formed(yogi_update, formulation, dynamic=True)),
         batch_norm="train" if isinstance(chosen, schema.NoMaximizer) else chosen.ascent.batch_norm,
         pristine_weight=recipe.loss.pristine_weight,
+        loss=formed(update_loss, formulation),
     )
     return Training(
-        step=step,
+        on_batch=OnBatch(step, images, recipe.data.translate),
+        network=trained,
+        optimizer=step.optimizer,
         sampler=sampler(recipe),
-        dataset=images,
+        images=images.train,
         schedule=schedule(recipe),
         lr=recipe.optimizer.lr,
         epochs=recipe.schedule.epochs,
-        batch_size=recipe.schedule.batch_size,
+        batch_size=min(recipe.schedule.batch_size, len(images.train)),
         flip=recipe.data.flip,
         translate=recipe.data.translate,
         seed=recipe.seed,

@@ -37,6 +37,14 @@ class DeviceError(UsageError):
     """The device asked for is not there."""
 
 
+class EngineError(AdvmixError):
+    """The formulation asked for cannot be used, or computes something else than the eager one."""
+
+
+class MemoryExhaustedError(AdvmixError):
+    """A batch does not fit into the memory of its device."""
+
+
 class EvaluationError(AdvmixError):
     """A measurement cannot be trusted, so there is no number."""
 

@@ -1,17 +1,20 @@
 """A network and an evaluator -> an outcome."""
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from advmix_cli import build
+from advmix_cli import build, engine
 from advmix_cli.checkpoint import Checkpoint
 from advmix_cli.data.images import Dataset, Images
-from advmix_cli.errors import CheckpointError, UsageError
-from advmix_cli.evaluation.outcome import Evaluator, Outcome
+from advmix_cli.errors import CheckpointError, MemoryExhaustedError, UsageError
+from advmix_cli.evaluation.outcome import Evaluator, Outcome, Tick
 from advmix_cli.evaluation.predict import measured
+from advmix_cli.evaluation.subject import Subject
+from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.recipe import schema
 from advmix_cli.recipe.load import Document, parse_setting
 from advmix_cli.recipe.positions import Position
@@ -19,24 +22,49 @@ from advmix_cli.recipe.schema import Recipe
 from advmix_cli.recipe.suggest import did_you_mean
 from advmix_cli.report.progress import Watcher
 
+log = logging.getLogger("advmix")
 
-def share_correct(judge: Evaluator, network: nn.Module, images: Images) -> float:
-    """The accuracy of `network`, a fraction."""
-    return float(judge(network, images, lambda _done, _note: None).double().mean())
+
+def share_correct(judge: Evaluator, subject: Subject, images: Images) -> float:
+    """The accuracy of the network, a fraction."""
+    return float(_verdicts(judge, subject, images, lambda _done, _note: None).double().mean())
 
 
 def evaluate(
-    chosen: schema.Evaluator, threat: schema.Threat, network: nn.Module, images: Dataset, watch: Watcher
+    chosen: schema.Evaluator, threat: schema.Threat, network: nn.Module, images: Dataset, recipe: Recipe, watch: Watcher
 ) -> Outcome:
-    """Measure `network` with one evaluator."""
+    """Measure `network` with one evaluator, on the engine of `recipe`."""
     wanted = images.part(chosen.split).first(chosen.limit)
     evaluator = build.evaluator(chosen, threat)
-    watch.begin(f"measuring {chosen.name}", len(wanted))
     started = time.perf_counter()
     with measured(network):
-        correct = int(evaluator(network, wanted, watch.advance).sum())
+        passes = evaluator.passes(len(images.classes)) * len(wanted)
+        subject = engine.subject(recipe, network, wanted.first(evaluator.batch_size), passes)
+        watch.begin(f"measuring {chosen.name}", len(wanted))
+        correct = int(_verdicts(evaluator, subject, wanted, watch.advance).sum())
     settings = {"split": chosen.split, **evaluator.settings(len(images.classes))}
     return Outcome(chosen.name, len(wanted), correct, time.perf_counter() - started, settings)
+
+
+def _verdicts(evaluator: Evaluator, subject: Subject, images: Images, tick: Tick) -> Tensor:
+    """Where the memory does not hold a batch, it goes through the network in halves of halves, and the evaluator starts
+    again: its noise, and upstream's, are those of the batch that was asked for."""
+    size = min(evaluator.batch_size, len(images))
+    fitting = subject
+    while True:
+        try:
+            return evaluator(fitting, images, tick)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        if size == 1:
+            raise MemoryExhaustedError("out of memory in evaluation, with one image at a time")
+        size = (size + 1) // 2
+        log.warning(
+            "out of memory: the evaluation starts again with %d images at a time; its verdicts stay the same", size
+        )
+        release()
+        fitting = subject.in_chunks(size)
 
 
 def recipe_to_measure(
@@ -80,4 +108,4 @@ def evaluate_checkpoint(saved: Checkpoint, recipe: Recipe, place: torch.device, 
             raise CheckpointError(f"the checkpoint was trained on {what} {trained}, the data has {there}")
     network = build.saved_network(saved, place)
     for chosen in recipe.evaluators:
-        yield evaluate(chosen, recipe.threat, network, images, watch)
+        yield evaluate(chosen, recipe.threat, network, images, recipe, watch)

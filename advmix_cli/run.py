@@ -18,14 +18,15 @@ import tomli_w
 import torch
 from pydantic import ValidationError
 
-from advmix_cli import build, checkpoint
+from advmix_cli import build, checkpoint, engine, fitting
 from advmix_cli.checkpoint import BEST, LAST, Checkpoint
 from advmix_cli.data.images import Dataset
-from advmix_cli.errors import DivergedError, RunDirectoryError
+from advmix_cli.errors import DivergedError, MemoryExhaustedError, RunDirectoryError
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.pristine import Pristine
 from advmix_cli.files import write_atomically
 from advmix_cli.measure import evaluate, share_correct
+from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.recipe.schema import FolderData, Recipe
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.results import Measured, Results
@@ -59,8 +60,6 @@ def execute(recipe: Recipe, directory: Path, place: torch.device, watch: Watcher
     if known and known.finished:
         watch.say(f"already done: {directory}")
         return known
-    network = build.new_network(recipe, images, place)
-    training = build.training(recipe, images, network)
     try:
         write_atomically(directory / RECIPE, tomli_w.dumps(recipe.resolved()))
     except OSError as error:
@@ -73,7 +72,7 @@ def execute(recipe: Recipe, directory: Path, place: torch.device, watch: Watcher
             digest=recipe.digest(),
             device=torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu",
             versions=checkpoint.versions(),
-            epochs=training.epochs,
+            epochs=recipe.schedule.epochs,
             train_images=len(images.train),
             images=fingerprint,
             seconds=0.0,
@@ -83,7 +82,7 @@ def execute(recipe: Recipe, directory: Path, place: torch.device, watch: Watcher
             watch.say(f"an earlier training in {directory} did not end: it starts again")
         started = time.perf_counter()
         try:
-            _train(recipe, training, images, directory, watch)
+            _train(recipe, images, place, directory, watch)
         except DivergedError as error:
             replace(known, diverged=str(error)).save(directory)
             raise
@@ -132,12 +131,31 @@ def flat(table: object, prefix: str = "") -> dict[str, object]:
     return {key: value for name, inner in items for key, value in flat(inner, f"{prefix}{name}.").items()}
 
 
-def _train(recipe: Recipe, training: Training, images: Dataset, directory: Path, watch: Watcher) -> None:
+def _train(recipe: Recipe, images: Dataset, place: torch.device, directory: Path, watch: Watcher) -> None:
+    """Train, and say what to do if a batch does not fit."""
+    network = build.new_network(recipe, images, place)
+    try:
+        prepared = engine.prepare(recipe, images, network, place)
+        watch.say(str(prepared))
+        _epochs(recipe, prepared.training, images, directory, watch)
+        return
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    del network
+    release()
+    raise MemoryExhaustedError(fitting.advice(recipe, images, place))
+
+
+def _epochs(recipe: Recipe, training: Training, images: Dataset, directory: Path, watch: Watcher) -> None:
     """Write metrics.jsonl and the checkpoints of the last and of the best epoch."""
-    network = training.step.network
+    network = training.network
     judges = {"validation_accuracy": Pristine(batch_size=500), "validation_pgd_accuracy": build.validator(recipe)}
     on_test = recipe.validation.on == "test"
     judged = (images.test if on_test else images.validation).first(recipe.validation.limit)
+    with measured(network):
+        passes = sum(judge.passes(len(images.classes)) for judge in judges.values()) * len(judged) * training.epochs
+        subject = engine.subject(recipe, network, judged.first(500), passes)
 
     def save(name: str, selection: str, line: dict[str, Any]) -> None:
         Checkpoint(
@@ -158,7 +176,7 @@ def _train(recipe: Recipe, training: Training, images: Dataset, directory: Path,
             line = epoch.to_json()
             if len(judged):
                 with measured(network):
-                    line |= {name: share_correct(judge, network, judged) for name, judge in judges.items()}
+                    line |= {name: share_correct(judge, subject, judged) for name, judge in judges.items()}
             metrics.write(json.dumps(line) + "\n")
             metrics.flush()
             watch.epoch(_epoch_line(line, training.epochs))
@@ -200,7 +218,7 @@ def _measure(
     for chosen in recipe.evaluators:
         if entry.outcome(chosen.name) is None:
             # The best epoch may be the last one: the same weights need not be measured twice.
-            outcome = twin.outcome(chosen.name) or evaluate(chosen, recipe.threat, network, images, watch)
+            outcome = twin.outcome(chosen.name) or evaluate(chosen, recipe.threat, network, images, recipe, watch)
             entry = replace(entry, outcomes=(*entry.outcomes, outcome))
             known = known.with_measured(entry)
             known.save(directory)

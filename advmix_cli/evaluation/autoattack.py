@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from advmix_cli.data.images import Images, to_unit
 from advmix_cli.errors import EvaluationError
 from advmix_cli.evaluation.outcome import Tick
 from advmix_cli.evaluation.predict import FiniteLogits, is_correct
+from advmix_cli.evaluation.subject import Logits, Subject
 
 Version = Literal["standard", "cheap-2020", "plus", "rand"]
 ATTACKS: dict[Version, tuple[str, ...]] = {
@@ -84,20 +85,65 @@ class AutoAttack:
         upstream.apgd_targeted.n_target_classes = upstream.fab.n_target_classes = min(9, classes - 1)
         return upstream
 
-    def __call__(self, network: nn.Module, images: Images, tick: Tick) -> Tensor:
+    def passes(self, classes: int) -> int:
+        """APGD: 100 gradients for each target. FAB: 100 gradients of a difference of two logits and 100 looks for each
+        target, or of all logits at once. Square: its queries."""
+        targets = min(9, classes - 1)
+        each = {
+            "apgd-ce": 200 * (20 if self.version == "rand" else 1),
+            "apgd-dlr": 200 * (20 if self.version == "rand" else 1),
+            "apgd-t": 200 * targets,
+            "fab": 100 * (classes + 2),
+            "fab-t": 300 * targets,
+            "square": 1000 if self.version == "cheap-2020" else 5000,
+        }
+        restarts = {
+            name: 5 if self.version == "plus" and name in ("apgd-ce", "apgd-dlr", "fab") else 1 for name in each
+        }
+        return sum(restarts[name] * each[name] for name in self._attacks(classes))
+
+    def __call__(self, subject: Subject, images: Images, tick: Tick) -> Tensor:
         x, labels = to_unit(images.pixels), images.labels.long()
-        for batch, own in zip(x.split(self.batch_size), labels.split(self.batch_size), strict=True):
-            is_correct(network, batch, own)
+        standing = torch.cat(
+            [
+                is_correct(subject.judge, batch, own)
+                for batch, own in zip(x.split(self.batch_size), labels.split(self.batch_size), strict=True)
+            ]
+        )
+        robust = self._withstand(subject.attacked, subject.judge, x, labels, tick)
+        if subject.attacked is not subject.judge:
+            # What the faster network gives up and the judge does not was not attacked to the end: the judge itself is.
+            disputed = (~robust.by_upstream & robust.by_judge & standing).nonzero().squeeze(1)
+            if len(disputed):
+                tick(0, f"{len(disputed)} disputed")
+                again = self._withstand(subject.judge, subject.judge, x[disputed], labels[disputed], tick)
+                robust.by_upstream[disputed] = again.by_upstream
+        tick(len(images), "")
+        return robust.by_upstream & standing
+
+    def _withstand(self, network: Logits, judge: Logits, x: Tensor, labels: Tensor, tick: Tick) -> "_Robust":
         with torch.no_grad():
-            classes = network(x[:1]).shape[1]
+            classes = judge(x[:1]).shape[1]
         with _listening(tick), _own_tracing():
             found, predicted = self.adversary(FiniteLogits(network), classes, x.device).run_standard_evaluation(
                 x, labels, batch_size=self.batch_size
             )
         _check(x, found, self.epsilon)
         # Upstream returns no accuracy; what it left standing is what it returns the own label for.
-        tick(len(images), "")
-        return predicted == labels
+        by_judge = torch.cat(
+            [
+                is_correct(judge, batch, own)
+                for batch, own in zip(found.split(self.batch_size), labels.split(self.batch_size), strict=True)
+            ]
+        )
+        return _Robust(predicted == labels, by_judge)
+
+
+class _Robust(NamedTuple):
+    """(N,) bool each: upstream did not break it; the judge is right about the image that upstream returned."""
+
+    by_upstream: Tensor
+    by_judge: Tensor
 
 
 def _check(x: Tensor, found: Tensor, epsilon: float) -> None:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from scipy.stats import binomtest
-from torch import Tensor, nn
+from torch import Tensor
 
 from advmix_cli.data.images import Images
+from advmix_cli.evaluation.subject import Subject
 
 Tick = Callable[[int, str], None]
 """Called with the images that are done since the last call, and a note for the progress display."""
@@ -20,8 +21,17 @@ class Evaluator(Protocol):
         """Stamped on the result."""
         ...
 
-    def __call__(self, network: nn.Module, images: Images, tick: Tick) -> Tensor:
-        """(N,) bool: the image is classified correctly, whatever is done to it here. `network` is in eval mode."""
+    @property
+    def batch_size(self) -> int:
+        """Images that are looked at together."""
+        ...
+
+    def passes(self, classes: int) -> int:
+        """Network passes an image, if nothing breaks it before the end; a gradient in the image counts as one more."""
+        ...
+
+    def __call__(self, subject: Subject, images: Images, tick: Tick) -> Tensor:
+        """(N,) bool: the image is classified correctly, whatever is done to it here. The network is in eval mode."""
         ...
 
 

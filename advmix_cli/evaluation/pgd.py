@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from advmix_cli.data.images import Images, to_unit
 from advmix_cli.errors import EvaluationError
 from advmix_cli.evaluation.outcome import Tick
 from advmix_cli.evaluation.predict import is_correct
+from advmix_cli.evaluation.subject import Logits, Subject
 from advmix_cli.method.ascent import Variable, ascend, box
 from advmix_cli.seeding import generator
 
@@ -53,10 +54,13 @@ class Pgd:
             "seed": self.seed,
         }
 
-    def __call__(self, network: nn.Module, images: Images, tick: Tick) -> Tensor:
+    def passes(self, classes: int) -> int:  # noqa: ARG002
+        return 1 + self.restarts * (2 * self.steps + 1)
+
+    def __call__(self, subject: Subject, images: Images, tick: Tick) -> Tensor:
         robust = torch.cat(
             [
-                is_correct(network, to_unit(pixels), labels)
+                is_correct(subject.judge, to_unit(pixels), labels)
                 for pixels, labels in zip(
                     images.pixels.split(self.batch_size), images.labels.split(self.batch_size), strict=True
                 )
@@ -69,12 +73,12 @@ class Pgd:
             for batch in standing.split(self.batch_size):
                 x, labels = to_unit(images.pixels[batch]), images.labels[batch]
                 start = self.epsilon * noise[batch.to(noise.device)].to(x.device)
-                withstood = is_correct(network, self.attack(network, x, labels, start), labels)
+                withstood = is_correct(subject.judge, self.attack(subject.attacked, x, labels, start), labels)
                 robust[batch[~withstood]] = False
                 tick(len(batch) if restart == self.restarts - 1 else int((~withstood).sum()), "")
         return robust
 
-    def attack(self, network: nn.Module, x: Tensor, labels: Tensor, start: Tensor) -> Tensor:
+    def attack(self, network: Logits, x: Tensor, labels: Tensor, start: Tensor) -> Tensor:
         """The final iterate from x + `start`: (B, C, H, W), (B,), (B, C, H, W) -> (B, C, H, W) in [0, 1]."""
 
         def objective(delta: Tensor) -> Tensor:

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from advmix_cli.data.images import Images, to_unit
 from advmix_cli.evaluation.outcome import Tick
 from advmix_cli.evaluation.predict import is_correct
+from advmix_cli.evaluation.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,14 @@ class Pristine:
     def settings(self, classes: int) -> dict[str, Any]:  # noqa: ARG002
         return {}
 
-    def __call__(self, network: nn.Module, images: Images, tick: Tick) -> Tensor:
+    def passes(self, classes: int) -> int:  # noqa: ARG002
+        return 1
+
+    def __call__(self, subject: Subject, images: Images, tick: Tick) -> Tensor:
         verdicts: list[Tensor] = []
         for pixels, labels in zip(
             images.pixels.split(self.batch_size), images.labels.split(self.batch_size), strict=True
         ):
-            verdicts.append(is_correct(network, to_unit(pixels), labels))
+            verdicts.append(is_correct(subject.judge, to_unit(pixels), labels))
             tick(len(labels), "")
         return torch.cat(verdicts)

@@ -45,4 +45,9 @@ class Sampler:
         noise = torch.zeros(self.copies * size, *image, device=device.device)
         if self.init == "uniform":
             noise.uniform_(-1, 1, generator=device)
-        return Draws(noise, permutation.to(device.device), mixing.to(device.device))
+        return Draws(noise, sent(permutation, device.device), sent(mixing, device.device))
+
+
+def sent(value: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on `device`. The host does not wait: from pageable memory a GPU would make it."""
+    return value.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else value

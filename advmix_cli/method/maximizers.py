@@ -1,6 +1,6 @@
 """The inner maximizers: (network, x, y, draws) -> the batch to train on. See the package for what derives from what."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from advmix_cli.method import labels, ratio
-from advmix_cli.method.ascent import Variable, ascend, box
+from advmix_cli.method.ascent import Step, Variable, ascend, ascent_step, box
 from advmix_cli.method.draws import Draws
 from advmix_cli.method.mixing import interpolate
 
@@ -39,17 +39,26 @@ class Maximizer(Protocol):
 
 @dataclass(frozen=True)
 class Pgd:
-    """The adversary's means: `epsilon` and `step_size` in pixel units, `steps`, whether images stay in [0, 1]."""
+    """The adversary's means: `epsilon` and `step_size` in pixel units, `steps`, whether images stay in [0, 1].
+
+    `step` is `ascent_step`, or a compiled form of it."""
 
     epsilon: float
     step_size: float
     steps: int
     clamp: bool
     divergence: Divergence
+    step: Step = ascent_step
 
     def delta(self, x: Tensor, noise: Tensor) -> Variable:
         """δ around the images `x`, started from `noise` in units of ε; both (N, C, H, W)."""
         return Variable(self.epsilon * noise, self.step_size, box(self.epsilon, around=x if self.clamp else None))
+
+    def ascend(
+        self, objective: Callable[..., Tensor], variables: Sequence[Variable]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The inner loop: the final values, and the objective at each gradient."""
+        return ascend(objective, variables, self.steps, self.step)
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ class Attack:
         def objective(delta: Tensor) -> Tensor:
             return self.pgd.divergence(network(x + delta), y)
 
-        (delta,), path = ascend(objective, [self.pgd.delta(x, draws.noise)], self.pgd.steps)
+        (delta,), path = self.pgd.ascend(objective, [self.pgd.delta(x, draws.noise)])
         return Maximized(x + delta, y, x, y, draws.ratio, path)
 
 
@@ -161,7 +170,7 @@ class Integrated:
         if self.learned is not None:
             start = ratio.to_gamma(draws.ratio, self.learned.kappa, self.learned.logit_clamp)
             variables.append(Variable(start.to(x.dtype), self.learned.step_size))
-        (delta, *gamma), path = ascend(objective, variables, self.pgd.steps)
+        (delta, *gamma), path = self.pgd.ascend(objective, variables)
 
         # The paper's last line of Algorithm 4, read as in Algorithms 2 and 3: with the final δ and the final λ.
         with torch.no_grad():

@@ -1,10 +1,26 @@
-"""How the network's arithmetic is done in training, behind one signature."""
+"""How the arithmetic of a batch is done: in which precision and layout, and eagerly, compiled, or as one CUDA graph.
 
+Eager is the reference. The other forms have its signature and get the same draws, which are made outside them.
+"""
+
+import os
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 import torch
+from platformdirs import user_cache_path
 from torch import Tensor, nn
+
+from advmix_cli.training.batch import Batch
+
+Formulation = Literal["eager", "compiled", "captured", "reduce-overhead"]
+"""eager: op by op. compiled: the step of the ascent, the loss and the optimizer's update are a graph each, without
+breaks. captured: the whole batch, of compiled parts, is one CUDA graph. reduce-overhead: torch.compile captures the
+parts itself."""
+
+Runner = Callable[[Batch], dict[str, Tensor]]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def logits_of(
@@ -19,3 +35,92 @@ def logits_of(
             return network(x.contiguous(memory_format=layout)).float()
 
     return logits
+
+
+def formed(function: Function, formulation: Formulation, *, dynamic: bool = False) -> Function:
+    """`function` in that formulation: one graph, or an error where it would break. `dynamic` for sizes that vary."""
+    if formulation == "eager":
+        return function
+    import torch._dynamo
+    import torch._functorch.config
+
+    # Compiled code outlives the process where the user's caches do, not where the machine clears /tmp.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("advmix") / "inductor"))
+    # The gradient in δ is taken inside the graph.
+    torch._dynamo.config.trace_autograd_ops = True
+    # FAB takes several gradients of one forward pass.
+    torch._functorch.config.donated_buffer = False
+    mode = "reduce-overhead" if formulation == "reduce-overhead" else None
+    return torch.compile(function, fullgraph=True, dynamic=dynamic, mode=mode)  # pyright: ignore[reportReturnType]
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """What torch.compile did since `forget_compiled`."""
+
+    graphs: int
+    breaks: int
+
+    @classmethod
+    def so_far(cls) -> "Compilation":
+        """Counted by torch itself."""
+        from torch._dynamo.utils import counters
+
+        return cls(counters["stats"]["unique_graphs"], sum(counters["graph_break"].values()))
+
+    def __str__(self) -> str:
+        return f"{self.graphs} graphs, {self.breaks or 'no'} breaks"
+
+
+def forget_compiled() -> None:
+    """Compiled code of earlier runs in this process: it fills a cache of fixed size, after which torch.compile gives
+    up. What is on disk stays."""
+    import torch._dynamo
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+
+
+class Replayed:
+    """A batch goes into static buffers; `replay` works on those, always in the same memory."""
+
+    def __init__(self, static: Batch, replay: Callable[[], dict[str, Tensor]]) -> None:
+        self._static = static
+        self._replay = replay
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        for own, given in zip(self._static.tensors(), batch.tensors(), strict=True):
+            own.copy_(given, non_blocking=True)
+        return {name: figure.clone() for name, figure in self._replay().items()}
+
+
+def captured(on_batch: Runner, example: Batch) -> Replayed:
+    """The whole batch as one CUDA graph. It really trains on `example` a few times: cuDNN chooses its algorithms, lazy
+    state comes to be, and what the parts compile to is built, none of which can be captured."""
+    static = example.copy()
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            on_batch(static)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        figures = on_batch(static)
+
+    def replay() -> dict[str, Tensor]:
+        graph.replay()
+        return figures
+
+    return Replayed(static, replay)
+
+
+def marked(on_batch: Runner) -> Runner:
+    """For "reduce-overhead": its graphs reuse their memory from one marked step to the next."""
+
+    def on_one(batch: Batch) -> dict[str, Tensor]:
+        torch.compiler.cudagraph_mark_step_begin()
+        return {name: figure.clone() for name, figure in on_batch(batch).items()}
+
+    return on_one

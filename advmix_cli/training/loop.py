@@ -1,4 +1,4 @@
-"""Epochs of steps."""
+"""Epochs of batches."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from advmix_cli.data.augment import augment, draw_moves
-from advmix_cli.data.images import Dataset, to_unit
+from advmix_cli.data.augment import draw_moves
+from advmix_cli.data.images import Images
 from advmix_cli.errors import DivergedError
-from advmix_cli.method.draws import Sampler
+from advmix_cli.method.draws import Sampler, sent
 from advmix_cli.seeding import generator
+from advmix_cli.training.batch import Batch
 from advmix_cli.training.schedules import Schedule
-from advmix_cli.training.step import Step
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,12 @@ class Epoch:
 class Training:
     """All that an epoch needs; every random number of it derives from (seed, epoch, batch)."""
 
-    step: Step
+    on_batch: Callable[[Batch], dict[str, Tensor]]
+    """`OnBatch`, or a captured form of it."""
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
     sampler: Sampler
-    dataset: Dataset
+    images: Images
     schedule: Schedule
     lr: float
     epochs: int
@@ -51,43 +55,57 @@ class Training:
     @property
     def batches(self) -> int:
         """In an epoch; the last, incomplete batch is left out."""
-        return len(self.dataset.train) // self.batch_size
+        return len(self.images) // self.batch_size
 
     def run(self, tick: Callable[[], None]) -> Iterator[Epoch]:
         """Train, an epoch at a time; `tick` is called after each batch. DivergedError at a non-finite loss."""
         for epoch in range(1, self.epochs + 1):
             yield self._epoch(epoch, tick)
 
-    def _epoch(self, epoch: int, tick: Callable[[], None]) -> Epoch:
-        images = self.dataset.train
-        device = images.pixels.device
-        order = torch.randperm(len(images), generator=generator("cpu", self.seed, "order", epoch)).to(device)
-        gathered: list[dict[str, torch.Tensor]] = []
-        started, rate = time.perf_counter(), self.lr
-        for index in range(self.batches):
-            rate = self.lr * self.schedule((epoch - 1 + index / self.batches) / self.epochs)
-            for group in self.step.optimizer.param_groups:
+    def order(self, epoch: int) -> Tensor:
+        """(N,) the images of an epoch, on their device."""
+        shuffled = torch.randperm(len(self.images), generator=generator("cpu", self.seed, "order", epoch))
+        return sent(shuffled, self.images.pixels.device)
+
+    def draw(self, order: Tensor, epoch: int, index: int) -> Batch:
+        """Batch `index`, from 0, of an epoch: the same whatever was drawn before it."""
+        device = order.device
+        moves = draw_moves(
+            self.batch_size,
+            flip=self.flip,
+            translate=self.translate,
+            generator=generator(device, self.seed, "augment", epoch, index),
+        )
+        draws = self.sampler(
+            torch.Size((self.batch_size, *self.images.pixels.shape[1:])),
+            host=generator("cpu", self.seed, "mix", epoch, index),
+            device=generator(device, self.seed, "noise", epoch, index),
+        )
+        return Batch(order[index * self.batch_size : (index + 1) * self.batch_size], moves, draws)
+
+    def set_rate(self, progress: float) -> float:
+        """Give the optimizer the learning rate at `progress` in [0, 1) of the training, and return it."""
+        rate = self.lr * self.schedule(progress)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
                 group["lr"] = rate
-            batch = images.at(order[index * self.batch_size : (index + 1) * self.batch_size])
-            moves = draw_moves(
-                self.batch_size,
-                flip=self.flip,
-                translate=self.translate,
-                generator=generator(device, self.seed, "augment", epoch, index),
-            )
-            x = to_unit(augment(batch.pixels, moves, self.translate))
-            draws = self.sampler(
-                x.shape,
-                host=generator("cpu", self.seed, "mix", epoch, index),
-                device=generator(device, self.seed, "noise", epoch, index),
-            )
-            gathered.append(self.step(x, self.dataset.labels_one_hot(batch.labels), draws))
+        return rate
+
+    def _epoch(self, epoch: int, tick: Callable[[], None]) -> Epoch:
+        gathered: list[dict[str, Tensor]] = []
+        started, rate = time.perf_counter(), self.lr
+        order = self.order(epoch)
+        for index in range(self.batches):
+            rate = self.set_rate((epoch - 1 + index / self.batches) / self.epochs)
+            gathered.append(self.on_batch(self.draw(order, epoch, index)))
             tick()
         # One look at the device an epoch: a look a batch would stall a GPU.
         table = torch.stack([torch.stack(list(figures.values())) for figures in gathered]).double().cpu()
         seconds = time.perf_counter() - started
         _raise_if_diverged(table, list(gathered[0]), epoch)
-        if not all(bool(value.isfinite().all()) for value in self.step.network.state_dict().values()):
+        if not all(bool(value.isfinite().all()) for value in self.network.state_dict().values()):
             raise DivergedError(f"the weights became non-finite at epoch {epoch}, batch {self.batches}")
         return Epoch(
             number=epoch,
@@ -98,7 +116,7 @@ class Training:
         )
 
 
-def _raise_if_diverged(table: torch.Tensor, names: list[str], epoch: int) -> None:
+def _raise_if_diverged(table: Tensor, names: list[str], epoch: int) -> None:
     """`table` (batches, figures), the first of which is the loss: it is named if it is among the broken ones."""
     broken = (~table.isfinite()).any(dim=1).nonzero()
     if len(broken):

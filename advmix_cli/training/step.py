@@ -7,8 +7,23 @@ import torch
 from torch import Tensor, nn
 
 from advmix_cli.method.draws import Draws
-from advmix_cli.method.maximizers import Divergence, Maximizer
+from advmix_cli.method.maximizers import Divergence, Maximized, Maximizer
 from advmix_cli.networks.batch_norm import Mode, batch_norm_mode
+
+Logits = Callable[[Tensor], Tensor]
+
+
+def update_loss(
+    logits: Logits, divergence: Divergence, pristine_weight: float, found: Maximized
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of the update, (), and its parts where there is more than one. A pure function of tensors, with nothing
+    that would break a compiled graph."""
+    adversarial = divergence(logits(found.x), found.y).mean()
+    if not pristine_weight:
+        return adversarial, {}
+    pristine = divergence(logits(found.x_pristine), found.y_pristine).mean()
+    loss = torch.lerp(adversarial, pristine, pristine_weight)
+    return loss, {"adversarial_loss": adversarial.detach(), "pristine_loss": pristine.detach()}
 
 
 @dataclass(frozen=True)
@@ -16,13 +31,15 @@ class Step:
     """(x, y, draws) -> the gradient of the loss in the parameters, and an update."""
 
     network: nn.Module
-    logits: Callable[[Tensor], Tensor]
+    logits: Logits
     """The network with its precision: [0, 1] images (B, C, H, W) -> float32 logits (B, K)."""
     maximizer: Maximizer
     divergence: Divergence
     optimizer: torch.optim.Optimizer
     batch_norm: Mode
     pristine_weight: float
+    loss: Callable[..., tuple[Tensor, dict[str, Tensor]]] = update_loss
+    """`update_loss`, or a compiled form of it."""
 
     def __call__(self, x: Tensor, y: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Returns batch means, scalars on the device: `loss` and its parts `adversarial_loss` and `pristine_loss`, the
@@ -33,12 +50,9 @@ class Step:
         figures = {"ratio": found.ratio.mean().to(x.dtype)}
         if found.path:
             figures |= {"inner_loss_before": found.path[0].mean(), "inner_loss_after": found.path[-1].mean()}
-        loss = adversarial = self.divergence(self.logits(found.x), found.y).mean()
-        if self.pristine_weight:
-            pristine = self.divergence(self.logits(found.x_pristine), found.y_pristine).mean()
-            loss = torch.lerp(adversarial, pristine, self.pristine_weight)
-            figures |= {"adversarial_loss": adversarial.detach(), "pristine_loss": pristine.detach()}
+        # The path is for the figures; a compiled loss would take each of its tensors for an argument.
+        loss, parts = self.loss(self.logits, self.divergence, self.pristine_weight, found._replace(path=[]))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        return {"loss": loss.detach(), **figures}
+        return {"loss": loss.detach(), **figures, **parts}

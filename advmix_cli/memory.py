@@ -1,0 +1,45 @@
+"""Running out of memory, on any device."""
+
+import gc
+from collections.abc import Callable
+
+import torch
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """CUDA has a class for it; torch's CPU allocator raises a plain RuntimeError, Python and numpy a MemoryError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
+def largest(fits: Callable[[int], bool], *, at_most: int) -> int:
+    """The largest size in 1 .. `at_most` that fits, to a 32nd of itself, or 0; if a size fits, so do smaller ones."""
+    low, high = 0, at_most
+    while high - low > max(1, high // 32) or low == 0 < high:
+        middle = (low + high + 1) // 2
+        if fits(middle):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def tried(work: Callable[[], object]) -> bool:
+    """Whether `work` ends without running out of memory. What it allocated is given back."""
+    try:
+        work()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        release()
+    return True
+
+
+def release() -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
