@@ -72,20 +72,14 @@ def dataset(recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> 
     whole = split(
         _raw(data, say), held_out=held_out, train_limit=data.train_limit, test_limit=data.test_limit, seed=data.seed
     )
-    if len(whole.train) < 2:
-        raise DataError("there are fewer than two training images, and batch norm needs two")
-    if data.translate >= min(whole.image_shape[1:]):
-        raise DataError(f"data.translate = {data.translate}, but the images are {whole.image_shape[2]} pixels wide")
-    for evaluator in recipe.evaluators:
-        if not len(whole.part(evaluator.split)):
-            raise DataError(f"evaluator '{evaluator.name}' wants the {evaluator.split} images, but none are held out")
+    _raise_if_unfit(recipe, Outline.of(whole))
     if len(whole.classes) < 2:
         raise DataError(f"there is only one class, '{''.join(whole.classes)}'")
     return whole.to(place)
 
 
 def outline(recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> Outline:
-    """What the recipe's images are like; only a folder has to be read for it."""
+    """What the recipe's images are like; only a folder has to be read for it. DataError if they do not fit it."""
     data = recipe.data
     if isinstance(data, schema.FolderData):
         return Outline.of(dataset(recipe, place, say))
@@ -95,7 +89,21 @@ def outline(recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> 
     for name, limit, there in (("train", data.train_limit, left), ("test", data.test_limit, whole.test)):
         if limit is not None and limit > there:
             raise DataError(f"data.{name}_limit = {limit}, but there are only {there} {name} images")
-    return whole._replace(train=data.train_limit or left, validation=validation, test=data.test_limit or whole.test)
+    found = whole._replace(train=data.train_limit or left, validation=validation, test=data.test_limit or whole.test)
+    _raise_if_unfit(recipe, found)
+    return found
+
+
+def _raise_if_unfit(recipe: Recipe, images: Outline) -> None:
+    translate, (height, width) = recipe.data.translate, images.image_shape[1:]
+    if images.train < 2:
+        raise DataError("there are fewer than two training images, and batch norm needs two")
+    if translate >= min(height, width):
+        raise DataError(f"data.translate = {translate}, but the images are {width} pixels wide")
+    there = {"train": images.train, "validation": images.validation, "test": images.test}
+    for evaluator in recipe.evaluators:
+        if not there[evaluator.split]:
+            raise DataError(f"evaluator '{evaluator.name}' wants the {evaluator.split} images, but none are held out")
 
 
 def _raw(data: schema.Data, say: Callable[[str], None]) -> Raw:

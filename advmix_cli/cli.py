@@ -209,6 +209,40 @@ def ablate(
         raise DivergedError(f"diverged: {', '.join(diverged)}; the other rows are measured")
 
 
+@app.command()
+def plan(
+    name: Annotated[
+        str, typer.Argument(metavar="RECIPE|TABLE", help="A .toml file, or the name of a shipped recipe or table.")
+    ],
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Measure on the device, on noise: how long it takes, and what fits.")
+    ] = False,
+    device: DeviceName = "auto",
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Count what a recipe or a table costs, before it is run: FLOPs, memory, and, with --probe, time."""
+    from advmix_cli.plan.subject import load_subject
+
+    subject = load_subject(name, settings or [])
+
+    from advmix_cli import build
+    from advmix_cli.plan.grids import plan_grids
+    from advmix_cli.plan.lines import plan_lines
+    from advmix_cli.plan.records import plan_document
+    from advmix_cli.report.grid import print_grid
+    from advmix_cli.report.progress import watcher
+
+    place = build.device(device)
+    with watcher(err) as watch:
+        lines = plan_lines(subject.rows, place if probe else None, watch)
+    if as_json:
+        _print_json(plan_document(subject, lines))
+    else:
+        for grid in plan_grids(subject, lines):
+            print_grid(out, grid)
+
+
 def _filled(table: "Table", todo: "list[Cell]") -> "tuple[Grid, list[dict[str, Any]]]":
     from advmix_cli.report.tables import Line, ablation_grid, ablation_records
 
@@ -237,6 +271,35 @@ def _print_table(form: Format, grid: "Grid", records: list[dict[str, Any]]) -> N
 
 def _print_json(document: dict[str, Any]) -> None:
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+@app.command()
+def bench(
+    recipe: RecipeName,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Measurements of each arm.")] = 7,
+    device: DeviceName = "auto",
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the training speed of a recipe beside the loops that the field writes. No dataset is needed."""
+    from advmix_cli.recipe.load import load
+
+    chosen = load(recipe, settings or [])
+
+    from advmix_cli import build
+    from advmix_cli.bench.bench import bench as measure
+    from advmix_cli.bench.show import grids
+    from advmix_cli.report.grid import print_grid
+    from advmix_cli.report.progress import watcher
+
+    place = build.device(device)
+    with watcher(err) as watch:
+        found = measure(chosen, place, rounds, watch)
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        for grid in grids(found):
+            print_grid(out, grid)
 
 
 @recipes.command("check")

@@ -19,7 +19,7 @@ from advmix_cli.cost import cost, forward_flops
 from advmix_cli.data.images import Dataset, Images, to_unit
 from advmix_cli.errors import AdvmixError, DeviceError, EngineError
 from advmix_cli.evaluation.subject import AtLeastTwo, Subject
-from advmix_cli.memory import is_out_of_memory
+from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.method.maximizers import Attack, AttackThenMix, Integrated, MixThenAttack, Pristine
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.training.accelerate import Compilation, Formulation, captured, forget_compiled, formed, marked
@@ -84,24 +84,29 @@ class Difference:
         )
 
 
+def check_place(recipe: Recipe, place: torch.device) -> None:
+    """DeviceError where the recipe wants a CUDA graph, and `place` has none."""
+    if recipe.engine.compile == "graph" and place.type != "cuda":
+        raise DeviceError(f'engine.compile = "graph" needs a CUDA GPU, and the device is {place.type}')
+
+
 def candidates(recipe: Recipe, place: torch.device, flops: int, train_images: int) -> tuple[list[Formulation], str]:
     """The formulations to try, best first, and why these; the last one is "eager" where the recipe allows that.
 
     `flops` of the whole training. EngineError where `engine.compile = "graph"` cannot be.
     """
+    check_place(recipe, place)
     wanted = recipe.engine.compile
-    if wanted == "off":
-        return ["eager"], "as the recipe says"
     obstacle = _obstacle(recipe, place, train_images)
     if wanted == "graph":
-        if place.type != "cuda":
-            raise DeviceError(f'engine.compile = "graph" needs a CUDA GPU, and the device is {place.type}')
         if obstacle:
             raise EngineError(f'engine.compile = "graph": {obstacle}')
         return ["captured", "reduce-overhead"], "as the recipe says"
     if obstacle:
         log.warning("eager: %s", obstacle)
         return ["eager"], "for the reason given"
+    if wanted == "off":
+        return ["eager"], "as the recipe says"
     if wanted == "step":
         return ["compiled", "eager"], "as the recipe says"
     if place.type == "cuda":
@@ -146,7 +151,7 @@ def prepare(recipe: Recipe, images: Dataset, network: nn.Module, place: torch.de
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            reasons.append(f"{formulation} failed: {_first_line(error)}")
+            reasons.append(f"{formulation} failed: {first_line(error)}")
             continue
         assert prepared.difference
         if prepared.difference.tolerable(recipe.engine.precision):
@@ -193,22 +198,34 @@ def subject(recipe: Recipe, network: nn.Module, images: Images, passes: int) -> 
     def logits(batch: Tensor) -> Tensor:
         return network(batch.contiguous(memory_format=layout))
 
-    forget_compiled()
-    attacked = AtLeastTwo(formed(logits, "compiled", dynamic=True))
+    try:
+        attacked = AtLeastTwo(formed(logits, "compiled", dynamic=True))
+        # Whoever measures tries again with fewer images at a time, too.
+        while (apart := _distance(attacked, network, x)) is None and len(x) > 2:
+            release()
+            x = x[: len(x) // 2]
+    except Exception as error:
+        log.warning("the evaluation is eager: compiling failed: %s", first_line(error))
+        return Subject.plain(network)
+    if apart is None:
+        return Subject.plain(network)
+    if not apart <= 1e-3:
+        log.warning("the evaluation is eager: the compiled network is %.1e from it", apart)
+        return Subject.plain(network)
+    return Subject(network, attacked)
+
+
+def _distance(attacked: Callable[[Tensor], Tensor], network: nn.Module, x: Tensor) -> float | None:
+    """How far what attacks look at is from the network, on `x`; None where the memory does not hold it."""
     try:
         (found, slope), (expected, own_slope) = (_looked_at(one, x) for one in (attacked, network))
         with torch.no_grad():
             plain = attacked(x)
     except Exception as error:
         if is_out_of_memory(error):
-            return Subject(network, attacked)  # whoever measures tries again with fewer images at a time
-        log.warning("the evaluation is eager: compiling failed: %s", _first_line(error))
-        return Subject.plain(network)
-    apart = _largest([_between(found, expected), _between(plain, expected), _between(slope, own_slope)])
-    if not apart <= 1e-3:
-        log.warning("the evaluation is eager: the compiled network is %.1e from it", apart)
-        return Subject.plain(network)
-    return Subject(network, attacked)
+            return None
+        raise
+    return _largest([_between(found, expected), _between(plain, expected), _between(slope, own_slope)])
 
 
 def _looked_at(logits: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -303,6 +320,7 @@ def _largest(values: list[float]) -> float:
     return float(torch.tensor(values).max())
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Its class, and what it says first: torch's compilers say a page."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

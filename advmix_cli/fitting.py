@@ -9,7 +9,8 @@ from advmix_cli.recipe.schema import Recipe
 
 
 def largest_batch(recipe: Recipe, images: Dataset, place: torch.device, *, at_most: int) -> int:
-    """The largest batch, to a 32nd, that one eager step of the recipe can be done with on `place`; 0 if none."""
+    """The largest batch, to a 32nd, that one eager step of the recipe can be done with on `place`; 0 if none. One image
+    is none: batch norm needs two."""
 
     def fits(size: int) -> bool:
         schedule = recipe.schedule.model_copy(update={"batch_size": size})
@@ -20,16 +21,17 @@ def largest_batch(recipe: Recipe, images: Dataset, place: torch.device, *, at_mo
             figures = training.on_batch(training.draw(training.order(1), epoch=1, index=0))
             float(figures["loss"])  # waits for the device, which may run out of memory later than the host
 
-        return tried(work)
+        return size < 2 or tried(work)
 
-    return largest(fits, at_most=at_most)
+    found = largest(fits, at_most=at_most)
+    return found if found > 1 else 0
 
 
 def advice(recipe: Recipe, images: Dataset, place: torch.device) -> str:
     """What to tell who ran out of memory in training."""
     asked = min(recipe.schedule.batch_size, len(images.train))
     found = largest_batch(recipe, images, place, at_most=asked - 1)
-    if found < 2:
+    if not found:
         return f"out of memory on {place}: not even a batch of 2 images fits; choose a smaller model or another device"
     return (
         f"out of memory on {place} with schedule.batch_size = {asked}: the largest batch that fits is {found}; "

@@ -21,6 +21,7 @@ from advmix_cli.recipe.positions import Position
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.recipe.suggest import did_you_mean
 from advmix_cli.report.progress import Watcher
+from advmix_cli.training.accelerate import forget_compiled
 
 log = logging.getLogger("advmix")
 
@@ -31,19 +32,25 @@ def share_correct(judge: Evaluator, subject: Subject, images: Images) -> float:
 
 
 def evaluate(
-    chosen: schema.Evaluator, threat: schema.Threat, network: nn.Module, images: Dataset, recipe: Recipe, watch: Watcher
-) -> Outcome:
-    """Measure `network` with one evaluator, on the engine of `recipe`."""
-    wanted = images.part(chosen.split).first(chosen.limit)
-    evaluator = build.evaluator(chosen, threat)
-    started = time.perf_counter()
+    evaluators: Sequence[schema.Evaluator], recipe: Recipe, network: nn.Module, images: Dataset, watch: Watcher
+) -> Iterator[Outcome]:
+    """Measure `network` with one evaluator after the other, on the engine of `recipe`."""
+    if not evaluators:
+        return
+    wanted = [images.part(chosen.split).first(chosen.limit) for chosen in evaluators]
+    made = [build.evaluator(chosen, recipe.threat) for chosen in evaluators]
+    passes = [one.passes(len(images.classes)) * len(own) for one, own in zip(made, wanted, strict=True)]
+    largest = passes.index(max(passes))
+    forget_compiled()
     with measured(network):
-        passes = evaluator.passes(len(images.classes)) * len(wanted)
-        subject = engine.subject(recipe, network, wanted.first(evaluator.batch_size), passes)
-        watch.begin(f"measuring {chosen.name}", len(wanted))
-        correct = int(_verdicts(evaluator, subject, wanted, watch.advance).sum())
-    settings = {"split": chosen.split, **evaluator.settings(len(images.classes))}
-    return Outcome(chosen.name, len(wanted), correct, time.perf_counter() - started, settings)
+        subject = engine.subject(recipe, network, wanted[largest].first(made[largest].batch_size), sum(passes))
+    for chosen, evaluator, own in zip(evaluators, made, wanted, strict=True):
+        watch.begin(f"measuring {chosen.name}", len(own))
+        started = time.perf_counter()
+        with measured(network):
+            correct = int(_verdicts(evaluator, subject, own, watch.advance).sum())
+        settings = {"split": chosen.split, **evaluator.settings(len(images.classes))}
+        yield Outcome(chosen.name, len(own), correct, time.perf_counter() - started, settings)
 
 
 def _verdicts(evaluator: Evaluator, subject: Subject, images: Images, tick: Tick) -> Tensor:
@@ -107,5 +114,4 @@ def evaluate_checkpoint(saved: Checkpoint, recipe: Recipe, place: torch.device, 
         if trained != there:
             raise CheckpointError(f"the checkpoint was trained on {what} {trained}, the data has {there}")
     network = build.saved_network(saved, place)
-    for chosen in recipe.evaluators:
-        yield evaluate(chosen, recipe.threat, network, images, recipe, watch)
+    yield from evaluate(recipe.evaluators, recipe, network, images, watch)

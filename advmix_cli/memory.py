@@ -16,7 +16,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def largest(fits: Callable[[int], bool], *, at_most: int) -> int:
     """The largest size in 1 .. `at_most` that fits, to a 32nd of itself, or 0; if a size fits, so do smaller ones."""
     low, high = 0, at_most
-    while high - low > max(1, high // 32) or low == 0 < high:
+    while high - low > high // 32:
         middle = (low + high + 1) // 2
         if fits(middle):
             low = middle

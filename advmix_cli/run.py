@@ -60,11 +60,13 @@ def execute(recipe: Recipe, directory: Path, place: torch.device, watch: Watcher
     if known and known.finished:
         watch.say(f"already done: {directory}")
         return known
+    trained = (directory / LAST).is_file()
+    if not trained:
+        engine.check_place(recipe, place)
     try:
         write_atomically(directory / RECIPE, tomli_w.dumps(recipe.resolved()))
     except OSError as error:
         raise RunDirectoryError(f"{directory} cannot be written: {error.strerror}") from None
-    trained = (directory / LAST).is_file()
     if known is None or not trained:
         known = Results(
             title=recipe.title,
@@ -214,12 +216,14 @@ def _measure(
         raise RunDirectoryError(f"{file} is the checkpoint of another recipe")
     network = build.saved_network(saved, place)
     entry = known.of(saved.selection) or Measured(saved.selection, saved.epoch)
+    # The best epoch may be the last one: the same weights need not be measured twice.
     twin = next((other for other in known.measured if other.epoch == saved.epoch), entry)
-    for chosen in recipe.evaluators:
-        if entry.outcome(chosen.name) is None:
-            # The best epoch may be the last one: the same weights need not be measured twice.
-            outcome = twin.outcome(chosen.name) or evaluate(chosen, recipe.threat, network, images, recipe, watch)
-            entry = replace(entry, outcomes=(*entry.outcomes, outcome))
-            known = known.with_measured(entry)
-            known.save(directory)
+    missing = [chosen for chosen in recipe.evaluators if entry.outcome(chosen.name) is None]
+    for outcome in filter(None, (twin.outcome(chosen.name) for chosen in missing)):
+        entry = replace(entry, outcomes=(*entry.outcomes, outcome))
+    left = [chosen for chosen in missing if entry.outcome(chosen.name) is None]
+    for outcome in evaluate(left, recipe, network, images, watch):
+        entry = replace(entry, outcomes=(*entry.outcomes, outcome))
+        known = known.with_measured(entry)
+        known.save(directory)
     return known.with_measured(entry)

@@ -1,6 +1,8 @@
 """Shared by the tests: a recipe that trains in a second, a watcher that prints into memory, a trained network."""
 
 import io
+import os
+from functools import partial
 
 import pytest
 import torch
@@ -8,9 +10,11 @@ from hypothesis import settings as hypothesis_settings
 from rich.console import Console
 
 from advmix_cli import build
+from advmix_cli.networks.preact_resnet import BLOCKS
 from advmix_cli.recipe.load import Document, parse_setting
 from advmix_cli.recipe.positions import Position
 from advmix_cli.report.progress import Lines
+from advmix_cli.training.accelerate import forget_compiled
 
 # Networks this small are slower on two threads than on one.
 torch.set_num_threads(1)
@@ -32,6 +36,12 @@ TINY = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_code(tmp_path_factory):
+    """Compiled code is shared by the tests of a session, whose other directories are each one's own."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+
+
 @pytest.fixture(autouse=True)
 def own_directories(tmp_path, monkeypatch):
     """No test touches the user's caches and datasets."""
@@ -43,6 +53,21 @@ def own_directories(tmp_path, monkeypatch):
 def tiny():
     """tiny("seed=1", ...): the small recipe, edited as --set edits one."""
     return lambda *settings: Document(TINY, {(): Position("tiny")}).edited([*map(parse_setting, settings)]).recipe()
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    """A PreAct-ResNet-10 of a single block, which compiles in a second."""
+    monkeypatch.setitem(BLOCKS, 10, (1,))
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """torch.compile without its code generator: graphs, gradients and mutations as they will be, in seconds."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    forget_compiled()
+    yield
+    forget_compiled()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from pytorch_optimizer import Yogi
 from torch import nn
 
 from advmix_cli import build
@@ -14,6 +13,7 @@ from advmix_cli.method import divergence, maximizers
 from advmix_cli.method.draws import Sampler
 from advmix_cli.networks.normalize import Normalize
 from advmix_cli.training import schedules
+from advmix_cli.training.yogi import Yogi
 
 CPU = torch.device("cpu")
 ASCENT = 'ascent={steps=4, step_size="8/255"}'
@@ -76,7 +76,7 @@ def test_the_divergence_is_that_of_the_loss(tiny):
 def test_the_step_has_the_batch_norm_mode_and_the_weight_of_the_recipe(tiny, norm):
     recipe = tiny(f'maximizer.ascent.batch_norm="{norm}"', "loss.pristine_weight=0.25")
     images = build.dataset(recipe, CPU, print)
-    step = build.training(recipe, images, build.new_network(recipe, images, CPU)).step
+    step = build.training(recipe, images, build.new_network(recipe, images, CPU)).on_batch.step
     assert (step.batch_norm, step.pristine_weight) == (norm, 0.25)
 
 
@@ -192,10 +192,26 @@ def test_a_cuda_device_that_is_not_there_is_refused(monkeypatch, name, count):
         build.device(name)
 
 
-def test_a_batch_larger_than_the_training_set_is_refused(tiny):
-    with pytest.raises(DataError, match="batch_size = 129, but there are only 128 training images"):
-        build.dataset(tiny("schedule.batch_size=129"), CPU, print)
-    assert len(build.dataset(tiny("schedule.batch_size=128"), CPU, print).train) == 128
+def test_a_single_training_image_is_refused(tiny):
+    with pytest.raises(DataError) as caught:
+        build.dataset(tiny("data.train_limit=1"), CPU, print)
+    assert str(caught.value) == "there are fewer than two training images, and batch norm needs two"
+    assert len(build.dataset(tiny("data.train_limit=2"), CPU, print).train) == 2
+
+
+def test_a_batch_larger_than_the_training_set_is_all_of_it(tiny):
+    def trained(batch_size):
+        recipe = tiny("data.train_limit=6", f"schedule.batch_size={batch_size}")
+        images = build.dataset(recipe, CPU, print)
+        training = build.training(recipe, images, build.new_network(recipe, images, CPU))
+        (first, _) = training.run(lambda: None)
+        return training, first.figures
+
+    (exact, expected), (larger, found) = trained(6), trained(10_000)
+    assert (larger.batch_size, larger.batches) == (exact.batch_size, exact.batches) == (6, 1)
+    assert found == expected
+    for one, other in zip(larger.network.state_dict().values(), exact.network.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize(

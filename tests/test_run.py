@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from advmix_cli import checkpoint, run
-from advmix_cli.errors import DataError, DivergedError, RunDirectoryError
+from advmix_cli.errors import DataError, DeviceError, DivergedError, RunDirectoryError
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.results import Results
 
@@ -257,8 +257,24 @@ def test_an_empty_directory_is_used(tiny, tmp_path, watch):
 
 def test_nothing_is_written_for_data_that_do_not_fit(tiny, tmp_path, watch):
     with pytest.raises(DataError):
-        run.execute(tiny("schedule.batch_size=1000"), tmp_path / "run", CPU, watch)
+        run.execute(tiny("data.train_limit=1"), tmp_path / "run", CPU, watch)
     assert not (tmp_path / "run").exists()
+
+
+def test_nothing_is_written_for_a_graph_without_a_gpu(tiny, tmp_path, watch):
+    with pytest.raises(DeviceError, match="needs a CUDA GPU, and the device is cpu"):
+        run.execute(tiny('engine.compile="graph"'), tmp_path / "run", CPU, watch)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_larger_than_the_training_set_trains_on_all_of_it_and_says_so_once(tiny, tmp_path, watch, said, caplog):
+    recipe = tiny("schedule.batch_size=1000", "schedule.epochs=2", "evaluators=[]", 'validation.report="last"')
+    assert run.execute(recipe, tmp_path / "run", CPU, watch).finished
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "eager: schedule.batch_size = 1000, but there are only 128 training images: each epoch is one batch of them all"
+    ]
+    assert "tiny: 2 to do" in said.getvalue()
+    assert "engine: eager, for the reason given" in said.getvalue()
 
 
 QUICK = ["schedule.epochs=1", "evaluators=[]", "validation.limit=10"]

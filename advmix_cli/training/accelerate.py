@@ -3,6 +3,7 @@
 Eager is the reference. The other forms have its signature and get the same draws, which are made outside them.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ Formulation = Literal["eager", "compiled", "captured", "reduce-overhead"]
 """eager: op by op. compiled: the step of the ascent, the loss and the optimizer's update are a graph each, without
 breaks. captured: the whole batch, of compiled parts, is one CUDA graph. reduce-overhead: torch.compile captures the
 parts itself."""
+
+# torch reads it when its compiler is first imported, which making an optimizer does. Compiled code outlives the process
+# in the user's caches, and not where the machine clears /tmp; and torch takes code from a cache that others share even
+# if it was compiled under another setting of `donated_buffer`, after which second gradients are wrong.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("advmix") / "inductor"))
 
 Runner = Callable[[Batch], dict[str, Tensor]]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -41,17 +47,22 @@ def formed(function: Function, formulation: Formulation, *, dynamic: bool = Fals
     """`function` in that formulation: one graph, or an error where it would break. `dynamic` for sizes that vary."""
     if formulation == "eager":
         return function
+    _set_up()
+    mode = "reduce-overhead" if formulation == "reduce-overhead" else None
+    return torch.compile(function, fullgraph=True, dynamic=dynamic, mode=mode)  # pyright: ignore[reportReturnType]
+
+
+def _set_up() -> None:
+    """What torch's compiler needs to be told."""
     import torch._dynamo
     import torch._functorch.config
 
-    # Compiled code outlives the process where the user's caches do, not where the machine clears /tmp.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("advmix") / "inductor"))
     # The gradient in δ is taken inside the graph.
     torch._dynamo.config.trace_autograd_ops = True
-    # FAB takes several gradients of one forward pass.
+    # FAB takes several gradients of one forward pass: the first must not reuse the memory that the next one reads.
     torch._functorch.config.donated_buffer = False
-    mode = "reduce-overhead" if formulation == "reduce-overhead" else None
-    return torch.compile(function, fullgraph=True, dynamic=dynamic, mode=mode)  # pyright: ignore[reportReturnType]
+    # On a machine without a GPU it warns that there is none.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ class Compilation:
 def forget_compiled() -> None:
     """Compiled code of earlier runs in this process: it fills a cache of fixed size, after which torch.compile gives
     up. What is on disk stays."""
-    import torch._dynamo
+    _set_up()
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()

@@ -14,6 +14,7 @@ from advmix_cli.data.images import Images
 from advmix_cli.evaluation.pgd import Pgd, margin
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.pristine import Pristine
+from advmix_cli.evaluation.subject import Subject
 
 PGD = Pgd(
     epsilon=24 / 255,
@@ -33,7 +34,7 @@ def silent(_done, _note):
 
 def judge(evaluator, network, images):
     with measured(network):
-        return evaluator(network, images, silent)
+        return evaluator(Subject.plain(network), images, silent)
 
 
 def direct_margin(logits, labels):

@@ -14,8 +14,9 @@ from advmix_cli.evaluation.autoattack import AutoAttack
 from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import is_correct, measured
 from advmix_cli.evaluation.pristine import Pristine
+from advmix_cli.evaluation.subject import Subject
 from advmix_cli.measure import evaluate
-from advmix_cli.recipe.schema import AutoAttackEvaluator, PgdEvaluator, PristineEvaluator, Threat
+from advmix_cli.recipe.schema import AutoAttackEvaluator, PgdEvaluator, PristineEvaluator
 
 PGD = Pgd(0.1, 0.05, 2, 1, "uniform", "cross-entropy", 0, 4)
 EVALUATORS = [Pristine(4), PGD, AutoAttack("rand", 0.1, 0, 4)]
@@ -73,37 +74,44 @@ def dataset(images, classes=4):
     return Dataset(images, images, images, tuple("abcdefghij"[:classes]), [0.5], [0.5])
 
 
-def measure(chosen, network, watch, count=6):
-    return evaluate(chosen, Threat(epsilon=0.05), network, dataset(images(count)), watch)
+@pytest.fixture
+def measure(tiny, watch):
+    """measure(evaluator, network, count=6) -> its outcome on so many images."""
+
+    def one(chosen, network, count=6, data=None):
+        (outcome,) = evaluate([chosen], tiny("threat.epsilon=0.05"), network, data or dataset(images(count)), watch)
+        return outcome
+
+    return one
 
 
 @pytest.mark.parametrize("chosen", CHOSEN, ids=NAMES)
-def test_global_generators_are_left_alone(chosen, watch):
+def test_global_generators_are_left_alone(chosen, measure):
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    measure(chosen, linear(), watch)
+    measure(chosen, linear())
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
     assert random.getstate() == before[2]
 
 
 @pytest.mark.parametrize("chosen", CHOSEN, ids=NAMES)
-def test_global_generators_do_not_change_the_result(chosen, watch):
+def test_global_generators_do_not_change_the_result(chosen, measure):
     correct = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        correct.append(measure(chosen, linear(), watch, 12).correct)
+        correct.append(measure(chosen, linear(), 12).correct)
     assert correct[0] == correct[1]
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("chosen", CHOSEN, ids=NAMES)
-def test_the_network_comes_back_as_it_was(chosen, training, watch):
+def test_the_network_comes_back_as_it_was(chosen, training, measure):
     network = normed().train(training)
     network[0].weight.requires_grad_(False)
     for parameter in list(network.parameters())[1:]:
         parameter.grad = torch.full_like(parameter, 3.0)
     state = {name: value.clone() for name, value in network.state_dict().items()}
-    measure(chosen, network, watch)
+    measure(chosen, network)
     assert [module.training for module in network.modules()] == [training] * 6
     assert [parameter.requires_grad for parameter in network.parameters()] == [False] + [True] * 5
     assert network[0].weight.grad is None
@@ -113,8 +121,8 @@ def test_the_network_comes_back_as_it_was(chosen, training, watch):
 
 
 @pytest.mark.parametrize("chosen", CHOSEN, ids=NAMES)
-def test_a_network_in_train_mode_is_measured_in_eval_mode(chosen, watch):
-    outcomes = [measure(chosen, normed().train(training), watch, 16).correct for training in (True, False)]
+def test_a_network_in_train_mode_is_measured_in_eval_mode(chosen, measure):
+    outcomes = [measure(chosen, normed().train(training), 16).correct for training in (True, False)]
     assert outcomes[0] == outcomes[1]
 
 
@@ -134,8 +142,9 @@ def test_the_network_comes_back_as_it_was_after_an_error():
 @pytest.mark.parametrize("evaluator", EVALUATORS, ids=NAMES)
 def test_logits_that_are_not_finite_give_no_number(evaluator):
     for value in (float("nan"), float("inf"), -float("inf")):
+        network = Spoilt(lambda x: torch.arange(len(x)) == len(x) - 1, value).eval()
         with pytest.raises(EvaluationError, match="not finite"):
-            evaluator(Spoilt(lambda x: torch.arange(len(x)) == len(x) - 1, value).eval(), images(), silent)
+            evaluator(Subject.plain(network), images(), silent)
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS[1:], ids=NAMES[1:])
@@ -145,9 +154,9 @@ def test_logits_that_break_only_under_attack_give_no_number(evaluator):
     with measured(network):
         batch = images(12)
         batch = Images(batch.pixels, network(batch.pixels / 255).argmax(1))
-        assert Pristine(12)(network, batch, silent).all()
+        assert Pristine(12)(Subject.plain(network), batch, silent).all()
         with pytest.raises(EvaluationError):
-            evaluator(network, batch, silent)
+            evaluator(Subject.plain(network), batch, silent)
 
 
 def test_pgd_gives_no_number_for_gradients_that_are_not_finite():
@@ -159,16 +168,16 @@ def test_pgd_gives_no_number_for_gradients_that_are_not_finite():
     batch = images()
     batch = Images(batch.pixels, Flat()(batch.pixels / 255).argmax(1))
     with pytest.raises(EvaluationError):
-        PGD(Flat().eval(), batch, silent)
+        PGD(Subject.plain(Flat().eval()), batch, silent)
 
 
 @pytest.mark.parametrize("where", ["a weight", "a running statistic"])
-def test_weights_that_are_not_finite_give_no_number(where, watch):
+def test_weights_that_are_not_finite_give_no_number(where, measure):
     network = normed()
     with torch.no_grad():
         (network[4].bias if where == "a weight" else network[1].running_var)[0] = float("nan")
     with pytest.raises(EvaluationError, match=r"4\.bias" if where == "a weight" else r"1\.running_var"):
-        measure(CHOSEN[0], network, watch)
+        measure(CHOSEN[0], network)
 
 
 @pytest.mark.parametrize("value", [1.001, -1e-6, float("nan")])
@@ -186,14 +195,14 @@ def test_the_borders_of_the_unit_box_belong_to_it():
 
 
 @pytest.mark.parametrize("chosen", CHOSEN, ids=NAMES)
-def test_tracing_goes_on(chosen, watch):
+def test_tracing_goes_on(chosen, measure):
     def tracer(_frame, _event, _argument):
         return None
 
     before = sys.gettrace()
     sys.settrace(tracer)
     try:
-        measure(chosen, linear(), watch, 2)
+        measure(chosen, linear(), 2)
         found = sys.gettrace()
     finally:
         sys.settrace(before)
@@ -204,7 +213,7 @@ def test_tracing_goes_on(chosen, watch):
 def test_ticks_add_up_to_the_images(evaluator):
     done = []
     with measured(network := linear()):
-        evaluator(network, images(11), lambda count, _note: done.append(count))
+        evaluator(Subject.plain(network), images(11), lambda count, _note: done.append(count))
     assert sum(done) == 11
     assert min(done) >= 0
 
@@ -212,7 +221,7 @@ def test_ticks_add_up_to_the_images(evaluator):
 @pytest.mark.parametrize("evaluator", EVALUATORS, ids=NAMES)
 def test_a_verdict_an_image(evaluator):
     with measured(network := linear()):
-        verdicts = evaluator(network, images(5), silent)
+        verdicts = evaluator(Subject.plain(network), images(5), silent)
     assert verdicts.shape == (5,)
     assert verdicts.dtype == torch.bool
 
@@ -220,27 +229,27 @@ def test_a_verdict_an_image(evaluator):
 def test_pristine_verdicts_are_those_of_the_arg_max(trained):
     network, data = trained
     with measured(network):
-        verdicts = Pristine(100)(network, data.test, silent)
+        verdicts = Pristine(100)(Subject.plain(network), data.test, silent)
         expected = network(data.test.pixels / 255).argmax(1) == data.test.labels
     assert torch.equal(verdicts, expected)
     assert 0.9 < verdicts.double().mean() < 1
 
 
-def test_the_split_and_the_limit_choose_the_images(watch, said):
+def test_the_split_and_the_limit_choose_the_images(measure, said):
     train, validation, test = images(9), images(7), images(5)
     data = dataset(test)._replace(train=train, validation=validation)
     for split, count in (("train", 9), ("validation", 7), ("test", 5)):
         chosen = PristineEvaluator(kind="pristine", split=split)
-        outcome = evaluate(chosen, Threat(epsilon=0.1), linear(), data, watch)
+        outcome = measure(chosen, linear(), data=data)
         assert outcome.n == count
         assert outcome.settings["split"] == split
     limited = PristineEvaluator(kind="pristine", split="train", limit=4)
-    assert evaluate(limited, Threat(epsilon=0.1), linear(), data, watch).n == 4
+    assert measure(limited, linear(), data=data).n == 4
     assert "measuring pristine: 4 to do" in said.getvalue()
 
 
 @pytest.mark.parametrize("chosen", CHOSEN[1:], ids=NAMES[1:])
-def test_epsilon_is_the_threats_unless_the_evaluator_has_its_own(chosen, watch):
+def test_epsilon_is_the_threats_unless_the_evaluator_has_its_own(chosen, measure):
     own = chosen.model_copy(update={"epsilon": 0.01})
-    assert measure(chosen, linear(), watch).settings["epsilon"] == 0.05
-    assert measure(own, linear(), watch).settings["epsilon"] == 0.01
+    assert measure(chosen, linear()).settings["epsilon"] == 0.05
+    assert measure(own, linear()).settings["epsilon"] == 0.01

@@ -1,5 +1,7 @@
 """Epochs: their order, their randomness, and how they end."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from advmix_cli.method.draws import Sampler
 from advmix_cli.method.maximizers import Integrated, Labels, LearnedRatio, Pgd, Pristine
 from advmix_cli.networks.normalize import Normalize
 from advmix_cli.networks.preact_resnet import preact_resnet
+from advmix_cli.training.batch import OnBatch
 from advmix_cli.training.loop import Training
 from advmix_cli.training.schedules import OneCycle, Steps
 from advmix_cli.training.step import Step
@@ -33,11 +36,15 @@ def linear():
 
 def training(network, *, maximizer=None, seed=0, epochs=1, logits=None, lr=0.1, schedule=None, moves=0, count=11):
     optimizer = torch.optim.SGD(network.parameters(), lr=123.0)
+    images = dataset(count)
+    step = Step(network, logits or network, maximizer or Pristine(), kl, optimizer, "train", 0.0)
     sampler = Sampler(copies=0) if maximizer is None else Sampler(copies=2, alpha=0.5, kappa=0.65)
     return Training(
-        step=Step(network, logits or network, maximizer or Pristine(), kl, optimizer, "train", 0.0),
+        on_batch=OnBatch(step, images, moves),
+        network=network,
+        optimizer=optimizer,
         sampler=sampler,
-        dataset=dataset(count),
+        images=images.train,
         schedule=schedule or Steps((), 0.1),
         lr=lr,
         epochs=epochs,
@@ -46,6 +53,11 @@ def training(network, *, maximizer=None, seed=0, epochs=1, logits=None, lr=0.1, 
         translate=moves,
         seed=seed,
     )
+
+
+def with_step(made, **changes):
+    """The same training with another step."""
+    return replace(made, on_batch=replace(made.on_batch, step=replace(made.on_batch.step, **changes)))
 
 
 def nothing():
@@ -111,8 +123,7 @@ def test_each_image_keeps_its_label():
         return Pristine()(network, x, y, draws)
 
     made = training(network)
-    step = Step(network, network, maximizer, kl, made.step.optimizer, "train", 0.0)
-    list(Training(**{**made.__dict__, "step": step}).run(nothing))
+    list(with_step(made, maximizer=maximizer).run(nothing))
     assert len(pairs) == 8
     assert all(label == image % 3 for image, label in pairs)
 
@@ -126,8 +137,7 @@ def test_every_batch_of_every_epoch_has_its_own_draws():
         return Pristine()(network, x, y, draws)
 
     made = training(network, maximizer=OURS, epochs=2)
-    step = Step(network, network, maximizer, kl, made.step.optimizer, "train", 0.0)
-    list(Training(**{**made.__dict__, "step": step}).run(nothing))
+    list(with_step(made, maximizer=maximizer).run(nothing))
     assert len({draws.noise.sum().item() for draws in drawn}) == 4
     assert len({draws.ratio.sum().item() for draws in drawn}) == 4
 
@@ -144,7 +154,7 @@ def test_the_rate_drops_on_the_first_step_after_seven_tenths_of_the_epochs():
     network = linear()
     made = training(network, epochs=30, lr=0.5, schedule=Steps((0.7, 0.9), 0.1))
     rates = []
-    epochs = list(made.run(lambda: rates.append(made.step.optimizer.param_groups[0]["lr"])))
+    epochs = list(made.run(lambda: rates.append(made.optimizer.param_groups[0]["lr"])))
     assert rates == pytest.approx([0.5] * 42 + [0.05] * 12 + [0.005] * 6)
     assert [epoch.number for epoch in epochs] == list(range(1, 31))
     assert [epoch.lr for epoch in epochs] == rates[1::2]
@@ -153,7 +163,7 @@ def test_the_rate_drops_on_the_first_step_after_seven_tenths_of_the_epochs():
 def test_the_rate_moves_with_every_batch_and_starts_at_the_schedules_start():
     made = training(linear(), epochs=2, lr=0.5, schedule=OneCycle(peak=0.5, initial=0.2, final=0.0))
     rates = []
-    list(made.run(lambda: rates.append(made.step.optimizer.param_groups[0]["lr"])))
+    list(made.run(lambda: rates.append(made.optimizer.param_groups[0]["lr"])))
     assert rates == pytest.approx([0.1, 0.3, 0.5, 0.25])
 
 
@@ -161,7 +171,7 @@ def test_the_figures_are_the_means_over_the_epochs_batches():
     network = linear()
     made = training(network, lr=1e-30)
     logits, seen = watched(network)
-    (epoch,) = Training(**{**made.__dict__, "step": Step(**{**made.step.__dict__, "logits": logits})}).run(nothing)
+    (epoch,) = with_step(made, logits=logits).run(nothing)
     labels = [torch.tensor(identities(x)) % 3 for x in seen]
     losses = [nn.functional.cross_entropy(network(x), y).item() for x, y in zip(seen, labels, strict=True)]
     assert epoch.figures["loss"] == pytest.approx(sum(losses) / 2, rel=1e-5)

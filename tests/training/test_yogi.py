@@ -1,13 +1,17 @@
 """Yogi as the recipe builds it is the Yogi of torch-optimizer 0.3.0, which the paper used."""
 
+import copy
 import math
 
 import pytest
 import torch
+from pytorch_optimizer import Yogi as Reference
 from torch import nn
 
 from advmix_cli import build
 from advmix_cli.recipe.schema import Recipe
+from advmix_cli.training.accelerate import Compilation, forget_compiled, formed
+from advmix_cli.training.yogi import Yogi, yogi_update
 
 
 def recipe(**optimizer):
@@ -71,3 +75,123 @@ def test_the_first_step_is_debiased():
     parameter.grad = torch.tensor([1e-3], dtype=torch.float64)
     optimizer.step()
     assert parameter.item() == pytest.approx(-0.5)
+
+
+SETTINGS = {"betas": (0.8, 0.99), "eps": 1e-2, "initial_accumulator": 0.05, "weight_decay": 0.1}
+RATES = [0.1 if step < 25 else 0.02 for step in range(40)]
+
+
+def starts(dtype):
+    """Parameters of several shapes and layouts."""
+    drawing = torch.Generator().manual_seed(0)
+    shapes = [(4, 3, 3, 3), (4, 3, 1, 1), (7,), (5, 6), (), (1, 1)]
+    values = [torch.randn(shape, generator=drawing, dtype=dtype) for shape in shapes]
+    return [nn.Parameter(value.to(memory_format=torch.channels_last) if value.dim() == 4 else value) for value in values]
+
+
+def gradients(parameters, steps):
+    """Those of each step: of very different sizes, and each in its parameter's layout."""
+    drawing = torch.Generator().manual_seed(1)
+    for step in range(steps):
+        size = 10.0 ** (step % 5 - 3)
+        yield [
+            torch.empty_like(value, requires_grad=False).copy_(
+                size * torch.randn(value.shape, generator=drawing, dtype=value.dtype)
+            )
+            for value in parameters
+        ]
+
+
+def ours(parameters, update=yogi_update):
+    rate = torch.tensor(1.0, dtype=torch.float64)
+    return Yogi(parameters, rate, **SETTINGS, update=update), rate
+
+
+def stepped(optimizer, parameters, rate, rates, given):
+    """The values after each step."""
+    after = []
+    for number, slopes in zip(rates, given, strict=False):
+        rate.fill_(number)
+        for parameter, slope in zip(parameters, slopes, strict=True):
+            parameter.grad = slope
+        optimizer.step()
+        after.append([value.detach().clone() for value in parameters])
+    return after
+
+
+def test_tensors_of_every_shape_and_layout_move_as_the_librarys_do():
+    parameters, others = starts(torch.float64), starts(torch.float64)
+    optimizer, rate = ours(parameters)
+    reference = Reference(others, lr=1.0, weight_decouple=False, **SETTINGS)
+    given = list(gradients(parameters, 40))
+    found = stepped(optimizer, parameters, rate, RATES, given)
+    for number, slopes, values in zip(RATES, given, found, strict=True):
+        for group in reference.param_groups:
+            group["lr"] = number
+        for other, slope in zip(others, slopes, strict=True):
+            other.grad = slope.clone()
+        reference.step()
+        for value, other in zip(values, others, strict=True):
+            torch.testing.assert_close(value, other.detach(), rtol=0, atol=1e-12)
+    assert all(
+        value.is_contiguous(memory_format=torch.channels_last) for value in parameters if value.dim() == 4
+    )
+    assert all((value - start).abs().min() > 1e-3 for value, start in zip(parameters, starts(torch.float64), strict=True))
+
+
+def test_a_parameter_without_a_gradient_stays_and_counts_no_step():
+    parameters = starts(torch.float32)[:2]
+    optimizer, _ = ours(parameters)
+    before = [value.detach().clone() for value in parameters]
+    parameters[0].grad = torch.ones_like(parameters[0])
+    optimizer.step()
+    assert not torch.equal(parameters[0], before[0])
+    assert torch.equal(parameters[1], before[1])
+    assert [optimizer.state[value]["step"].item() for value in parameters] == [1, 0]
+
+
+@pytest.mark.usefixtures("traced")
+def test_compiled_it_moves_by_the_same_bits_with_fewer_graphs_than_shapes_and_none_for_another_rate():
+    parameters, others = starts(torch.float32)[:4], starts(torch.float32)[:4]
+    optimizer, rate = ours(parameters)
+    compiled, other_rate = ours(others, formed(yogi_update, "compiled", dynamic=True))
+    given = list(gradients(parameters, 6))
+    expected = stepped(optimizer, parameters, rate, RATES[22:], given)
+    found = stepped(compiled, others, other_rate, RATES[22:], given[:1])
+    graphs = Compilation.so_far()
+    found += stepped(compiled, others, other_rate, RATES[23:], given[1:])
+    for values, other_values in zip(expected, found, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(values, other_values, strict=True))
+    assert Compilation.so_far() == graphs
+    assert 1 <= graphs.graphs < len(parameters)
+    assert graphs.breaks == 0
+
+
+@pytest.mark.slow
+def test_generated_code_moves_the_parameters_as_eager_code_does():
+    forget_compiled()
+    parameters, others = starts(torch.float32), starts(torch.float32)
+    optimizer, rate = ours(parameters)
+    compiled, other_rate = ours(others, formed(yogi_update, "compiled", dynamic=True))
+    given = list(gradients(parameters, 40))
+    expected = stepped(optimizer, parameters, rate, RATES, given)
+    found = stepped(compiled, others, other_rate, RATES, given)
+    for values, other_values in zip(expected, found, strict=True):
+        for value, other in zip(values, other_values, strict=True):
+            torch.testing.assert_close(other, value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_saved_state_goes_on_by_the_same_bits():
+    parameters = starts(torch.float32)
+    optimizer, rate = ours(parameters)
+    given = list(gradients(parameters, 20))
+    stepped(optimizer, parameters, rate, RATES, given[:10])
+    others = [nn.Parameter(value.detach().clone()) for value in parameters]
+    other, _ = ours(others)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    (group,) = other.param_groups
+    expected = stepped(optimizer, parameters, rate, RATES[10:], given[10:])
+    found = stepped(other, others, group["lr"], RATES[10:], given[10:])
+    for values, other_values in zip(expected, found, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(values, other_values, strict=True))
+    assert {state["step"].item() for state in other.state.values()} == {20}

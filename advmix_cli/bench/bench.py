@@ -1,0 +1,235 @@
+"""A benchmark from beginning to end."""
+
+import os
+import platform
+import resource
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from advmix_cli import build, checkpoint, engine
+from advmix_cli.bench import peaks
+from advmix_cli.bench.arms import (
+    DELTA_ONLY,
+    MIXUP,
+    TEXTBOOK,
+    TEXTBOOK_BF16,
+    Arm,
+    engine_arm,
+    fresh,
+    pictures,
+    textbook_arms,
+)
+from advmix_cli.bench.peaks import Peaks
+from advmix_cli.bench.race import Race, Spread, race
+from advmix_cli.cost import Cost, cost
+from advmix_cli.engine import Prepared, candidates, rehearsed
+from advmix_cli.errors import EngineError
+from advmix_cli.memory import is_out_of_memory
+from advmix_cli.recipe.schema import Recipe
+from advmix_cli.report.progress import Watcher
+from advmix_cli.training.accelerate import Formulation
+
+BASELINES = (TEXTBOOK, MIXUP, TEXTBOOK_BF16, DELTA_ONLY)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Seconds until a formulation is ready: with an empty cache, and with the cache that this left behind."""
+
+    cold: float
+    warm: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything that was measured. `missing`: arms that could not run, and why. `peak_bytes` of each arm, on a GPU;
+    `process_bytes` is the most that the process ever held."""
+
+    recipe: Recipe
+    device: str
+    versions: dict[str, str]
+    default: str
+    cost: Cost
+    peaks: Peaks
+    arms: Sequence[Arm]
+    race: Race
+    compiled: dict[str, Compiled]
+    missing: dict[str, str]
+    peak_bytes: dict[str, int]
+    process_bytes: int
+
+    def images_per_second(self, arm: Arm) -> float:
+        """At the median."""
+        return self.cost.batch_size / self.race.spread(arm.name).median
+
+    def epoch_seconds(self, arm: Arm) -> float:
+        """Of the recipe's training set, at the median."""
+        return self.race.spread(arm.name).median * self.cost.batches
+
+    def utilisation(self, arm: Arm) -> float:
+        """(2K + 3)·F·images/time over the measured peak of the arm's precision. What an arm does beyond these passes is
+        not counted as use."""
+        return self.cost.image * self.images_per_second(arm) / self.peaks.of(arm.precision)
+
+    def training_hours(self, arm: Arm) -> float:
+        """Of all the recipe's epochs, without validation and evaluation."""
+        return self.epoch_seconds(arm) * self.cost.epochs / 3600
+
+    def ratios(self) -> dict[tuple[str, str], Spread]:
+        """(an arm of the engine, a loop of the field) -> how many times as fast."""
+        ours = [arm.name for arm in self.arms if arm.prepared]
+        return {(own, other): self.race.ratio(other, own) for own in ours for other in BASELINES}
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, in SI units."""
+        return {
+            "recipe": self.recipe.resolved(),
+            "digest": self.recipe.digest(),
+            "device": self.device,
+            "versions": self.versions,
+            "default": self.default,
+            "batch_size": self.cost.batch_size,
+            "inner_steps": self.cost.inner_steps,
+            "passes": self.cost.image // self.cost.forward,
+            "forward_flops": self.cost.forward,
+            "peaks": {
+                "fp32_flops_per_second": self.peaks.fp32,
+                "bf16_flops_per_second": self.peaks.bf16,
+                "copy_bytes_per_second": self.peaks.copy,
+            },
+            "process_bytes": self.process_bytes,
+            "rounds": len(next(iter(self.race.seconds.values()))),
+            "batches_timed_together": self.race.batches,
+            "arms": [self._arm(arm) for arm in self.arms],
+            "ratios": [
+                {"arm": own, "over": other, **spread._asdict()} for (own, other), spread in self.ratios().items()
+            ],
+            "missing": self.missing,
+        }
+
+    def _arm(self, arm: Arm) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "name": arm.name,
+            "what": arm.what,
+            "precision": arm.precision,
+            "channels_last": arm.channels_last,
+            "seconds_per_batch": self.race.spread(arm.name)._asdict(),
+            "seconds_per_batch_in_each_round": self.race.seconds[arm.name],
+            "images_per_second": self.images_per_second(arm),
+            "seconds_per_epoch": self.epoch_seconds(arm),
+            "training_hours": self.training_hours(arm),
+            "utilisation": self.utilisation(arm),
+        }
+        if arm.name in self.peak_bytes:
+            found["peak_bytes"] = self.peak_bytes[arm.name]
+        if arm.prepared and arm.prepared.compilation and arm.prepared.difference:
+            compiled, made = self.compiled[arm.name], arm.prepared
+            assert made.compilation
+            assert made.difference
+            found |= {
+                "graphs": made.compilation.graphs,
+                "breaks": made.compilation.breaks,
+                "cold_compile_seconds": compiled.cold,
+                "warm_compile_seconds": compiled.warm,
+                "difference": {
+                    "losses": made.difference.losses,
+                    "gradients": made.difference.gradients,
+                    "attacked": made.difference.attacked,
+                },
+            }
+        return found
+
+
+def bench(recipe: Recipe, place: torch.device, rounds: int, watch: Watcher) -> Bench:
+    """Measure the recipe's training on images of noise: speed does not depend on what is in them.
+
+    EngineError if a formulation disagrees with eager: the speed of something else is not a speed of this.
+    """
+    build.arithmetic(recipe)
+    outline = build.outline(recipe, place, watch.say)
+    images = outline.noise(min(outline.train, max(2_048, 4 * recipe.schedule.batch_size))).to(place)
+    counted = cost(recipe, fresh(recipe, images, place, channels_last=False), outline.image_shape, outline.train)
+    tried, why = candidates(recipe, place, counted.training, outline.train)
+    watch.say("measuring what the device can do at most")
+    highest = peaks.measure(place)
+    loaded = pictures(recipe, images)
+    arms = textbook_arms(recipe, images, place, iter(loaded))
+    network = fresh(recipe, images, place, channels_last=recipe.engine.channels_last)
+    arms.append(engine_arm(recipe, Prepared(build.training(recipe, images, network), "eager", "the reference")))
+    compiled: dict[str, Compiled] = {}
+    missing: dict[str, str] = {}
+    formulations: list[Formulation] = ["compiled", *(["captured", "reduce-overhead"] if place.type == "cuda" else [])]
+    with _empty_cache():
+        for formulation in formulations:
+            watch.say(f"compiling twice: {formulation}")
+            network = fresh(recipe, images, place, channels_last=recipe.engine.channels_last)
+            try:
+                cold, warm = (rehearsed(recipe, images, network, formulation) for _ in range(2))
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                missing[formulation] = engine.first_line(error)
+                watch.say(f"{formulation} cannot be measured: {missing[formulation]}")
+                continue
+            assert warm.difference
+            if not warm.difference.tolerable(recipe.engine.precision):
+                raise EngineError(
+                    f"{formulation} and eager disagree, so no speeds are given: {warm.difference}; tolerated are "
+                    f"{', '.join(map(str, engine.TOLERANCES[recipe.engine.precision]))}"
+                )
+            arms.append(engine_arm(recipe, warm))
+            compiled[arms[-1].name] = Compiled(cold.seconds, warm.seconds)
+        watch.begin("racing", rounds * len(arms))
+        raced = race({arm.name: arm.run for arm in arms}, place, rounds, lambda: watch.advance(1))
+        peak_bytes = {arm.name: _peak(arm, place) for arm in arms} if place.type == "cuda" else {}
+    return Bench(
+        recipe=recipe,
+        device=device_name(place),
+        versions=checkpoint.versions(),
+        default=f"{tried[0]}, {why}",
+        cost=counted,
+        peaks=highest,
+        arms=arms,
+        race=raced,
+        compiled=compiled,
+        missing=missing,
+        peak_bytes=peak_bytes,
+        # ru_maxrss is in kilobytes on Linux, in bytes on macOS.
+        process_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+    )
+
+
+@contextmanager
+def _empty_cache() -> Iterator[None]:
+    """Where compiled code is kept, for cold compilations; afterwards the user's own is in use again."""
+    own = os.environ["TORCHINDUCTOR_CACHE_DIR"]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = directory
+        try:
+            yield
+        finally:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = own
+
+
+def _peak(arm: Arm, place: torch.device) -> int:
+    """What a batch of the arm allocates at most, beyond what all arms hold between their batches."""
+    peaks.wait(place)
+    before = torch.cuda.memory_allocated(place)
+    torch.cuda.reset_peak_memory_stats(place)
+    arm.run()
+    peaks.wait(place)
+    return torch.cuda.max_memory_allocated(place) - before
+
+
+def device_name(place: torch.device) -> str:
+    """As its maker calls it, with the threads in use on a CPU."""
+    if place.type == "cuda":
+        return torch.cuda.get_device_name(place)
+    name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads"

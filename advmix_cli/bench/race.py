@@ -1,0 +1,71 @@
+"""Interleaved measurements: in every round each arm runs, in an order that rotates, so that what slows the machine
+down for a while slows all of them down."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from advmix_cli.bench.peaks import wait
+
+
+class Spread(NamedTuple):
+    """The median of the rounds, and the smallest and largest."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> "Spread":
+        """Of one value a round."""
+        return cls(statistics.median(values), min(values), max(values))
+
+
+@dataclass(frozen=True)
+class Race:
+    """`seconds` a batch: of each arm, in each round. `batches` were timed together."""
+
+    seconds: Mapping[str, list[float]]
+    batches: int
+
+    def spread(self, arm: str) -> Spread:
+        """Seconds a batch."""
+        return Spread.of(self.seconds[arm])
+
+    def ratio(self, slow: str, fast: str) -> Spread:
+        """How many times as long `slow` takes, round by round."""
+        pairs = zip(self.seconds[slow], self.seconds[fast], strict=True)
+        return Spread.of([one / other for one, other in pairs])
+
+
+def race(arms: Mapping[str, Callable[[], object]], device: torch.device, rounds: int, tick: Callable[[], None]) -> Race:
+    """Time the arms, each a function that does one batch, after two batches of each that are not counted.
+
+    So many batches are timed together that the fastest arm takes half a second.
+    """
+    names = list(arms)
+    for name in names:
+        arms[name]()
+    fastest = min(_timed(arms[name], device, 1) for name in names)
+    batches = max(1, min(50, math.ceil(0.5 / fastest)))
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        start = number % len(names)
+        for name in names[start:] + names[:start]:
+            seconds[name].append(_timed(arms[name], device, batches) / batches)
+            tick()
+    return Race(seconds, batches)
+
+
+def _timed(arm: Callable[[], object], device: torch.device, batches: int) -> float:
+    wait(device)
+    started = time.perf_counter()
+    for _ in range(batches):
+        arm()
+    wait(device)
+    return time.perf_counter() - started

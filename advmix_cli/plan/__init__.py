@@ -1,0 +1,1 @@
+"""What a recipe or a table costs: counted without running it, and measured on noise where it would run."""

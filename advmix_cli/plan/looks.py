@@ -1,0 +1,55 @@
+"""How long evaluations look at an image, whatever they look for."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from advmix_cli.data.images import Images, to_unit
+from advmix_cli.errors import MemoryExhaustedError
+from advmix_cli.evaluation.predict import measured
+from advmix_cli.evaluation.subject import Logits, Subject
+from advmix_cli.memory import is_out_of_memory, release
+from advmix_cli.plan.timing import median_seconds
+
+
+def seconds_a_pass(network: nn.Module, images: Images, place: torch.device) -> float:
+    """Of one of `images`, all of which are looked at together, eagerly and in the arithmetic of the evaluators: a
+    forward pass, or half of a forward pass with its gradient in the image, whichever takes longer.
+
+    Where the memory does not hold them all they go in halves of halves, as they do in an evaluation.
+    """
+    size = len(images)
+    subject = Subject.plain(network)
+    with measured(network):
+        while True:
+            try:
+                forward, gradient = (
+                    median_seconds(work, place)
+                    for work in _works(subject.attacked, to_unit(images.pixels), images.labels)
+                )
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                return max(forward, gradient / 2) / len(images)
+            if size == 1:
+                raise MemoryExhaustedError(f"out of memory on {place}, with one image at a time")
+            size = (size + 1) // 2
+            release()
+            subject = subject.in_chunks(size)
+
+
+def _works(logits: Logits, x: Tensor, labels: Tensor) -> tuple[Callable[[], object], Callable[[], object]]:
+    """A forward pass, and one with its gradient in the images."""
+
+    def forward() -> object:
+        with torch.no_grad():
+            return logits(x)
+
+    def gradient() -> object:
+        leaf = x.detach().requires_grad_()
+        return torch.autograd.grad(F.cross_entropy(logits(leaf), labels, reduction="sum"), leaf)
+
+    return forward, gradient

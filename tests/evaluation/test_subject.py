@@ -1,0 +1,288 @@
+"""The network that judges and the one that attacks look at: a faster or narrower one, or a liar."""
+
+import logging
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from advmix_cli import engine, measure
+from advmix_cli.data.images import Images
+from advmix_cli.errors import MemoryExhaustedError
+from advmix_cli.evaluation.autoattack import AutoAttack
+from advmix_cli.evaluation.pgd import Pgd
+from advmix_cli.evaluation.predict import measured
+from advmix_cli.evaluation.pristine import Pristine
+from advmix_cli.evaluation.subject import AtLeastTwo, InChunks, Subject
+from advmix_cli.training.accelerate import Compilation, forget_compiled
+
+EVALUATORS = {
+    "pristine": Pristine(25),
+    "pgd": Pgd(24 / 255, 8 / 255, 4, 2, "uniform", "cross-entropy", 0, 25),
+    "autoattack": AutoAttack("cheap-2020", 16 / 255, 0, 25),
+}
+EVERY = pytest.mark.parametrize("evaluator", EVALUATORS.values(), ids=EVALUATORS.keys())
+ATTACKS = pytest.mark.parametrize("evaluator", [EVALUATORS["pgd"], EVALUATORS["autoattack"]], ids=["pgd", "autoattack"])
+
+
+def silent(_done, _note):
+    """No progress display."""
+
+
+@pytest.fixture(scope="module")
+def perceptron(trained):
+    """A network of two layers that knows the digits, and test images of which it has some wrong."""
+    data = trained[1]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 10))
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    for _ in range(30):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(data.train.pixels / 255), data.train.labels).backward()
+        optimizer.step()
+    images = data.test.first(60)
+    network.eval().requires_grad_(False)
+    right = network(images.pixels / 255).argmax(1) == images.labels
+    assert 0 < (~right).sum() < 20
+    return network, images, right
+
+
+def verdicts(evaluator, subject, images):
+    return evaluator(subject, images, silent)
+
+
+# ---- compiled ------------------------------------------------------------------------------------------------------
+
+
+def compiled_verdicts(tiny, network, images, evaluator):
+    forget_compiled()
+    with measured(network):
+        expected = verdicts(evaluator, Subject.plain(network), images)
+        subject = engine.subject(tiny('engine.compile="step"'), network, images.first(25), 1)
+        assert subject.attacked is not subject.judge
+        found = verdicts(evaluator, subject, images)
+    # With gradients, without, and with none asked for; each once more where torch takes small batches another way.
+    assert Compilation.so_far().graphs <= 6
+    assert Compilation.so_far().breaks == 0
+    return found, expected
+
+
+@pytest.mark.usefixtures("traced")
+@EVERY
+def test_verdicts_of_a_compiled_network_are_those_of_the_network(tiny, trained, perceptron, evaluator):
+    network = perceptron[0] if isinstance(evaluator, AutoAttack) else trained[0]
+    found, expected = compiled_verdicts(tiny, network, trained[1].test.first(51), evaluator)
+    assert torch.equal(found, expected)
+    assert isinstance(evaluator, Pristine) or 0 < expected.sum() < len(expected)
+
+
+@pytest.mark.slow
+@EVERY
+def test_verdicts_of_generated_code_are_those_of_the_network(tiny, trained, evaluator):
+    found, expected = compiled_verdicts(tiny, trained[0], trained[1].test.first(60), evaluator)
+    assert (found != expected).sum() <= 1
+
+
+# ---- in chunks -----------------------------------------------------------------------------------------------------
+
+
+class Counting:
+    """A function that keeps the sizes of its batches."""
+
+    def __init__(self, function):
+        self.function, self.sizes = function, []
+
+    def __call__(self, x):
+        self.sizes.append(len(x))
+        return self.function(x)
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 20])
+def test_chunks_give_the_same_logits_and_gradients_and_the_network_sees_no_more_at_a_time(trained, size):
+    network, data = trained
+    x = data.test.pixels[:11] / 255
+    weights = torch.randn(11, 10, generator=torch.Generator().manual_seed(0))
+    counting = Counting(network)
+    whole, parts = (x.clone().requires_grad_() for _ in range(2))
+    with measured(network):
+        expected, found = network(whole), InChunks(counting, size)(parts)
+        (slope,) = torch.autograd.grad((expected * weights).sum(), whole)
+        forward = len(counting.sizes)
+        (other,) = torch.autograd.grad((found * weights).sum(), parts)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(other, slope, rtol=1e-5, atol=1e-6)
+    assert slope.abs().max() > 1e-3
+    assert max(counting.sizes) == min(size, 11)
+    assert sum(counting.sizes[:forward]) == sum(counting.sizes[forward:]) == 11
+
+
+def test_several_gradients_can_be_taken_of_chunks(trained):
+    network, data = trained
+    x = (data.test.pixels[:5] / 255).requires_grad_()
+    with measured(network):
+        found = InChunks(network, 2)(x)
+        slopes = [torch.autograd.grad(found[:, k].sum(), x, retain_graph=True)[0] for k in range(3)]
+        expected = [torch.autograd.grad(network(x)[:, k].sum(), x)[0] for k in range(3)]
+    for one, other in zip(slopes, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_without_gradients_nothing_is_computed_twice(trained):
+    network, data = trained
+    counting = Counting(network)
+    x = data.test.pixels[:7] / 255
+    with measured(network):
+        with torch.no_grad():
+            found = InChunks(counting, 3)(x.clone().requires_grad_())
+        assert counting.sizes == [3, 3, 1]
+        assert not found.requires_grad
+        torch.testing.assert_close(InChunks(counting, 3)(x), found)
+        torch.testing.assert_close(found, network(x), rtol=1e-5, atol=1e-6)
+    assert counting.sizes == [3, 3, 1] * 2
+
+
+def test_one_subject_in_chunks_is_still_one():
+    network = nn.Linear(2, 2)
+    plain = Subject.plain(network).in_chunks(3)
+    assert plain.judge is plain.attacked
+    two = Subject(network, nn.Linear(2, 2)).in_chunks(3)
+    assert two.judge is not two.attacked
+    assert isinstance(two.judge, InChunks)
+    assert isinstance(two.attacked, InChunks)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_one_image_goes_as_two_and_comes_back_as_one(count):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    counting = Counting(network)
+    x = torch.rand(count, 1, 2, 2, requires_grad=True)
+    found = AtLeastTwo(counting)(x)
+    assert counting.sizes == [2 if count == 1 else count]
+    torch.testing.assert_close(found, network(x))
+    (slope,) = torch.autograd.grad(found.sum(), x)
+    torch.testing.assert_close(slope, torch.autograd.grad(network(x).sum(), x)[0])
+
+
+# ---- liars ---------------------------------------------------------------------------------------------------------
+
+
+def mistaken(network, labels_of, who):
+    """`network`, but wrong about the images whose brightness is in `who`, under attack too: their own logit sinks."""
+
+    def logits(x):
+        found = network(x)
+        picked = (x.flatten(1).mean(1)[:, None] - who[None]).abs().min(1)
+        lied = (picked.values < 1e-6).float()[:, None]
+        own = nn.functional.one_hot(labels_of[picked.indices], found.shape[1]).float()
+        return found - 1e4 * lied * own
+
+    return logits
+
+
+def test_an_image_that_only_the_attacked_network_gives_up_is_attacked_again_and_the_judge_decides(perceptron):
+    network, images, right = perceptron
+    evaluator = EVALUATORS["autoattack"]
+    x = images.pixels / 255
+    notes = []
+    with measured(network):
+        expected = verdicts(evaluator, Subject.plain(network), images)
+        assert 3 <= expected.sum() < right.sum()
+        who = torch.cat([expected.nonzero()[:2, 0], (right & ~expected).nonzero()[:2, 0]])
+        liar = mistaken(network, images.labels[who], x[who].flatten(1).mean(1))
+        assert ((liar(x).argmax(1) == images.labels) == right).logical_not().nonzero()[:, 0].tolist() == sorted(
+            who.tolist()
+        )
+        found = evaluator(Subject(network, liar), images, lambda _done, note: notes.append(note))
+    assert torch.equal(found[who], expected[who])
+    assert not (found & ~right).any()
+    assert any(note.endswith(" disputed") for note in notes)
+
+
+class Blind(nn.Module):
+    """Sure of `classes`, whatever it sees."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, x):
+        return 10 * nn.functional.one_hot(self.classes[: len(x)], 10).float() + 0 * x.flatten(1)[:, :10]
+
+
+@EVERY
+def test_images_that_the_judge_has_wrong_never_count(perceptron, evaluator):
+    network, images, right = perceptron
+    wrong = Images(images.pixels[~right], images.labels[~right])
+    flattering = Blind(wrong.labels)
+    with measured(network):
+        assert (flattering(wrong.pixels / 255).argmax(1) == wrong.labels).all()
+        assert not verdicts(evaluator, Subject(network, flattering), wrong).any()
+
+
+@ATTACKS
+def test_an_attack_on_a_network_that_is_always_wrong_lowers_no_verdict_below_the_judges_own(perceptron, evaluator):
+    network, images, right = perceptron
+    with measured(network):
+        expected = verdicts(evaluator, Subject.plain(network), images)
+        found = verdicts(evaluator, Subject(network, lambda x: 10 - 20 * network(x).softmax(1)), images)
+    assert not (found & ~right).any()
+    if isinstance(evaluator, AutoAttack):
+        assert torch.equal(found, expected)
+
+
+# ---- out of memory -------------------------------------------------------------------------------------------------
+
+
+class Narrow(nn.Module):
+    """A network that holds so many images at a time."""
+
+    def __init__(self, body, most):
+        super().__init__()
+        self.body, self.most = body, most
+
+    def forward(self, x):
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return self.body(x)
+
+
+@EVERY
+@pytest.mark.parametrize(("most", "sizes"), [(7, [13, 7]), (1, [13, 7, 4, 2, 1]), (25, [])])
+def test_too_large_a_batch_goes_in_halves_with_the_same_verdicts_and_a_warning_each(
+    perceptron, caplog, monkeypatch, evaluator, most, sizes
+):
+    network, images, _ = perceptron
+    images = images.first(26) if isinstance(evaluator, AutoAttack) else images
+    released = []
+    monkeypatch.setattr(measure, "release", lambda: released.append(True))
+    with measured(network):
+        expected = verdicts(evaluator, Subject.plain(network), images)
+        found = measure._verdicts(evaluator, Subject.plain(Narrow(network, most)), images, silent)
+    assert torch.equal(found, expected)
+    assert len(released) == len(sizes)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        f"out of memory: the evaluation starts again with {size} images at a time; its verdicts stay the same"
+        for size in sizes
+    ]
+
+
+@EVERY
+def test_where_not_even_one_image_fits_the_measurement_ends(perceptron, monkeypatch, evaluator):
+    monkeypatch.setattr(measure, "release", lambda: None)
+    network, images, _ = perceptron
+    with measured(network), pytest.raises(MemoryExhaustedError) as caught:
+        measure._verdicts(evaluator, Subject.plain(Narrow(network, 0)), images, silent)
+    assert str(caught.value) == "out of memory in evaluation, with one image at a time"
+    assert caught.value.exit_code == 1
+
+
+def test_other_faults_of_a_measurement_are_not_taken_for_a_lack_of_memory(perceptron):
+    @dataclass(frozen=True)
+    class Broken(Pristine):
+        def __call__(self, subject, images, tick):
+            raise RuntimeError("a fault of ours")
+
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        measure._verdicts(Broken(5), Subject.plain(perceptron[0]), perceptron[1], silent)

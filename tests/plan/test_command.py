@@ -1,0 +1,136 @@
+"""advmix plan: what it prints, and what it says of bad input."""
+
+import json
+import math
+
+import pytest
+from rich.cells import cell_len
+from typer.testing import CliRunner
+
+from advmix_cli.cli import app
+from advmix_cli.data import sources
+
+QUICK = [
+    "--set", "data.train_limit=64", "--set", "data.test_limit=20", "--set", "model.width=2",
+    "--set", "maximizer.ascent.steps=1", "--device", "cpu", "--probe",
+    "--set", 'evaluators=[{kind="pristine"}, {kind="pgd", steps=1, step_size="8/255"}]',
+]  # fmt: skip
+
+
+def plan(*words):
+    return CliRunner().invoke(app, ["plan", *words], env={"COLUMNS": "80"})
+
+
+def document(*words):
+    done = plan(*words, "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def no_images(monkeypatch):
+    """No dataset is at hand, and asking for one fails."""
+
+    def missing(*_):
+        raise AssertionError("a dataset was asked for")
+
+    for name in ("digits", "cifar10", "cifar100", "fashion_mnist"):
+        monkeypatch.setattr(sources, name, missing)
+
+
+@pytest.mark.usefixtures("no_images")
+def test_a_table_is_a_line_a_row_and_their_sums(tmp_path):
+    found = document("table1")
+    assert [row["row"] for row in found["rows"]][::6] == ["Attack", "Ours"]
+    assert found["totals"] == {
+        "epochs": 680,
+        "training_flops": sum(row["training_flops"] for row in found["rows"]),
+        "training_seconds": None,
+        "evaluation_network_seconds_at_most": None,
+    }
+    for row in found["rows"]:
+        per_epoch = row["attack_flops_per_epoch"] + row["update_flops_per_epoch"]
+        assert row["training_flops"] == row["epochs"] * per_epoch
+        memory = row["estimated_memory"]
+        assert memory.pop("total_bytes") == sum(memory.values())
+        assert row["probe"] is None
+    assert not (tmp_path / "share").exists()
+
+
+@pytest.mark.usefixtures("no_images")
+@pytest.mark.parametrize("name", ["table1", "table2", "table3", "cifar10-wrn-ours", "digits"])
+def test_it_fits_a_terminal(name):
+    done = plan(name)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert max(cell_len(line) for line in done.stdout.splitlines()) <= 80
+    assert "…" not in done.stdout
+
+
+@pytest.mark.usefixtures("no_images")
+def test_numbers_of_a_recipe():
+    shown = plan("cifar10-ours", "--set", "validation.fraction=0", "--set", "schedule.batch_size=125").stdout
+    for words in (
+        "11,172,170 parameters", "1.11 GFLOP an", "0.555 PFLOP", "0.167 PFLOP", "0.722 PFLOP", "72.2 PFLOP",
+        "100 epochs of 400 batches of 125 images", "60,000 images", "estimate",
+        "Edited with --set validation.fraction=0 --set schedule.batch_size=125",
+    ):  # fmt: skip
+        assert words in " ".join(shown.split()), words
+
+
+@pytest.mark.usefixtures("no_images")
+def test_probed_on_noise(tmp_path):
+    done = plan("digits", *QUICK, "--json")
+    found = json.loads(done.stdout)
+    (row,) = found["rows"]
+    probe = row["probe"]
+    images = row["batches_per_epoch"] * row["batch_size"]
+    assert probe["epoch_seconds"] * probe["images_per_second"] == pytest.approx(images)
+    assert 0 < probe["images_per_second"] < math.inf
+    assert found["totals"]["training_seconds"] == probe["training_seconds"]
+    validation = probe["validation_network_seconds_per_epoch_at_most"]
+    assert probe["training_seconds"] == pytest.approx(row["epochs"] * (probe["epoch_seconds"] + validation))
+    assert all(one["network_seconds_at_most"] > 0 for one in probe["evaluators"])
+    assert (probe["device"], probe["largest_batch_is"]) == ("cpu", "estimated")
+    assert "engine: eager" in done.stderr
+    assert not (tmp_path / "share").exists()
+
+
+def test_a_probed_recipe_and_a_probed_table_fit_a_terminal(tmp_path):
+    path = tmp_path / "pair.toml"
+    path.write_text('base = "digits"\n[[rows]]\nname = "one"\n[[rows]]\nname = "two"\n[rows.set]\nseed = 1\n')
+    for name in ("digits", str(path)):
+        done = plan(name, *QUICK)
+        assert done.exit_code == 0, done.output
+        assert max(cell_len(line) for line in done.stdout.splitlines()) <= 80
+        assert "Measured on cpu" in done.stdout
+        assert "images/s" in done.stdout
+        assert "PGD1" in done.stdout
+    assert "measured once for rows that take the same time: one" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [
+        (["digit"], "no shipped recipe is called 'digit'; did you mean 'digits'?"),
+        (["nothing.toml"], "nothing.toml: no such file"),
+        (["digits", "--device", "tpu"], "--device tpu: not a device"),
+        (["digits", "--set", "seed"], "--set seed: write KEY=VALUE"),
+        (["digits", "--set", "data.train_limit=2000"], "data.train_limit = 2000, but there are only 1350 train"),
+        (["digits", "--set", 'data={source="folder", root="gone"}'], "gone"),
+    ],
+)
+def test_bad_input_is_exit_2_and_one_message(tmp_path, monkeypatch, words, start):
+    monkeypatch.chdir(tmp_path)
+    done = plan(*words)
+    assert (done.exit_code, done.stdout) == (2, ""), done.output
+    assert done.stderr.startswith(f"error: {start}"), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("text", ["seed = [", "seeed = 1", 'rows = 1\nbase = "digits"'])
+def test_a_broken_file_is_told_with_its_place(tmp_path, text):
+    path = tmp_path / "broken.toml"
+    path.write_text(text)
+    done = plan(str(path))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"{path}:1:" in done.stderr

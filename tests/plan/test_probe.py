@@ -1,0 +1,134 @@
+"""What is measured on noise, and for which rows it is measured anew."""
+
+import math
+
+import pytest
+import torch
+
+from advmix_cli import engine
+from advmix_cli.data.outline import Outline
+from advmix_cli.errors import MemoryExhaustedError
+from advmix_cli.plan import looks, probe
+from advmix_cli.plan.estimate import estimates
+from advmix_cli.plan.forecast import forecast
+from advmix_cli.plan.looks import seconds_a_pass
+from advmix_cli.plan.probe import probes, stand_in
+from advmix_cli.recipe.table import Row
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def probed(watch, monkeypatch):
+    """probed(*recipes): [(row, estimate, probe), ...]; every measurement takes one round."""
+    for module in (probe, looks):
+        once = module.median_seconds
+        monkeypatch.setattr(module, "median_seconds", lambda work, place, once=once: once(work, place, rounds=1))
+
+    def run(*recipes):
+        rows = [Row(f"row {number}", recipe, {}) for number, recipe in enumerate(recipes, 1)]
+        found = estimates(recipes, print)
+        return list(zip(rows, found, probes(rows, found, CPU, watch), strict=True))
+
+    return run
+
+
+def test_noise_has_as_many_images_as_the_dataset():
+    for outline in (Outline((1, 8, 8), 3, 20, 4, 9), Outline((3, 8, 8), 2, 5, 0, 30)):
+        assert Outline.of(stand_in(outline)) == outline
+
+
+def test_rates_and_times_belong_together(tiny, probed):
+    ((row, estimate, found),) = probed(tiny())
+    assert 0 < found.speed.images_per_second < math.inf
+    assert (found.speed.formulation, found.speed.peak_bytes, found.device) == ("eager", None, "cpu")
+    told = forecast(row, estimate, found)
+    # 128 images in 2 batches of 64, twice, each followed by the validation.
+    assert told.epoch * found.speed.images_per_second == pytest.approx(128)
+    assert told.training == pytest.approx(2 * (told.epoch + found.evaluation.validation.seconds))
+    evaluators = found.evaluation.evaluators
+    assert [one.name for one in evaluators] == ["pristine", "PGD2"]
+    assert [(one.images, one.passes) for one in evaluators] == [(40, 1), (40, 1 + 2 * 2 + 1)]
+    assert evaluators[1].seconds == pytest.approx(6 * evaluators[0].seconds)
+    # 0.05 of 1,500 images are held out and 30 of them judged, as they are and by PGD with 2 steps.
+    assert (found.evaluation.validation.images, found.evaluation.validation.passes) == (30, 1 + 1 + 2 * 2 + 1)
+    assert told.reports == 2
+    assert told.evaluation == pytest.approx(2 * sum(one.seconds for one in evaluators))
+
+
+def test_without_validation_there_is_one_report(tiny, probed):
+    ((row, estimate, found),) = probed(tiny("validation.fraction=0"))
+    told = forecast(row, estimate, found)
+    assert (found.evaluation.validation.images, found.evaluation.validation.seconds, told.reports) == (0, 0.0, 1)
+
+
+def test_validation_on_the_test_images(tiny, probed):
+    ((_, _, found),) = probed(tiny('validation={on="test", steps=1}'))
+    assert found.evaluation.validation.images == 40
+
+
+def test_rows_share_what_takes_the_same_time(tiny, probed):
+    lines = probed(tiny(), tiny("seed=1", "schedule.epochs=9"), tiny("maximizer.ascent.steps=1"), tiny("model.width=2"))
+    assert [found.trained for _, _, found in lines] == ["row 1", "row 1", "row 3", "row 4"]
+    assert [found.judged for _, _, found in lines] == ["row 1", "row 1", "row 1", "row 4"]
+
+
+def test_with_a_large_network_methods_of_the_same_passes_share_too(tiny, probed, monkeypatch):
+    pair = tiny(), tiny('maximizer={kind="mix-then-attack", ascent={steps=2, step_size="8/255"}}')
+    assert [found.trained for _, _, found in probed(*pair)] == ["row 1", "row 2"]
+    monkeypatch.setattr(probe, "SAME_FROM", 1)
+    assert [found.trained for _, _, found in probed(*pair)] == ["row 1", "row 1"]
+
+
+def test_what_is_measured_is_what_training_would_use(tiny, probed, monkeypatch):
+    """Which formulation it is depends on the FLOPs of the whole training, not on those of the probe."""
+    seen = []
+
+    def candidates(_recipe, _place, flops, train_images):
+        seen.append((flops, train_images))
+        return ["eager"], "for a test"
+
+    monkeypatch.setattr(engine, "candidates", candidates)
+    ((_, estimate, _),) = probed(tiny())
+    assert seen == [(estimate.cost.training, 128)]
+
+
+def test_a_batch_that_does_not_fit_is_told_with_advice(tiny, probed, monkeypatch):
+    def prepare(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(engine, "prepare", prepare)
+    with pytest.raises(MemoryExhaustedError, match=r"schedule\.batch_size = 64: the largest batch that fits is 6"):
+        probed(tiny())
+
+
+class Narrow(torch.nn.Module):
+    """Holds so many images at once, and no more."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit, self.linear = limit, torch.nn.Linear(4, 2)
+
+    def forward(self, x):
+        if len(x) > self.limit:
+            raise torch.OutOfMemoryError
+        return self.linear(x.flatten(1))
+
+
+def test_an_evaluation_that_does_not_fit_goes_in_halves():
+    images = stand_in(Outline((1, 2, 2), 2, 16, 0, 16)).test
+    assert 0 < seconds_a_pass(Narrow(4), images, CPU) < math.inf
+    with pytest.raises(MemoryExhaustedError, match="with one image at a time"):
+        seconds_a_pass(Narrow(0), images, CPU)
+
+
+def test_another_fault_is_not_hidden(tiny, probed, monkeypatch):
+    def prepare(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(engine, "prepare", prepare)
+    with pytest.raises(ZeroDivisionError):
+        probed(tiny())
+    images = stand_in(Outline((1, 2, 2), 2, 4, 0, 4)).test
+    with pytest.raises(RuntimeError):
+        seconds_a_pass(torch.nn.Linear(3, 2), images, CPU)

@@ -1,0 +1,29 @@
+"""How long work takes, and how often it is done to find out."""
+
+import time
+
+import pytest
+import torch
+
+from advmix_cli.plan import timing
+from advmix_cli.plan.timing import median_seconds
+
+CPU = torch.device("cpu")
+
+
+def test_a_call_takes_what_it_takes():
+    assert median_seconds(lambda: time.sleep(0.02), CPU, rounds=2) == pytest.approx(0.02, rel=0.5)
+
+
+def test_slow_work_is_warmed_up_once_and_measured_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr(timing, "SECONDS", 0.01)
+    median_seconds(lambda: (calls.append(1), time.sleep(0.02)), CPU)
+    # The median of one round; a round of slow work is a fifth of a second at least.
+    assert 2 <= len(calls) <= 12
+
+
+def test_quick_work_is_warmed_up_twice_and_measured_in_rounds():
+    calls = []
+    median_seconds(lambda: (calls.append(1), time.sleep(0.3)), CPU, rounds=3)
+    assert len(calls) == 2 + 3

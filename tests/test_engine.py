@@ -1,0 +1,495 @@
+"""Which formulation a training gets: the choice, the rehearsal that it must pass, and that nothing of it is left."""
+
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import tomli_w
+import torch
+from torch import nn
+
+from advmix_cli import build, engine
+from advmix_cli.errors import DeviceError, EngineError
+from advmix_cli.evaluation.predict import measured
+from advmix_cli.evaluation.subject import AtLeastTwo
+from advmix_cli.method.ascent import ascent_step, sign
+from advmix_cli.recipe.load import load
+from advmix_cli.training.accelerate import Compilation
+from advmix_cli.training.step import update_loss
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+LITTLE, MUCH = 123_456_789_000, int(2.5e15)
+
+
+def prepared_parts(recipe):
+    images = build.dataset(recipe, CPU, print)
+    return images, build.new_network(recipe, images, CPU)
+
+
+def warnings(caplog):
+    found = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert {record.name for record in found} <= {"advmix"}
+    return [record.getMessage() for record in found]
+
+
+# ---- the choice ----------------------------------------------------------------------------------------------------
+
+
+CHOICES = [
+    ("off", CPU, MUCH, ["eager"], "as the recipe says"),
+    ("off", GPU, MUCH, ["eager"], "as the recipe says"),
+    ("step", CPU, LITTLE, ["compiled", "eager"], "as the recipe says"),
+    ("step", GPU, LITTLE, ["compiled", "eager"], "as the recipe says"),
+    ("graph", GPU, LITTLE, ["captured", "reduce-overhead"], "as the recipe says"),
+    (None, GPU, LITTLE, ["captured", "reduce-overhead", "eager"], "the default on a GPU"),
+    (None, CPU, LITTLE, ["eager"], "the default for a training of 0.123 TFLOP on a CPU"),
+    (None, CPU, int(1e15) - 1, ["eager"], "the default for a training of 1e+03 TFLOP on a CPU"),
+    (None, CPU, int(1e15), ["compiled", "eager"], "the default for a training of 1 PFLOP on a CPU"),
+    (None, CPU, MUCH, ["compiled", "eager"], "the default for a training of 2.5 PFLOP on a CPU"),
+]
+
+
+def wanting(tiny, wanted, *settings):
+    return tiny(*([f'engine.compile="{wanted}"'] if wanted else []), *settings)
+
+
+@pytest.mark.parametrize(("wanted", "place", "flops", "expected", "why"), CHOICES)
+def test_the_choice_follows_the_recipe_the_device_and_the_length(tiny, caplog, wanted, place, flops, expected, why):
+    assert engine.candidates(wanting(tiny, wanted), place, flops, 128) == (expected, why)
+    assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize("settings", [[], ["schedule.batch_size=1000"]])
+def test_a_graph_without_a_gpu_is_refused(tiny, caplog, settings):
+    with pytest.raises(DeviceError) as caught:
+        engine.candidates(wanting(tiny, "graph", *settings), CPU, LITTLE, 128)
+    assert str(caught.value) == 'engine.compile = "graph" needs a CUDA GPU, and the device is cpu'
+    assert caught.value.exit_code == 2
+    assert warnings(caplog) == []
+
+
+TOO_LARGE = (
+    "schedule.batch_size = 129, but there are only 128 training images: each epoch is one batch of them all"
+)
+EMULATED = 'this CPU has no bf16 units, so engine.precision = "bf16" is emulated: slower than "fp32"'
+
+
+@pytest.mark.parametrize("wanted", ["off", "step", None])
+@pytest.mark.parametrize("place", [CPU, GPU], ids=str)
+def test_a_batch_larger_than_the_training_set_is_eager_and_said_once(tiny, caplog, wanted, place):
+    recipe = wanting(tiny, wanted, "schedule.batch_size=129")
+    assert engine.candidates(recipe, place, MUCH, 128) == (["eager"], "for the reason given")
+    assert warnings(caplog) == [f"eager: {TOO_LARGE}"]
+
+
+def test_a_graph_of_a_batch_larger_than_the_training_set_is_an_error(tiny, caplog):
+    with pytest.raises(EngineError) as caught:
+        engine.candidates(wanting(tiny, "graph", "schedule.batch_size=129"), GPU, MUCH, 128)
+    assert str(caught.value) == f'engine.compile = "graph": {TOO_LARGE}'
+    assert caught.value.exit_code == 1
+    assert warnings(caplog) == []
+
+
+def test_a_batch_as_large_as_the_training_set_is_no_obstacle(tiny, caplog):
+    recipe = wanting(tiny, "step", "schedule.batch_size=128")
+    assert engine.candidates(recipe, CPU, MUCH, 128) == (["compiled", "eager"], "as the recipe says")
+    assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize("wanted", ["off", "step", None])
+def test_emulated_bf16_is_eager_and_said_once(tiny, caplog, monkeypatch, wanted):
+    monkeypatch.setattr(engine, "cpu_has_bf16", lambda: False)
+    recipe = wanting(tiny, wanted, 'engine.precision="bf16"')
+    assert engine.candidates(recipe, CPU, MUCH, 128) == (["eager"], "for the reason given")
+    assert warnings(caplog) == [f"eager: {EMULATED}"]
+
+
+def test_bf16_units_or_a_gpu_are_no_obstacle(tiny, caplog, monkeypatch):
+    recipe = tiny('engine.precision="bf16"')
+    monkeypatch.setattr(engine, "cpu_has_bf16", lambda: False)
+    assert engine.candidates(recipe, GPU, LITTLE, 128)[0] == ["captured", "reduce-overhead", "eager"]
+    monkeypatch.setattr(engine, "cpu_has_bf16", lambda: True)
+    assert engine.candidates(recipe, CPU, MUCH, 128)[0] == ["compiled", "eager"]
+    assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "bf16"])
+def test_bf16_units_are_those_of_the_processor(monkeypatch, name):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, name: True})
+    assert engine.cpu_has_bf16()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, name: False, "cpu_name": "bf16"})
+    assert not engine.cpu_has_bf16()
+
+
+# ---- nothing is left of a rehearsal --------------------------------------------------------------------------------
+
+
+OPTIMIZERS = [
+    'kind="sgd", lr=0.1, momentum=0.0',
+    'kind="sgd", lr=0.1, weight_decay=0.01',
+    'kind="sgd", lr=0.1, nesterov=true',
+    'kind="adam", lr=0.01, weight_decay=0.01',
+    'kind="adamw", lr=0.01',
+    'kind="yogi", lr=0.01, initial_accumulator=0.1',
+]
+
+
+@pytest.mark.usefixtures("shallow")
+@pytest.mark.parametrize("already", [0, 2])
+@pytest.mark.parametrize("text", OPTIMIZERS)
+def test_a_training_goes_on_as_if_it_had_not_been_rehearsed(tiny, text, already):
+    recipe = tiny(f"optimizer={{{text}}}", "schedule.batch_size=16")
+
+    def trained(rehearsals):
+        images, network = prepared_parts(recipe)
+        training = build.training(recipe, images, network)
+        order, other = training.order(1), training.order(2)
+        figures = []
+        for index in range(5):
+            if index == already and rehearsals:
+                with engine.undone(training):
+                    for again in range(rehearsals):
+                        training.on_batch(training.draw(other, 2, again))
+            figures.append({name: float(value) for name, value in training.on_batch(training.draw(order, 1, index)).items()})
+        return figures, network.state_dict(), training.optimizer.state_dict()["state"]
+
+    (expected, weights, kept), (found, other_weights, other_kept) = trained(0), trained(3)
+    assert found == expected
+    for name, value in weights.items():
+        assert torch.equal(other_weights[name], value), name
+    for number, values in kept.items():
+        for name, value in values.items():
+            other = other_kept[number][name]
+            assert other is value is None or torch.equal(other, value), name
+
+
+@pytest.mark.usefixtures("shallow")
+def test_what_is_undone_stays_where_it_is_in_memory_even_after_an_error(tiny):
+    recipe = tiny('optimizer={kind="yogi", lr=0.01}')
+    training = build.training(recipe, *prepared_parts(recipe))
+    tensors = [*training.network.state_dict().values(), *engine._state(training.optimizer)]
+    before = [(value.data_ptr(), value.clone()) for value in tensors]
+
+    def fail():
+        with engine.undone(training):
+            training.on_batch(training.draw(training.order(1), 1, 0))
+            assert not all(torch.equal(value, old) for value, (_, old) in zip(tensors, before, strict=True))
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
+    found = [*training.network.state_dict().values(), *engine._state(training.optimizer)]
+    for value, (address, old) in zip(found, before, strict=True):
+        assert value.data_ptr() == address
+        assert torch.equal(value, old)
+
+
+# ---- the rehearsal -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("shallow", "traced")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ['maximizer.kind="integrated"'],
+        ['optimizer={kind="yogi", lr=0.01}', 'maximizer={kind="none"}'],
+        ['engine.precision="bf16"', 'maximizer.kind="attack-then-mix"', "maximizer.ascent.steps=0"],
+    ],
+)
+def test_a_prepared_training_starts_from_the_network_as_it_was_and_trains_as_eager_code_does(tiny, caplog, settings):
+    recipe = tiny('engine.compile="step"', *settings)
+    images, network = prepared_parts(recipe)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    prepared = engine.prepare(recipe, images, network, CPU)
+    assert prepared.formulation == "compiled"
+    assert prepared.training.network is network
+    assert network.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert prepared.difference == engine.Difference(0.0, 0.0, 0.0)
+    assert prepared.compilation.breaks == 0
+    assert Compilation.so_far() == prepared.compilation
+    assert warnings(caplog) == []
+    assert str(prepared).startswith(
+        f"engine: compiled, as the recipe says; {prepared.compilation.graphs} graphs, no breaks, ready after "
+    )
+    eager = build.training(recipe, *prepared_parts(recipe))
+    expected, found = list(eager.run(lambda: None)), list(prepared.training.run(lambda: None))
+    assert [epoch.figures for epoch in found] == [epoch.figures for epoch in expected]
+    for name, value in eager.network.state_dict().items():
+        assert torch.equal(network.state_dict()[name], value), name
+    assert Compilation.so_far() == prepared.compilation
+
+
+def test_a_short_training_on_a_cpu_is_eager_by_default_and_compiles_nothing(tiny, caplog, monkeypatch):
+    monkeypatch.setattr(torch, "compile", pytest.fail)
+    recipe = tiny()
+    prepared = engine.prepare(recipe, *prepared_parts(recipe), CPU)
+    assert prepared.formulation == "eager"
+    assert str(prepared).startswith("engine: eager, the default for a training of 0.")
+    assert warnings(caplog) == []
+
+
+def failing(*_arguments, **_settings):
+    raise RuntimeError("\n  no compiler here\nand a long trace")
+
+
+@pytest.mark.usefixtures("shallow")
+@pytest.mark.parametrize("compiler", [failing, lambda *_arguments, **_settings: failing], ids=["at once", "when called"])
+def test_a_compiler_that_fails_leaves_the_training_eager_with_one_warning(tiny, caplog, monkeypatch, compiler):
+    monkeypatch.setattr(torch, "compile", compiler)
+    recipe = tiny('engine.compile="step"')
+    images, network = prepared_parts(recipe)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    prepared = engine.prepare(recipe, images, network, CPU)
+    assert str(prepared) == "engine: eager, for the reason given"
+    assert warnings(caplog) == ["eager: compiled failed: RuntimeError: no compiler here"]
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    plain = build.training(recipe, *prepared_parts(recipe))
+    for expected, found in zip(plain.run(lambda: None), prepared.training.run(lambda: None), strict=True):
+        assert found.figures == expected.figures
+
+
+@pytest.mark.usefixtures("shallow")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="captures where there is a GPU")
+def test_a_graph_that_cannot_be_captured_is_an_error_if_the_recipe_wants_it_and_eager_if_not(tiny, caplog, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda *_arguments, **_settings: failing)
+    images, network = prepared_parts(tiny())
+    with pytest.raises(EngineError) as caught:
+        engine.prepare(tiny('engine.compile="graph"'), images, network, GPU)
+    assert caught.value.exit_code == 1
+    first, second = str(caught.value).split("; ")
+    assert first.startswith('engine.compile = "graph": captured failed: ')
+    assert second == "reduce-overhead failed: RuntimeError: no compiler here"
+    assert warnings(caplog) == []
+    prepared = engine.prepare(tiny(), images, network, GPU)
+    assert str(prepared) == "engine: eager, for the reason given"
+    (warning,) = warnings(caplog)
+    assert warning.startswith("eager: captured failed: ")
+    assert warning.endswith("; reduce-overhead failed: RuntimeError: no compiler here")
+
+
+@pytest.mark.usefixtures("shallow")
+def test_running_out_of_memory_is_not_a_reason_to_train_eagerly(tiny, monkeypatch):
+    def exhausted(*_arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "compile", lambda *_arguments, **_settings: exhausted)
+    recipe = tiny('engine.compile="step"')
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.prepare(recipe, *prepared_parts(recipe), CPU)
+
+
+def stands_still(objective, variables):
+    moved, reached = ascent_step(objective, variables)
+    return [variable.value.detach() for variable in variables], reached
+
+
+def descends(objective, variables):
+    return ascent_step(objective, [replace(variable, direction=lambda slope: -sign(slope)) for variable in variables])
+
+
+def blind(objective, variables):
+    moved, reached = ascent_step(objective, variables)
+    return [value * float("nan") for value in moved], reached
+
+
+def half_the_gradient(*arguments):
+    loss, parts = update_loss(*arguments)
+    return loss / 2 + loss.detach() / 2, parts
+
+
+def on_unattacked_images(logits, divergence, weight, found):
+    return update_loss(logits, divergence, weight, found._replace(x=found.x_pristine))
+
+
+def not_a_number(*arguments):
+    loss, parts = update_loss(*arguments)
+    return loss * float("nan"), parts
+
+
+WRONG = [
+    (ascent_step, stands_still, "fp32"),
+    (ascent_step, descends, "fp32"),
+    (ascent_step, blind, "fp32"),
+    (update_loss, half_the_gradient, "fp32"),
+    (update_loss, half_the_gradient, "bf16"),
+    (update_loss, on_unattacked_images, "fp32"),
+    (update_loss, not_a_number, "fp32"),
+]
+
+
+def disguised(monkeypatch, right, other):
+    """`build` gets `other` where it asks for a compiled form of `right`."""
+
+    def formed(function, formulation, *, dynamic=False):  # noqa: ARG001
+        return other if function is right and formulation != "eager" else function
+
+    monkeypatch.setattr(build, "formed", formed)
+
+
+@pytest.mark.parametrize(("right", "wrong", "precision"), WRONG)
+def test_a_formulation_that_computes_something_else_is_not_used(caplog, monkeypatch, right, wrong, precision):
+    disguised(monkeypatch, right, wrong)
+    settings = [f'engine={{compile="step", precision="{precision}"}}', "data.train_limit=256", "model.width=4"]
+    recipe = load("digits", settings)
+    images, network = prepared_parts(recipe)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    prepared = engine.prepare(recipe, images, network, CPU)
+    assert prepared.formulation == "eager"
+    (warning,) = warnings(caplog)
+    assert warning.startswith("eager: compiled computes something else: beside eager, losses within ")
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert prepared.training.on_batch.step.loss is update_loss
+    assert prepared.training.on_batch.step.maximizer.pgd.step is ascent_step
+
+
+@pytest.mark.parametrize("right", [ascent_step, update_loss])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_another_form_of_the_same_function_is_used(caplog, monkeypatch, right, precision):
+    disguised(monkeypatch, right, lambda *arguments: right(*arguments))
+    settings = [f'engine={{compile="step", precision="{precision}"}}', "data.train_limit=128", "model.width=2"]
+    prepared = engine.prepare(recipe := load("digits", settings), *prepared_parts(recipe), CPU)
+    assert prepared.formulation == "compiled"
+    assert prepared.difference == engine.Difference(0.0, 0.0, 0.0)
+    assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_not_a_number_is_not_tolerable(place):
+    found = [0.0, 0.0, 0.0]
+    assert engine.Difference(*found).tolerable("fp32")
+    found[place] = float("nan")
+    assert not engine.Difference(*found).tolerable("bf16")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_bound_is_kept_by_itself(precision):
+    bounds = engine.TOLERANCES[precision]
+    assert engine.Difference(*bounds).tolerable(precision)
+    for place in range(3):
+        found = [*bounds]
+        found[place] *= 1.001
+        assert not engine.Difference(*found).tolerable(precision)
+
+
+# ---- the network under measurement ---------------------------------------------------------------------------------
+
+
+def small():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 10))
+
+
+def subject_of(tiny, network, setting, passes, count=8):
+    recipe = tiny(*([f'engine.compile="{setting}"'] if setting else []))
+    images = build.dataset(recipe, CPU, print).test.first(count)
+    with measured(network):
+        return engine.subject(recipe, network, images, passes)
+
+
+@pytest.mark.parametrize(("setting", "passes"), [("off", 10**12), (None, 1000), ("step", 0)])
+def test_a_measurement_is_eager_where_the_recipe_says_so_where_it_is_short_and_where_nothing_is_seen(
+    tiny, caplog, monkeypatch, setting, passes
+):
+    monkeypatch.setattr(torch, "compile", pytest.fail)
+    network = small()
+    subject = subject_of(tiny, network, setting, passes, count=8 if passes else 0)
+    assert subject.judge is subject.attacked is network
+    assert warnings(caplog) == []
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(("setting", "passes"), [("step", 1), (None, 10**12)])
+def test_what_attacks_look_at_is_compiled_where_it_is_worth_it(tiny, caplog, setting, passes):
+    network = small()
+    subject = subject_of(tiny, network, setting, passes)
+    assert subject.judge is network
+    assert isinstance(subject.attacked, AtLeastTwo)
+    x = torch.rand(5, 1, 8, 8)
+    with measured(network):
+        for size in (5, 2, 1):
+            torch.testing.assert_close(subject.attacked(x[:size]), network(x[:size]), rtol=0, atol=1e-6)
+    assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize("compiler", [failing, lambda *_arguments, **_settings: failing], ids=["at once", "when called"])
+def test_a_measurement_whose_compiler_fails_is_eager_with_one_warning(tiny, caplog, monkeypatch, compiler):
+    monkeypatch.setattr(torch, "compile", compiler)
+    network = small()
+    subject = subject_of(tiny, network, "step", 1)
+    assert subject.judge is subject.attacked is network
+    assert warnings(caplog) == ["the evaluation is eager: compiling failed: RuntimeError: no compiler here"]
+
+
+LIES = {
+    "other logits": lambda logits: 1.01 * logits,
+    "another slope": lambda logits: logits + (logits - logits.detach()),
+    "not a number": lambda logits: logits * float("nan"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
+def test_a_compiled_network_that_computes_something_else_is_not_attacked(tiny, caplog, monkeypatch, lie):
+    network = small()
+    monkeypatch.setattr(torch, "compile", lambda function, **_settings: lambda x: lie(function(x)))
+    subject = subject_of(tiny, network, "step", 1)
+    assert subject.judge is subject.attacked is network
+    (warning,) = warnings(caplog)
+    assert warning.startswith("the evaluation is eager: the compiled network is ")
+    assert warning.endswith(" from it")
+
+
+class Narrow(nn.Module):
+    """A network that holds so many images at a time."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.body, self.most, self.seen = small(), most, []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.body(x)
+
+
+@pytest.mark.parametrize(("lie", "faithful"), [(1.0, True), (1.01, False)])
+def test_what_attacks_look_at_is_compared_on_as_many_images_as_the_memory_holds(tiny, monkeypatch, lie, faithful):
+    monkeypatch.setattr(torch, "compile", lambda function, **_settings: lambda x: lie * function(x))
+    network = Narrow(3)
+    subject = subject_of(tiny, network, "step", 1, count=9)
+    assert subject.judge is network
+    assert (subject.attacked is network) != faithful
+    assert [count for count in network.seen if count > 3] == [9, 4]
+    assert network.seen.count(2) == 3
+
+
+def test_a_network_that_holds_no_image_is_not_compiled(tiny, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **_settings: function)
+    network = Narrow(0)
+    subject = subject_of(tiny, network, "step", 1)
+    assert subject.judge is subject.attacked is network
+
+
+# ---- a machine without a compiler ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_without_a_compiler_on_the_machine_training_is_eager_with_one_warning(tiny, tmp_path):
+    recipe = tiny('engine.compile="step"', "evaluators=[]", "schedule.epochs=1", 'validation={fraction=0.0, report="last"}')
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps(recipe.resolved()))
+    environment = {**os.environ, "CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
+    words = ["train", "recipe.toml", "--out", "run", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-m", "advmix_cli", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    (warning,) = (line for line in done.stderr.splitlines() if "warning" in line.lower())
+    assert "eager: compiled failed: " in " ".join(done.stderr.split())
+    assert "engine: eager, for the reason given" in done.stderr
+    assert (tmp_path / "run" / "model.safetensors").is_file()

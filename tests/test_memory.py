@@ -1,0 +1,71 @@
+"""Running out of memory: what it looks like, and how the largest size that fits is found."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advmix_cli.memory import is_out_of_memory, largest, tried
+
+
+def test_every_way_to_run_out_of_memory_is_one():
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    assert is_out_of_memory(MemoryError())
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**62, dtype=torch.uint8)
+    assert not isinstance(caught.value, torch.OutOfMemoryError)
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("DefaultCPUAllocator"), OSError(12, "x")],
+)
+def test_other_errors_are_not(error):
+    assert not is_out_of_memory(error)
+
+
+@given(at_most=st.integers(0, 5000), truth=st.integers(0, 6000))
+def test_the_largest_size_is_found_to_a_32nd_in_few_tries_and_never_too_large(at_most, truth):
+    asked = []
+
+    def fits(size):
+        asked.append(size)
+        return size <= truth
+
+    found, best = largest(fits, at_most=at_most), min(truth, at_most)
+    assert found <= best
+    assert best - found <= best / 31
+    assert (found == 0) == (best == 0)
+    assert all(1 <= size <= at_most for size in asked)
+    assert len(asked) == len(set(asked)) <= at_most.bit_length()
+
+
+def test_small_sizes_are_found_exactly():
+    for at_most in range(1, 32):
+        for truth in range(at_most + 1):
+            assert largest(lambda size, truth=truth: size <= truth, at_most=at_most) == truth
+
+
+def test_what_was_tried_is_given_back_and_other_errors_are_raised():
+    kept = []
+
+    def work():
+        value = torch.zeros(1000)
+        kept.append(weakref.ref(value))
+        cycle = [value]
+        cycle.append(cycle)
+        raise MemoryError
+
+    gc.disable()
+    try:
+        assert not tried(work)
+    finally:
+        gc.enable()
+    assert kept[0]() is None
+    assert tried(lambda: None)
+    with pytest.raises(ZeroDivisionError):
+        tried(lambda: 1 / 0)
