@@ -7,9 +7,11 @@ import torch
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """CUDA has a class for it; torch's CPU allocator raises a plain RuntimeError, Python and numpy a MemoryError."""
+    """CUDA has a class for it, its libraries have words; torch's CPU allocator raises a plain RuntimeError, Python and
+    numpy a MemoryError."""
+    words = ("DefaultCPUAllocator", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     )
 
 

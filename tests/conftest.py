@@ -36,6 +36,11 @@ TINY = {
 }
 
 
+def pytest_configure(config):
+    # torch hides this one of its own by not showing it, which is too late where a warning is an error.
+    config.addinivalue_line("filterwarnings", "ignore:The .grad attribute of a Tensor")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_code(tmp_path_factory):
     """Compiled code is shared by the tests of a session, whose other directories are each one's own."""

@@ -71,9 +71,7 @@ def test_a_graph_without_a_gpu_is_refused(tiny, caplog, settings):
     assert warnings(caplog) == []
 
 
-TOO_LARGE = (
-    "schedule.batch_size = 129, but there are only 128 training images: each epoch is one batch of them all"
-)
+TOO_LARGE = "schedule.batch_size = 129, but there are only 128 training images: each epoch is one batch of them all"
 EMULATED = 'this CPU has no bf16 units, so engine.precision = "bf16" is emulated: slower than "fp32"'
 
 
@@ -153,7 +151,9 @@ def test_a_training_goes_on_as_if_it_had_not_been_rehearsed(tiny, text, already)
                 with engine.undone(training):
                     for again in range(rehearsals):
                         training.on_batch(training.draw(other, 2, again))
-            figures.append({name: float(value) for name, value in training.on_batch(training.draw(order, 1, index)).items()})
+            figures.append(
+                {name: float(value) for name, value in training.on_batch(training.draw(order, 1, index)).items()}
+            )
         return figures, network.state_dict(), training.optimizer.state_dict()["state"]
 
     (expected, weights, kept), (found, other_weights, other_kept) = trained(0), trained(3)
@@ -237,7 +237,9 @@ def failing(*_arguments, **_settings):
 
 
 @pytest.mark.usefixtures("shallow")
-@pytest.mark.parametrize("compiler", [failing, lambda *_arguments, **_settings: failing], ids=["at once", "when called"])
+@pytest.mark.parametrize(
+    "compiler", [failing, lambda *_arguments, **_settings: failing], ids=["at once", "when called"]
+)
 def test_a_compiler_that_fails_leaves_the_training_eager_with_one_warning(tiny, caplog, monkeypatch, compiler):
     monkeypatch.setattr(torch, "compile", compiler)
     recipe = tiny('engine.compile="step"')
@@ -283,7 +285,7 @@ def test_running_out_of_memory_is_not_a_reason_to_train_eagerly(tiny, monkeypatc
 
 
 def stands_still(objective, variables):
-    moved, reached = ascent_step(objective, variables)
+    _, reached = ascent_step(objective, variables)
     return [variable.value.detach() for variable in variables], reached
 
 
@@ -416,7 +418,9 @@ def test_what_attacks_look_at_is_compiled_where_it_is_worth_it(tiny, caplog, set
     assert warnings(caplog) == []
 
 
-@pytest.mark.parametrize("compiler", [failing, lambda *_arguments, **_settings: failing], ids=["at once", "when called"])
+@pytest.mark.parametrize(
+    "compiler", [failing, lambda *_arguments, **_settings: failing], ids=["at once", "when called"]
+)
 def test_a_measurement_whose_compiler_fails_is_eager_with_one_warning(tiny, caplog, monkeypatch, compiler):
     monkeypatch.setattr(torch, "compile", compiler)
     network = small()
@@ -480,7 +484,9 @@ def test_a_network_that_holds_no_image_is_not_compiled(tiny, monkeypatch):
 
 @pytest.mark.slow
 def test_without_a_compiler_on_the_machine_training_is_eager_with_one_warning(tiny, tmp_path):
-    recipe = tiny('engine.compile="step"', "evaluators=[]", "schedule.epochs=1", 'validation={fraction=0.0, report="last"}')
+    recipe = tiny(
+        'engine.compile="step"', "evaluators=[]", "schedule.epochs=1", 'validation={fraction=0.0, report="last"}'
+    )
     (tmp_path / "recipe.toml").write_text(tomli_w.dumps(recipe.resolved()))
     environment = {**os.environ, "CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
     words = ["train", "recipe.toml", "--out", "run", "--device", "cpu"]
@@ -489,7 +495,7 @@ def test_without_a_compiler_on_the_machine_training_is_eager_with_one_warning(ti
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    (warning,) = (line for line in done.stderr.splitlines() if "warning" in line.lower())
+    assert sum("warning" in line.lower() for line in done.stderr.splitlines()) == 1
     assert "eager: compiled failed: " in " ".join(done.stderr.split())
     assert "engine: eager, for the reason given" in done.stderr
     assert (tmp_path / "run" / "model.safetensors").is_file()

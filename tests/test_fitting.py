@@ -60,7 +60,9 @@ def test_the_largest_batch_that_fits_is_named(tiny, tmp_path, watch, holding, mo
 
 def test_a_batch_that_fits_trains_without_a_word(tiny, tmp_path, watch, holding):
     holding(64)
-    assert run.execute(tiny("model.width=1", "evaluators=[]", "schedule.epochs=1"), tmp_path / "run", CPU, watch).finished
+    assert run.execute(
+        tiny("model.width=1", "evaluators=[]", "schedule.epochs=1"), tmp_path / "run", CPU, watch
+    ).finished
 
 
 def test_where_no_batch_fits_the_model_or_the_device_is_too_much(tiny, tmp_path, watch, holding):

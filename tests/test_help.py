@@ -28,8 +28,8 @@ EVERY_COMMAND = pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".j
 
 def test_these_are_the_commands():
     assert set(COMMANDS) == {
-        (), ("train",), ("eval",), ("ablate",), ("recipe",), ("recipe", "check"), ("recipe", "show"),
-        ("recipe", "list"), ("recipe", "schema"),
+        (), ("train",), ("eval",), ("ablate",), ("plan",), ("bench",), ("recipe",),
+        ("recipe", "check"), ("recipe", "show"), ("recipe", "list"), ("recipe", "schema"),
     }  # fmt: skip
 
 

@@ -13,6 +13,10 @@ import torch
 from advmix_cli.bench.peaks import wait
 
 
+TOGETHER = 0.5
+"""Seconds that the batches which are timed together take the fastest arm."""
+
+
 class Spread(NamedTuple):
     """The median of the rounds, and the smallest and largest."""
 
@@ -46,13 +50,13 @@ class Race:
 def race(arms: Mapping[str, Callable[[], object]], device: torch.device, rounds: int, tick: Callable[[], None]) -> Race:
     """Time the arms, each a function that does one batch, after two batches of each that are not counted.
 
-    So many batches are timed together that the fastest arm takes half a second.
+    So many batches are timed together that the fastest arm takes TOGETHER, and at most 50.
     """
     names = list(arms)
     for name in names:
         arms[name]()
     fastest = min(_timed(arms[name], device, 1) for name in names)
-    batches = max(1, min(50, math.ceil(0.5 / fastest)))
+    batches = max(1, min(50, math.ceil(TOGETHER / fastest)))
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
         start = number % len(names)

@@ -191,7 +191,9 @@ def test_progress_says_which_attack_runs():
     network = linear(4)
     notes = []
     with measured(network):
-        AutoAttack("cheap-2020", 0.01, 0, 4)(Subject.plain(network), images(network, 4), lambda _done, note: notes.append(note))
+        AutoAttack("cheap-2020", 0.01, 0, 4)(
+            Subject.plain(network), images(network, 4), lambda _done, note: notes.append(note)
+        )
     assert "running square" in notes
     assert any("robust accuracy after SQUARE" in note for note in notes)
 

@@ -281,7 +281,7 @@ def test_where_not_even_one_image_fits_the_measurement_ends(perceptron, monkeypa
 def test_other_faults_of_a_measurement_are_not_taken_for_a_lack_of_memory(perceptron):
     @dataclass(frozen=True)
     class Broken(Pristine):
-        def __call__(self, subject, images, tick):
+        def __call__(self, subject, images, tick):  # noqa: ARG002
             raise RuntimeError("a fault of ours")
 
     with pytest.raises(RuntimeError, match="a fault of ours"):

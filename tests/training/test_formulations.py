@@ -40,7 +40,9 @@ def numbers(figures):
 
 def state(made):
     """The weights, the buffers, and what the optimizer keeps, in copies."""
-    kept = [value for each in made.optimizer.state.values() for value in each.values() if isinstance(value, torch.Tensor)]
+    kept = [
+        value for each in made.optimizer.state.values() for value in each.values() if isinstance(value, torch.Tensor)
+    ]
     return [value.clone() for value in (*made.network.state_dict().values(), *kept)]
 
 

@@ -86,7 +86,9 @@ def starts(dtype):
     drawing = torch.Generator().manual_seed(0)
     shapes = [(4, 3, 3, 3), (4, 3, 1, 1), (7,), (5, 6), (), (1, 1)]
     values = [torch.randn(shape, generator=drawing, dtype=dtype) for shape in shapes]
-    return [nn.Parameter(value.to(memory_format=torch.channels_last) if value.dim() == 4 else value) for value in values]
+    return [
+        nn.Parameter(value.to(memory_format=torch.channels_last) if value.dim() == 4 else value) for value in values
+    ]
 
 
 def gradients(parameters, steps):
@@ -133,10 +135,10 @@ def test_tensors_of_every_shape_and_layout_move_as_the_librarys_do():
         reference.step()
         for value, other in zip(values, others, strict=True):
             torch.testing.assert_close(value, other.detach(), rtol=0, atol=1e-12)
+    assert all(value.is_contiguous(memory_format=torch.channels_last) for value in parameters if value.dim() == 4)
     assert all(
-        value.is_contiguous(memory_format=torch.channels_last) for value in parameters if value.dim() == 4
+        (value - start).abs().min() > 1e-3 for value, start in zip(parameters, starts(torch.float64), strict=True)
     )
-    assert all((value - start).abs().min() > 1e-3 for value, start in zip(parameters, starts(torch.float64), strict=True))
 
 
 def test_a_parameter_without_a_gradient_stays_and_counts_no_step():

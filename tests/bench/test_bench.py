@@ -1,0 +1,172 @@
+"""A benchmark from beginning to end, with a compiler that traces and does not compile, so that it is quick."""
+
+import functools
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from advmix_cli import engine
+from advmix_cli.bench import bench as benches
+from advmix_cli.bench.arms import DELTA_ONLY, MIXUP, TEXTBOOK, TEXTBOOK_BF16, textbook_optimizer
+from advmix_cli.bench.peaks import Peaks, measure
+from advmix_cli.bench.show import grids
+from advmix_cli.cli import app
+from advmix_cli.engine import Difference
+from advmix_cli.errors import EngineError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def _traced(monkeypatch):
+    """torch.compile without its code generator, measurements that are short, and peaks that nobody measured."""
+    monkeypatch.setattr("advmix_cli.bench.race.TOGETHER", 0.0)
+    monkeypatch.setattr("advmix_cli.bench.peaks.measure", lambda _: Peaks(2e11, 8e11, 3e10))
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+
+
+@pytest.fixture
+def measured(tiny, watch, _traced):
+    """A benchmark of the small recipe."""
+    return benches.bench(tiny("schedule.batch_size=16"), CPU, 3, watch)
+
+
+def test_the_arms_are_the_loops_of_the_field_and_the_engines_formulations(measured):
+    names = [arm.name for arm in measured.arms]
+    assert names == [TEXTBOOK, MIXUP, TEXTBOOK_BF16, DELTA_ONLY, "advmix eager", "advmix compiled"]
+    assert [arm.precision for arm in measured.arms] == ["fp32", "fp32", "bf16", "fp32", "fp32", "fp32"]
+    assert [arm.channels_last for arm in measured.arms] == [False, False, True, True, True, True]
+
+
+@pytest.mark.usefixtures("_traced")
+def test_all_arms_start_from_the_same_weights(tiny, watch, monkeypatch):
+    monkeypatch.setattr(benches, "race", lambda arms, *_: pytest.fail(str(len(arms))))
+    made = []
+    monkeypatch.setattr(benches, "textbook_arms", lambda *args: made.extend(ARMS(*args)) or made)
+    with pytest.raises(pytest.fail.Exception, match="6"):
+        benches.bench(tiny("schedule.batch_size=16"), CPU, 1, watch)
+    weights = [arm.run.network.linear.weight for arm in made if arm.prepared is None]
+    weights += [arm.prepared.training.network.linear.weight for arm in made if arm.prepared]
+    assert len(weights) == 6
+    assert all(torch.equal(weights[0], other) for other in weights)
+
+
+ARMS = benches.textbook_arms
+
+
+def test_the_numbers_follow_from_the_seconds(measured):
+    document = measured.to_json()
+    assert json.loads(json.dumps(document)) == document
+    assert document["rounds"] == 3
+    assert document["passes"] == 2 * document["inner_steps"] + 3 == 7
+    peaks = document["peaks"]
+    batches = 128 // 16
+    assert document["arms"][0]["seconds_per_epoch"] == document["arms"][0]["seconds_per_batch"]["median"] * batches
+    for arm in document["arms"]:
+        seconds = arm["seconds_per_batch"]
+        assert 0 < seconds["low"] <= seconds["median"] <= seconds["high"]
+        assert arm["images_per_second"] == pytest.approx(16 / seconds["median"])
+        flops = 7 * document["forward_flops"] * arm["images_per_second"]
+        assert arm["utilisation"] == pytest.approx(flops / peaks[f"{arm['precision']}_flops_per_second"])
+        assert arm["training_hours"] == pytest.approx(2 * arm["seconds_per_epoch"] / 3600)
+    each = {arm["name"]: arm["seconds_per_batch_in_each_round"] for arm in document["arms"]}
+    assert len(document["ratios"]) == 2 * 4
+    for ratio in document["ratios"]:
+        own, other = each[ratio["arm"]], each[ratio["over"]]
+        assert ratio["median"] == sorted(slow / fast for slow, fast in zip(other, own, strict=True))[1]
+
+
+def test_the_compiled_arm_says_what_was_compiled_and_how_far_it_is_from_eager(measured):
+    (arm,) = (arm for arm in measured.to_json()["arms"] if arm["name"] == "advmix compiled")
+    assert (arm["graphs"], arm["breaks"]) == (2, 0)
+    assert arm["cold_compile_seconds"] > 0
+    assert arm["warm_compile_seconds"] > 0
+    assert arm["difference"] == {"losses": 0.0, "gradients": 0.0, "attacked": 0.0}
+
+
+@pytest.mark.slow
+def test_the_peaks_of_a_machine_are_those_of_a_machine():
+    found = measure(CPU)
+    assert 1e9 < found.fp32 < 1e16
+    assert 1e9 < found.bf16 < 1e16
+    assert 1e8 < found.copy < 1e14
+    assert found.of("bf16") == found.bf16
+    assert found.of("fp32") == found.fp32
+
+
+def test_the_tables_hold_every_arm_and_every_ratio(measured):
+    arms, ratios = grids(measured)
+    assert [row[0].value for row in arms.rows] == [arm.name for arm in measured.arms]
+    assert [row[0].value for row in ratios.rows] == ["advmix eager", "advmix compiled"]
+    assert ratios.columns == ("", TEXTBOOK, MIXUP, TEXTBOOK_BF16, DELTA_ONLY)
+    median = measured.race.ratio(TEXTBOOK, "advmix compiled").median
+    assert ratios.rows[1][1].value == f"{median:.2f}"
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [Difference(1e-2, 0.0, 0.0), Difference(0.0, 0.5, 0.0), Difference(0.0, 0.0, 0.1), Difference(0, float("nan"), 0)],
+)
+@pytest.mark.usefixtures("_traced")
+def test_no_ratio_is_given_where_compiled_and_eager_disagree(tiny, watch, monkeypatch, difference):
+    true = engine.rehearsed
+    monkeypatch.setattr(benches, "rehearsed", lambda *args: replace(true(*args), difference=difference))
+    with pytest.raises(EngineError) as caught:
+        benches.bench(tiny("schedule.batch_size=16"), CPU, 1, watch)
+    assert str(caught.value) == (
+        f"compiled and eager disagree, so no speeds are given: {difference}; tolerated are 0.001, 0.05, 0.03"
+    )
+
+
+def test_an_arm_that_cannot_be_compiled_is_missing_and_the_others_are_measured(tiny, watch, said, monkeypatch):
+    monkeypatch.setattr("advmix_cli.bench.race.TOGETHER", 0.0)
+
+    def broken(_function, **_):
+        def fails(*_args, **_kwargs):
+            raise RuntimeError("no compiler here\nand a page more")
+
+        return fails
+
+    monkeypatch.setattr(torch, "compile", broken)
+    found = benches.bench(tiny("schedule.batch_size=16"), CPU, 1, watch)
+    assert found.missing == {"compiled": "RuntimeError: no compiler here"}
+    assert [arm.name for arm in found.arms][-1] == "advmix eager"
+    assert "compiled cannot be measured: RuntimeError: no compiler here" in said.getvalue()
+    assert "compiled: cannot be measured: RuntimeError: no compiler here" in grids(found)[0].captions
+
+
+@pytest.mark.usefixtures("_traced")
+def test_the_command_prints_one_document(tmp_path):
+    small = ["data.train_limit=64", "model.width=2", "schedule.batch_size=16"]
+    settings = [word for setting in small for word in ("--set", setting)]
+    found = CliRunner().invoke(app, ["bench", "digits", "--rounds", "1", "--json", *settings])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["batch_size"] == 16
+    assert not list(tmp_path.glob("share/**/*"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ('optimizer={kind="sgd", lr=0.1, nesterov=true}', torch.optim.SGD),
+        ('optimizer={kind="adam", lr=0.1}', torch.optim.Adam),
+        ('optimizer={kind="adamw", lr=0.1}', torch.optim.AdamW),
+    ],
+)
+def test_the_loops_of_the_field_have_torchs_own_optimizer(tiny, settings, kind):
+    weight = torch.nn.Parameter(torch.ones(3))
+    made = textbook_optimizer(tiny(settings), [weight])
+    assert type(made) is kind
+    assert made.defaults["lr"] == 0.1
+    assert made.defaults.get("nesterov", True)
+
+
+def test_and_yogi_as_its_library_has_it(tiny):
+    weight = torch.nn.Parameter(torch.ones(3))
+    made = textbook_optimizer(tiny('optimizer={kind="yogi", lr=0.1, weight_decay=0.5}'), [weight])
+    assert type(made).__module__.startswith("pytorch_optimizer")
+    assert made.defaults["weight_decouple"] is False
+    assert made.defaults["weight_decay"] == 0.5
