@@ -12,7 +12,6 @@ import torch
 
 from advmix_cli.bench.peaks import wait
 
-
 TOGETHER = 0.5
 """Seconds that the batches which are timed together take the fastest arm."""
 

@@ -32,7 +32,8 @@ def _arms(found: Bench) -> Grid:
             times = found.compiled[arm.name]
             captions.append(
                 f"{arm.name}: {arm.prepared.compilation}, {times.cold:.1f} s to compile, {times.warm:.1f} s from the "
-                f"cache; {arm.prepared.difference}; {duration(3600 * found.training_hours(arm))} for {counted.epochs} epochs"
+                f"cache; {arm.prepared.difference}; {counted.epochs} epochs take "
+                f"{duration(3600 * found.training_hours(arm))}"
             )
     captions += [f"{name}: cannot be measured: {why}" for name, why in found.missing.items()]
     rows = [_row(found, arm, memory=memory) for arm in found.arms]

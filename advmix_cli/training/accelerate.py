@@ -5,6 +5,7 @@ Eager is the reference. The other forms have its signature and get the same draw
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -61,6 +62,8 @@ def _set_up() -> None:
     torch._dynamo.config.trace_autograd_ops = True
     # FAB takes several gradients of one forward pass: the first must not reuse the memory that the next one reads.
     torch._functorch.config.donated_buffer = False
+    # An evaluation has variants: with and without a gradient, few images and many. At the limit torch gives up.
+    torch._dynamo.config.recompile_limit = 64
     # On a machine without a GPU it warns that there is none.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
@@ -86,6 +89,8 @@ class Compilation:
 def forget_compiled() -> None:
     """Compiled code of earlier runs in this process: it fills a cache of fixed size, after which torch.compile gives
     up. What is on disk stays."""
+    if "torch._dynamo" not in sys.modules:
+        return  # its import takes a second
     _set_up()
     from torch._dynamo.utils import counters
 

@@ -45,13 +45,16 @@ class Step:
         """Returns batch means, scalars on the device: `loss` and its parts `adversarial_loss` and `pristine_loss`, the
         adversary's objective at its first and at its last gradient, `inner_loss_before` and `inner_loss_after`, and
         λ_x, `ratio`. What the method does not compute is not there; the keys are those of every other batch."""
-        with batch_norm_mode(self.network, self.batch_norm):
-            found = self.maximizer(self.logits, x, y, draws)
+        # Autocast keeps what it has cast until its outermost context ends. This one casts nothing; the weights are cast
+        # once a batch instead of at every forward.
+        with torch.autocast(x.device.type, enabled=False):
+            with batch_norm_mode(self.network, self.batch_norm):
+                found = self.maximizer(self.logits, x, y, draws)
+            # The path is for the figures; a compiled loss would take each of its tensors for an argument.
+            loss, parts = self.loss(self.logits, self.divergence, self.pristine_weight, found._replace(path=[]))
         figures = {"ratio": found.ratio.mean().to(x.dtype)}
         if found.path:
             figures |= {"inner_loss_before": found.path[0].mean(), "inner_loss_after": found.path[-1].mean()}
-        # The path is for the figures; a compiled loss would take each of its tensors for an argument.
-        loss, parts = self.loss(self.logits, self.divergence, self.pristine_weight, found._replace(path=[]))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

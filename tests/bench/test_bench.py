@@ -44,17 +44,16 @@ def test_the_arms_are_the_loops_of_the_field_and_the_engines_formulations(measur
 @pytest.mark.usefixtures("_traced")
 def test_all_arms_start_from_the_same_weights(tiny, watch, monkeypatch):
     monkeypatch.setattr(benches, "race", lambda arms, *_: pytest.fail(str(len(arms))))
-    made = []
-    monkeypatch.setattr(benches, "textbook_arms", lambda *args: made.extend(ARMS(*args)) or made)
+    loops, engines = [], []
+    true_loops, true_engine = benches.textbook_arms, benches.engine_arm
+    monkeypatch.setattr(benches, "textbook_arms", lambda *args: loops.extend(true_loops(*args)) or loops)
+    monkeypatch.setattr(benches, "engine_arm", lambda *args: engines.append(true_engine(*args)) or engines[-1])
     with pytest.raises(pytest.fail.Exception, match="6"):
         benches.bench(tiny("schedule.batch_size=16"), CPU, 1, watch)
-    weights = [arm.run.network.linear.weight for arm in made if arm.prepared is None]
-    weights += [arm.prepared.training.network.linear.weight for arm in made if arm.prepared]
+    weights = [arm.run.network.linear.weight for arm in loops]
+    weights += [arm.prepared.training.network.linear.weight for arm in engines]
     assert len(weights) == 6
     assert all(torch.equal(weights[0], other) for other in weights)
-
-
-ARMS = benches.textbook_arms
 
 
 def test_the_numbers_follow_from_the_seconds(measured):
