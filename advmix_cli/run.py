@@ -135,18 +135,22 @@ def flat(table: object, prefix: str = "") -> dict[str, object]:
 
 def _train(recipe: Recipe, images: Dataset, place: torch.device, directory: Path, watch: Watcher) -> None:
     """Train, and say what to do if a batch does not fit."""
-    network = build.new_network(recipe, images, place)
     try:
-        prepared = engine.prepare(recipe, images, network, place)
-        watch.say(str(prepared))
-        _epochs(recipe, prepared.training, images, directory, watch)
+        _prepared_epochs(recipe, images, place, directory, watch)
         return
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-    del network
+    # Here nothing refers to the network any more: the search has the memory that the training had.
     release()
     raise MemoryExhaustedError(fitting.advice(recipe, images, place))
+
+
+def _prepared_epochs(recipe: Recipe, images: Dataset, place: torch.device, directory: Path, watch: Watcher) -> None:
+    network = build.new_network(recipe, images, place)
+    prepared = engine.prepare(recipe, images, network, place)
+    watch.say(str(prepared))
+    _epochs(recipe, prepared.training, images, directory, watch)
 
 
 def _epochs(recipe: Recipe, training: Training, images: Dataset, directory: Path, watch: Watcher) -> None:
