@@ -21,7 +21,7 @@ FLOORS = (
     {"training", "report"},
     {"evaluation", "data", "checkpoint", "recipe"},
     {"method", "networks"},
-    {"errors", "seeding", "files", "memory", "__init__"},
+    {"errors", "seeding", "files", "memory", "clock", "__init__"},
 )
 # Within a floor, one way only: an evaluator is given images, a checkpoint holds a recipe.
 BESIDE = {("evaluation", "data"), ("checkpoint", "recipe")}

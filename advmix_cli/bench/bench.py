@@ -27,6 +27,7 @@ from advmix_cli.bench.arms import (
 )
 from advmix_cli.bench.peaks import Peaks
 from advmix_cli.bench.race import Race, Spread, race
+from advmix_cli.clock import wait
 from advmix_cli.cost import Cost, cost
 from advmix_cli.engine import Prepared, candidates, rehearsed
 from advmix_cli.errors import EngineError
@@ -219,11 +220,11 @@ def _empty_cache() -> Iterator[None]:
 
 def _peak(arm: Arm, place: torch.device) -> int:
     """What a batch of the arm allocates at most, beyond what all arms hold between their batches."""
-    peaks.wait(place)
+    wait(place)
     before = torch.cuda.memory_allocated(place)
     torch.cuda.reset_peak_memory_stats(place)
     arm.run()
-    peaks.wait(place)
+    wait(place)
     return torch.cuda.max_memory_allocated(place) - before
 
 

@@ -1,11 +1,12 @@
 """What the device can do at most: measured, in the same run, because datasheets are not."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
+
+from advmix_cli import clock
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,4 @@ def _copy(device: torch.device) -> float:
 
 def _seconds(work: Callable[[], object], device: torch.device, tries: int = 5) -> float:
     work()
-    found: list[float] = []
-    for _ in range(tries):
-        wait(device)
-        started = time.perf_counter()
-        work()
-        wait(device)
-        found.append(time.perf_counter() - started)
-    return min(found)
-
-
-def wait(device: torch.device) -> None:
-    """For all that was given to the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return min(clock.seconds(work, device) for _ in range(tries))

@@ -3,14 +3,13 @@ down for a while slows all of them down."""
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
-from advmix_cli.bench.peaks import wait
+from advmix_cli import clock
 
 TOGETHER = 0.5
 """Seconds that the batches which are timed together take the fastest arm."""
@@ -54,21 +53,12 @@ def race(arms: Mapping[str, Callable[[], object]], device: torch.device, rounds:
     names = list(arms)
     for name in names:
         arms[name]()
-    fastest = min(_timed(arms[name], device, 1) for name in names)
+    fastest = min(clock.seconds(arms[name], device, 1) for name in names)
     batches = max(1, min(50, math.ceil(TOGETHER / fastest)))
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
         start = number % len(names)
         for name in names[start:] + names[:start]:
-            seconds[name].append(_timed(arms[name], device, batches) / batches)
+            seconds[name].append(clock.seconds(arms[name], device, batches) / batches)
             tick()
     return Race(seconds, batches)
-
-
-def _timed(arm: Callable[[], object], device: torch.device, batches: int) -> float:
-    wait(device)
-    started = time.perf_counter()
-    for _ in range(batches):
-        arm()
-    wait(device)
-    return time.perf_counter() - started

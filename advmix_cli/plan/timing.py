@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+from advmix_cli.clock import seconds
+
 SECONDS = 10.0
 """After which no further round starts."""
 
@@ -16,26 +18,12 @@ def median_seconds(work: Callable[[], object], place: torch.device, *, rounds: i
     A round is many calls and one wait for the device, as an epoch is. Slow work gets fewer rounds, and at least one.
     """
     # The first call also builds, loads and chooses what the work needs.
-    once = _seconds(work, place, calls=1)
+    once = seconds(work, place, calls=1)
     if once < SECONDS:
-        once = _seconds(work, place, calls=1)
+        once = seconds(work, place, calls=1)
     calls = max(1, min(1000, round(0.2 / once)))
     found: list[float] = []
     started = time.perf_counter()
     while not found or (len(found) < rounds and time.perf_counter() - started < SECONDS):
-        found.append(_seconds(work, place, calls=calls) / calls)
+        found.append(seconds(work, place, calls=calls) / calls)
     return statistics.median(found)
-
-
-def _seconds(work: Callable[[], object], place: torch.device, *, calls: int) -> float:
-    _wait(place)
-    started = time.perf_counter()
-    for _ in range(calls):
-        work()
-    _wait(place)
-    return time.perf_counter() - started
-
-
-def _wait(place: torch.device) -> None:
-    if place.type == "cuda":
-        torch.cuda.synchronize(place)
