@@ -39,7 +39,9 @@ class Commands(TyperGroup):
             err.print(str(error), markup=False, emoji=False, highlight=False, soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            err.print("stopped; the same command does what is left, and starts a training that did not end again")
+            # What these two had finished lies in a run directory; the other commands keep nothing.
+            left = "; the same command does what is left, and starts a training that did not end again"
+            err.print(f"stopped{left if ctx.invoked_subcommand in ('train', 'ablate') else ''}", soft_wrap=True)
             raise typer.Exit(130) from None
 
 
@@ -222,9 +224,9 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Count what a recipe or a table costs, before it is run: FLOPs, memory, and, with --probe, time."""
-    from advmix_cli.plan.subject import load_subject
+    from advmix_cli.recipe.table import load_any
 
-    subject = load_subject(name, settings or [])
+    table = load_any(name, settings or [])
 
     from advmix_cli import build
     from advmix_cli.plan.grids import plan_grids
@@ -235,11 +237,11 @@ def plan(
 
     place = build.device(device)
     with watcher(err) as watch:
-        lines = plan_lines(subject.rows, place if probe else None, watch)
+        lines = plan_lines(table.rows, place if probe else None, watch)
     if as_json:
-        _print_json(plan_document(subject, lines))
+        _print_json(plan_document(table, lines))
     else:
-        for grid in plan_grids(subject, lines):
+        for grid in plan_grids(table, lines):
             print_grid(out, grid)
 
 

@@ -54,7 +54,7 @@ def own_directories(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """tiny("seed=1", ...): the small recipe, edited as --set edits one."""
     return lambda *settings: Document(TINY, {(): Position("tiny")}).edited([*map(parse_setting, settings)]).recipe()
@@ -88,7 +88,7 @@ def watch(said):
 
 
 @pytest.fixture(scope="package")
-def trained():
+def trained(tiny):
     """(network in eval mode, dataset): digits after a few pristine epochs, more than nine in ten right."""
     settings = [
         "data.train_limit=1200",
@@ -97,7 +97,7 @@ def trained():
         'maximizer={kind="none"}',
         'schedule={kind="one-cycle", epochs=6, batch_size=60}',
     ]
-    recipe = Document(TINY, {(): Position("tiny")}).edited([*map(parse_setting, settings)]).recipe()
+    recipe = tiny(*settings)
     images = build.dataset(recipe, torch.device("cpu"), print)
     network = build.new_network(recipe, images, torch.device("cpu"))
     for _ in build.training(recipe, images, network).run(lambda: None):

@@ -229,8 +229,7 @@ def _peak(arm: Arm, place: torch.device) -> int:
 
 
 def device_name(place: torch.device) -> str:
-    """As its maker calls it, with the threads in use on a CPU."""
+    """As its maker calls it."""
     if place.type == "cuda":
         return torch.cuda.get_device_name(place)
-    name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads"
+    return torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()

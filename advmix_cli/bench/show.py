@@ -21,7 +21,7 @@ def _arms(found: Bench) -> Grid:
         f"{found.device}; {', '.join(f'{name} {version}' for name, version in found.versions.items())}",
         f"batch {counted.batch_size}, K = {counted.inner_steps}, {counted.parameters:,} parameters, "
         f"a forward pass {flops(counted.forward)} an image",
-        f"median of {rounds} rounds of {found.race.batches} batches, and the range; images of noise",
+        f"median of {rounds} rounds and their range, batches a round: {found.race.batches}; images of noise",
         f"peaks: {flops(peaks.fp32)}/s in fp32, {flops(peaks.bf16)}/s in bf16, copy {size(peaks.copy)}/s",
         "utilisation: (2K + 3) passes · images/s over the peak of the arm's precision",
         f"the process held at most {size(found.process_bytes)}",

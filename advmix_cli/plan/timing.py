@@ -8,12 +8,15 @@ import torch
 
 from advmix_cli.clock import seconds
 
+ROUND = 0.2
+"""Seconds that the calls of a round take together, at least."""
+
 SECONDS = 10.0
 """After which no further round starts."""
 
 
 def median_seconds(work: Callable[[], object], place: torch.device, *, rounds: int = 5) -> float:
-    """Of one call of `work`: the median over at most `rounds` rounds of a fifth of a second or more, warmed up before.
+    """Of one call of `work`: the median over at most `rounds` rounds of ROUND or more, warmed up before.
 
     A round is many calls and one wait for the device, as an epoch is. Slow work gets fewer rounds, and at least one.
     """
@@ -21,7 +24,7 @@ def median_seconds(work: Callable[[], object], place: torch.device, *, rounds: i
     once = seconds(work, place, calls=1)
     if once < SECONDS:
         once = seconds(work, place, calls=1)
-    calls = max(1, min(1000, round(0.2 / once)))
+    calls = max(1, min(1000, round(ROUND / once)))
     found: list[float] = []
     started = time.perf_counter()
     while not found or (len(found) < rounds and time.perf_counter() - started < SECONDS):

@@ -1,37 +1,42 @@
 """A benchmark from beginning to end, with a compiler that traces and does not compile, so that it is quick."""
 
 import functools
+import io
 import json
-from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
-from advmix_cli import engine
+from advmix_cli import build
 from advmix_cli.bench import bench as benches
 from advmix_cli.bench.arms import DELTA_ONLY, MIXUP, TEXTBOOK, TEXTBOOK_BF16, textbook_optimizer
 from advmix_cli.bench.peaks import Peaks, measure
 from advmix_cli.bench.show import grids
 from advmix_cli.cli import app
-from advmix_cli.engine import Difference
+from advmix_cli.engine import Difference, Prepared
 from advmix_cli.errors import EngineError
+from advmix_cli.report.progress import Lines
+from advmix_cli.training.accelerate import Compilation
 
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def _traced(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def quick():
     """torch.compile without its code generator, measurements that are short, and peaks that nobody measured."""
-    monkeypatch.setattr("advmix_cli.bench.race.TOGETHER", 0.0)
-    monkeypatch.setattr("advmix_cli.bench.peaks.measure", lambda _: Peaks(2e11, 8e11, 3e10))
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("advmix_cli.bench.race.TOGETHER", 0.0)
+        patch.setattr("advmix_cli.bench.peaks.measure", lambda _: Peaks(2e11, 8e11, 3e10))
+        patch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+        yield
 
 
-@pytest.fixture
-def measured(tiny, watch, _traced):
+@pytest.fixture(scope="module")
+def measured(tiny):
     """A benchmark of the small recipe."""
-    return benches.bench(tiny("schedule.batch_size=16"), CPU, 3, watch)
+    return benches.bench(tiny("schedule.batch_size=16"), CPU, 3, Lines(Console(file=io.StringIO())))
 
 
 def test_the_arms_are_the_loops_of_the_field_and_the_engines_formulations(measured):
@@ -41,7 +46,6 @@ def test_the_arms_are_the_loops_of_the_field_and_the_engines_formulations(measur
     assert [arm.channels_last for arm in measured.arms] == [False, False, True, True, True, True]
 
 
-@pytest.mark.usefixtures("_traced")
 def test_all_arms_start_from_the_same_weights(tiny, watch, monkeypatch):
     monkeypatch.setattr(benches, "race", lambda arms, *_: pytest.fail(str(len(arms))))
     loops, engines = [], []
@@ -109,10 +113,12 @@ def test_the_tables_hold_every_arm_and_every_ratio(measured):
     "difference",
     [Difference(1e-2, 0.0, 0.0), Difference(0.0, 0.5, 0.0), Difference(0.0, 0.0, 0.1), Difference(0, float("nan"), 0)],
 )
-@pytest.mark.usefixtures("_traced")
 def test_no_ratio_is_given_where_compiled_and_eager_disagree(tiny, watch, monkeypatch, difference):
-    true = engine.rehearsed
-    monkeypatch.setattr(benches, "rehearsed", lambda *args: replace(true(*args), difference=difference))
+    def rehearsed(recipe, images, network, formulation):
+        made = build.training(recipe, images, network)
+        return Prepared(made, formulation, "", 1.0, Compilation(2, 0), difference)
+
+    monkeypatch.setattr(benches, "rehearsed", rehearsed)
     with pytest.raises(EngineError) as caught:
         benches.bench(tiny("schedule.batch_size=16"), CPU, 1, watch)
     assert str(caught.value) == (
@@ -121,8 +127,6 @@ def test_no_ratio_is_given_where_compiled_and_eager_disagree(tiny, watch, monkey
 
 
 def test_an_arm_that_cannot_be_compiled_is_missing_and_the_others_are_measured(tiny, watch, said, monkeypatch):
-    monkeypatch.setattr("advmix_cli.bench.race.TOGETHER", 0.0)
-
     def broken(_function, **_):
         def fails(*_args, **_kwargs):
             raise RuntimeError("no compiler here\nand a page more")
@@ -137,7 +141,6 @@ def test_an_arm_that_cannot_be_compiled_is_missing_and_the_others_are_measured(t
     assert "compiled: cannot be measured: RuntimeError: no compiler here" in grids(found)[0].captions
 
 
-@pytest.mark.usefixtures("_traced")
 def test_the_command_prints_one_document(tmp_path):
     small = ["data.train_limit=64", "model.width=2", "schedule.batch_size=16"]
     settings = [word for setting in small for word in ("--set", setting)]

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from advmix_cli.cli import app
 from advmix_cli.data import sources
+from advmix_cli.plan import timing
 
 QUICK = [
     "--set", "data.train_limit=64", "--set", "data.test_limit=20", "--set", "model.width=2",
@@ -36,6 +37,13 @@ def no_images(monkeypatch):
 
     for name in ("digits", "cifar10", "cifar100", "fashion_mnist"):
         monkeypatch.setattr(sources, name, missing)
+
+
+@pytest.fixture
+def quickly(monkeypatch):
+    """Every measurement is one call."""
+    monkeypatch.setattr(timing, "SECONDS", 0.0)
+    monkeypatch.setattr(timing, "ROUND", 0.0)
 
 
 @pytest.mark.usefixtures("no_images")
@@ -77,7 +85,7 @@ def test_numbers_of_a_recipe():
         assert words in " ".join(shown.split()), words
 
 
-@pytest.mark.usefixtures("no_images")
+@pytest.mark.usefixtures("no_images", "quickly")
 def test_probed_on_noise(tmp_path):
     done = plan("digits", *QUICK, "--json")
     found = json.loads(done.stdout)
@@ -95,6 +103,7 @@ def test_probed_on_noise(tmp_path):
     assert not (tmp_path / "share").exists()
 
 
+@pytest.mark.usefixtures("quickly")
 def test_a_probed_recipe_and_a_probed_table_fit_a_terminal(tmp_path):
     path = tmp_path / "pair.toml"
     path.write_text('base = "digits"\n[[rows]]\nname = "one"\n[[rows]]\nname = "two"\n[rows.set]\nseed = 1\n')

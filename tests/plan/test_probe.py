@@ -8,7 +8,7 @@ import torch
 from advmix_cli import engine
 from advmix_cli.data.outline import Outline
 from advmix_cli.errors import MemoryExhaustedError
-from advmix_cli.plan import looks, probe
+from advmix_cli.plan import probe, timing
 from advmix_cli.plan.estimate import estimates
 from advmix_cli.plan.forecast import forecast
 from advmix_cli.plan.looks import seconds_a_pass
@@ -20,10 +20,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def probed(watch, monkeypatch):
-    """probed(*recipes): [(row, estimate, probe), ...]; every measurement takes one round."""
-    for module in (probe, looks):
-        once = module.median_seconds
-        monkeypatch.setattr(module, "median_seconds", lambda work, place, once=once: once(work, place, rounds=1))
+    """probed(*recipes): [(row, estimate, probe), ...]; every measurement is one call."""
+    monkeypatch.setattr(timing, "SECONDS", 0.0)
+    monkeypatch.setattr(timing, "ROUND", 0.0)
 
     def run(*recipes):
         rows = [Row(f"row {number}", recipe, {}) for number, recipe in enumerate(recipes, 1)]
