@@ -113,7 +113,6 @@ def train(
     chosen = load(recipe, [*(settings or []), *([f"seed={seed}"] if seed is not None else [])])
 
     from advmix_cli import build, run
-    from advmix_cli.report.grid import print_grid
     from advmix_cli.report.progress import watcher
     from advmix_cli.report.tables import outcome_grid
 
@@ -127,7 +126,7 @@ def train(
         if not chosen.evaluators:
             err.print("nothing was measured: the recipe has no evaluators")
         for entry in results.measured:
-            print_grid(out, outcome_grid(results.title or Path(recipe).stem, entry))
+            outcome_grid(results.title or Path(recipe).stem, entry).print(out)
     err.print(f"run directory: {target}", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
@@ -151,7 +150,6 @@ def evaluate(
     from advmix_cli import build
     from advmix_cli import checkpoint as checkpoints
     from advmix_cli.measure import evaluate_checkpoint, recipe_to_measure
-    from advmix_cli.report.grid import print_grid
     from advmix_cli.report.progress import watcher
     from advmix_cli.report.results import Measured
     from advmix_cli.report.tables import outcome_grid
@@ -166,7 +164,7 @@ def evaluate(
     if as_json:
         _print_json({"checkpoint": str(path), "digest": saved.recipe.digest(), **measured.to_json()})
     else:
-        print_grid(out, outcome_grid(saved.recipe.title or str(path), measured))
+        outcome_grid(saved.recipe.title or str(path), measured).print(out)
 
 
 @app.command()
@@ -232,7 +230,6 @@ def plan(
     from advmix_cli.plan.grids import plan_grids
     from advmix_cli.plan.lines import plan_lines
     from advmix_cli.plan.records import plan_document
-    from advmix_cli.report.grid import print_grid
     from advmix_cli.report.progress import watcher
 
     place = build.device(device)
@@ -242,7 +239,7 @@ def plan(
         _print_json(plan_document(table, lines))
     else:
         for grid in plan_grids(table, lines):
-            print_grid(out, grid)
+            grid.print(out)
 
 
 def _filled(table: "Table", todo: "list[Cell]") -> "tuple[Grid, list[dict[str, Any]]]":
@@ -256,11 +253,11 @@ def _filled(table: "Table", todo: "list[Cell]") -> "tuple[Grid, list[dict[str, A
 
 
 def _print_table(form: Format, grid: "Grid", records: list[dict[str, Any]]) -> None:
-    from advmix_cli.report.grid import print_grid, write_csv
+    from advmix_cli.report.grid import write_csv
 
     match form:
         case Format.RICH:
-            print_grid(out, grid)
+            grid.print(out)
         case Format.MARKDOWN:
             typer.echo(grid.markdown())
         case Format.LATEX:
@@ -291,7 +288,6 @@ def bench(
     from advmix_cli import build
     from advmix_cli.bench.bench import bench as measure
     from advmix_cli.bench.show import grids
-    from advmix_cli.report.grid import print_grid
     from advmix_cli.report.progress import watcher
 
     place = build.device(device)
@@ -301,7 +297,7 @@ def bench(
         _print_json(found.to_json())
     else:
         for grid in grids(found):
-            print_grid(out, grid)
+            grid.print(out)
 
 
 @recipes.command("check")

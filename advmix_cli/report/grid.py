@@ -5,7 +5,7 @@ import io
 from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -35,14 +35,28 @@ class Grid:
     rows: tuple[tuple[Cell, ...], ...]
     captions: tuple[str, ...] = ()
 
-    def rich(self) -> RichTable:
-        """For a terminal. Nothing in it wraps, so that no number is ever cut."""
+    def rich(self) -> Group:
+        """For a terminal."""
+        return Group(self._table(), *self._captions())
+
+    def print(self, console: Console) -> None:
+        """The table as wide as it needs to be (a terminal that is narrower wraps its lines, a file keeps them whole),
+        its captions as wide as the console is."""
+        table, width = self._table(), console.width
+        unbounded = console.options.update(max_width=10_000)
+        # rich prints nothing wider than its console, so the console is what has to be wide enough.
+        console.width = max(width, console.measure(table, options=unbounded).maximum)
+        console.print(table)
+        console.width = width
+        console.print(*self._captions(), sep="\n")
+
+    def _captions(self) -> list[Text]:
+        return [Text(caption, style="dim") for caption in (*self.captions, "")] if self.captions else []
+
+    def _table(self) -> RichTable:
+        """Nothing in it wraps, so that no number is ever cut."""
         table = RichTable(
-            title=Text(self.title, style="bold") if self.title else None,
-            caption=Text("\n".join(self.captions), style="dim") if self.captions else None,
-            box=box.SIMPLE_HEAD,
-            title_justify="left",
-            caption_justify="left",
+            title=Text(self.title, style="bold") if self.title else None, box=box.SIMPLE_HEAD, title_justify="left"
         )
         for index, column in enumerate(self.columns):
             table.add_column(Text(column), justify="right" if index else "left", no_wrap=True)
@@ -74,15 +88,6 @@ class Grid:
             r"\end{tabular}",
         ]
         return "\n".join(lines)
-
-
-def print_grid(console: Console, grid: Grid) -> None:
-    """As wide as it needs to be: a terminal narrower than the table wraps its lines, a file keeps them whole."""
-    table = grid.rich()
-    unbounded = console.options.update(max_width=10_000)
-    # rich prints nothing wider than its console, so the console is what has to be wide enough.
-    console.width = max(console.width, console.measure(table, options=unbounded).maximum)
-    console.print(table)
 
 
 def write_csv(records: list[dict[str, object]]) -> str:

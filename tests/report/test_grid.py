@@ -6,14 +6,14 @@ import io
 import pytest
 from rich.console import Console
 
-from advmix_cli.report.grid import Cell, Grid, print_grid, write_csv
+from advmix_cli.report.grid import Cell, Grid, write_csv
 
 NUMBERS = ("12345678901234567890.123456", "98765432109876543210.654321", "±0.000000000000000001")
 
 
 def printed(grid, width=40):
     stream = io.StringIO()
-    print_grid(Console(file=stream, width=width), grid)
+    grid.print(Console(file=stream, width=width))
     return stream.getvalue()
 
 
