@@ -1,5 +1,6 @@
 """Recipe -> objects: the one file that sees both sides."""
 
+import platform
 from collections.abc import Callable
 from functools import cache
 from typing import assert_never
@@ -50,7 +51,16 @@ def device(name: str) -> torch.device:
     there = torch.cuda.device_count()
     if chosen.type == "cuda" and (chosen.index or 0) >= there:
         raise DeviceError(f"--device {name}: not there; torch {torch.__version__} sees {there or 'no'} CUDA devices")
+    if chosen.index is not None and chosen.type == "cuda":
+        torch.cuda.set_device(chosen)  # streams, graphs and compiled code are the current device's
     return chosen
+
+
+def device_name(place: torch.device) -> str:
+    """As its maker calls it."""
+    if place.type == "cuda":
+        return torch.cuda.get_device_name(place)
+    return torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
 
 
 def arithmetic(recipe: Recipe) -> None:
@@ -265,7 +275,7 @@ def optimizer(
             )
         case schema.Adam() | schema.AdamW():
             kind = torch.optim.Adam if isinstance(chosen, schema.Adam) else torch.optim.AdamW
-            return kind(
+            made = kind(
                 parameters,
                 lr=rate,
                 betas=chosen.betas,
@@ -274,6 +284,9 @@ def optimizer(
                 fused=True,
                 capturable=on_gpu,
             )
+            # torch warns of a capturable optimizer that runs outside a graph, as every rehearsal does.
+            made._warned_capturable_if_run_uncaptured = True
+            return made
         case schema.Yogi():
             return Yogi(
                 parameters,
@@ -308,12 +321,14 @@ def training(recipe: Recipe, images: Dataset, trained: nn.Module, formulation: F
     A batch larger than the training set is all of it.
     """
     chosen = recipe.maximizer
+    # What changes its arguments in place is nothing that torch.compile captures.
+    update = "compiled" if formulation == "reduce-overhead" else formulation
     step = Step(
         network=trained,
         logits=logits_of(trained, precision=recipe.engine.precision, channels_last=recipe.engine.channels_last),
         maximizer=maximizer(recipe, formed(ascent_step, formulation)),
         divergence=_divergence(recipe.loss),
-        optimizer=optimizer(recipe, list(trained.parameters()), formed(yogi_update, formulation, dynamic=True)),
+        optimizer=optimizer(recipe, list(trained.parameters()), formed(yogi_update, update, dynamic=True)),
         batch_norm="train" if isinstance(chosen, schema.NoMaximizer) else chosen.ascent.batch_norm,
         pristine_weight=recipe.loss.pristine_weight,
         loss=formed(update_loss, formulation),

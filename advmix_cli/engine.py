@@ -6,7 +6,7 @@ undone. What cannot be compiled or captured, or computes something else, is not 
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -15,24 +15,23 @@ import torch
 from torch import Tensor, nn
 
 from advmix_cli import build
-from advmix_cli.cost import cost, forward_flops
-from advmix_cli.data.images import Dataset, Images, to_unit
+from advmix_cli.cost import cost
+from advmix_cli.data.images import Dataset
 from advmix_cli.errors import AdvmixError, DeviceError, EngineError
-from advmix_cli.evaluation.subject import AtLeastTwo, Subject
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.method.maximizers import Attack, AttackThenMix, Integrated, MixThenAttack, Pristine
 from advmix_cli.recipe.schema import Recipe
-from advmix_cli.training.accelerate import Compilation, Formulation, captured, forget_compiled, formed, marked
+from advmix_cli.training.accelerate import Compilation, Formulation, captured, forget_compiled, marked
 from advmix_cli.training.batch import Batch, OnBatch
 from advmix_cli.training.loop import Training
 
 log = logging.getLogger("advmix")
 
 WORTH_COMPILING = 1e15
-"""FLOPs of a training from which on a CPU compiles by default. Compiling takes a CPU about a minute and saves it a few
-percent; at some 300 GFLOP/s this is an hour."""
+"""FLOPs of a training or an evaluation from which on it is compiled by default. Compiling takes about a minute. On a
+CPU of 300 GFLOP/s this is an hour, of which it saves a few percent; what a GPU would need has not been measured."""
 
-TOLERANCES = {"fp32": (1e-3, 0.05, 0.03), "bf16": (5e-3, 0.4, 0.03)}
+TOLERANCES = {"fp32": (1e-3, 0.05, 0.03, 1e-3), "bf16": (5e-3, 0.4, 0.03, 1e-3)}
 """Of a formulation against eager, in the order of `Difference`. What was measured, and what wrong formulations give,
 stands in docs/performance.md."""
 
@@ -65,22 +64,25 @@ class Difference:
     agree closely are the pieces, each from the same start: `losses`, the largest relative difference of the update's
     loss on the unattacked batch and of the adversary's objective before its first step, and `gradients`, the distance
     of the update's gradients on the unattacked batch over the length of eager's. `attacked`, the relative difference of
-    the mean losses after one step and after all, can only say that both attack alike.
+    the mean losses after one step and after all, can only say that both attack alike. `updates` is how far the weights
+    are from where eager's optimizer takes them with the same gradients and another rate than the one that was compiled
+    or captured, over the length of that way.
     """
 
     losses: float
     gradients: float
     attacked: float
+    updates: float
 
     def tolerable(self, precision: Literal["fp32", "bf16"]) -> bool:
         """NaN is not."""
-        found = (self.losses, self.gradients, self.attacked)
+        found = (self.losses, self.gradients, self.attacked, self.updates)
         return all(value <= bound for value, bound in zip(found, TOLERANCES[precision], strict=True))
 
     def __str__(self) -> str:
         return (
             f"beside eager, losses within {self.losses:.1e}, gradients within {self.gradients:.1e}, attacked losses "
-            f"within {self.attacked:.1e}"
+            f"within {self.attacked:.1e}, updates within {self.updates:.1e}"
         )
 
 
@@ -109,11 +111,11 @@ def candidates(recipe: Recipe, place: torch.device, flops: int, train_images: in
         return ["eager"], "as the recipe says"
     if wanted == "step":
         return ["compiled", "eager"], "as the recipe says"
-    if place.type == "cuda":
-        return ["captured", "reduce-overhead", "eager"], "the default on a GPU"
+    where = "a GPU" if place.type == "cuda" else "a CPU"
     if flops < WORTH_COMPILING:
-        return ["eager"], f"the default for a training of {flops / 1e12:,.3g} TFLOP on a CPU"
-    return ["compiled", "eager"], f"the default for a training of {flops / 1e15:,.3g} PFLOP on a CPU"
+        return ["eager"], f"the default for a training of {flops / 1e12:,.3g} TFLOP on {where}"
+    why = f"the default for a training of {flops / 1e15:,.3g} PFLOP on {where}"
+    return (["captured", "reduce-overhead", "eager"] if place.type == "cuda" else ["compiled", "eager"]), why
 
 
 def _obstacle(recipe: Recipe, place: torch.device, train_images: int) -> str:
@@ -138,6 +140,7 @@ def prepare(recipe: Recipe, images: Dataset, network: nn.Module, place: torch.de
     flops = cost(recipe, network, images.image_shape, len(images.train)).training
     tried, why = candidates(recipe, place, flops, len(images.train))
     reasons: list[str] = []
+    forget_compiled()
     for formulation in tried:
         if formulation == "eager":
             if reasons:
@@ -161,84 +164,43 @@ def prepare(recipe: Recipe, images: Dataset, network: nn.Module, place: torch.de
 
 
 def rehearsed(recipe: Recipe, images: Dataset, network: nn.Module, formulation: Formulation) -> Prepared:
-    """The training in that formulation, compiled and captured, with its difference from eager on the first batch."""
+    """The training in that formulation, compiled and captured, with its difference from eager on the first batch.
+
+    It is observed with no inner step, with one, and with all of them; the whole comes last, since a captured graph
+    keeps the memory that it works on.
+    """
     reference = build.training(recipe, images, network)
     batch = reference.draw(reference.order(1), epoch=1, index=0)
-    forget_compiled()
+    expected = [_observed(one, batch) for one in (*_pieces(reference), reference)]
+    release()
     parts = build.training(recipe, images, network, formulation)
-    started = time.perf_counter()
-    if formulation == "captured":
-        with undone(parts):
-            whole = replace(parts, on_batch=captured(parts.on_batch, batch))
-    else:
-        whole = _marked(parts, formulation)
-    found = _observed(whole, batch)
-    seconds = time.perf_counter() - started
-    pieces = [_marked(_with_inner_steps(parts, steps), formulation) for steps in (0, 1)]
-    eager = [_with_inner_steps(reference, steps) for steps in (0, 1)]
-    difference = _difference(
-        [_observed(one, batch) for one in (*eager, reference)], [*(_observed(one, batch) for one in pieces), found]
-    )
-    return Prepared(whole, formulation, "as asked", seconds, Compilation.so_far(), difference)
+    before, started = Compilation.so_far(), time.perf_counter()
+    found = [_observed(_whole(piece, formulation, batch), batch) for piece in _pieces(parts)]
+    release()
+    whole = _whole(parts, formulation, batch)
+    rate = recipe.optimizer.lr / 2
+    whole.use_rate(rate)
+    found.append(_observed(whole, batch))
+    seconds, compilation = time.perf_counter() - started, Compilation.so_far().since(before)
+    difference = _difference(expected, found, updates=_apart_from(reference, rate, found[-1]))
+    return Prepared(whole, formulation, "as asked", seconds, compilation, difference)
 
 
-def subject(recipe: Recipe, network: nn.Module, images: Images, passes: int) -> Subject:
-    """The network under measurement, in eval mode: what attacks look at is compiled where so many `passes` are worth it
-    and where it agrees with the network on `images`, a batch."""
-    wanted = recipe.engine.compile
-    x = to_unit(images.pixels)
-    shape = (x.shape[1], x.shape[2], x.shape[3])
-    if wanted == "off" or not len(x):
-        return Subject.plain(network)
-    if wanted is None and not x.is_cuda and passes * forward_flops(network, shape) < WORTH_COMPILING:
-        return Subject.plain(network)
-
-    layout = torch.channels_last if recipe.engine.channels_last else torch.contiguous_format
-
-    def logits(batch: Tensor) -> Tensor:
-        return network(batch.contiguous(memory_format=layout))
-
-    try:
-        attacked = AtLeastTwo(formed(logits, "compiled", dynamic=True))
-        # Whoever measures tries again with fewer images at a time, too.
-        while (apart := _distance(attacked, network, x)) is None and len(x) > 2:
-            release()
-            x = x[: len(x) // 2]
-    except Exception as error:
-        log.warning("the evaluation is eager: compiling failed: %s", first_line(error))
-        return Subject.plain(network)
-    if apart is None:
-        return Subject.plain(network)
-    if not apart <= 1e-3:
-        log.warning("the evaluation is eager: the compiled network is %.1e from it", apart)
-        return Subject.plain(network)
-    return Subject(network, attacked)
-
-
-def _distance(attacked: Callable[[Tensor], Tensor], network: nn.Module, x: Tensor) -> float | None:
-    """How far what attacks look at is from the network, on `x`; None where the memory does not hold it."""
-    try:
-        (found, slope), (expected, own_slope) = (_looked_at(one, x) for one in (attacked, network))
-        with torch.no_grad():
-            plain = attacked(x)
-    except Exception as error:
-        if is_out_of_memory(error):
-            return None
-        raise
-    return _largest([_between(found, expected), _between(plain, expected), _between(slope, own_slope)])
-
-
-def _looked_at(logits: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits, and a gradient of theirs in the images, taken as FAB takes its own: more than once."""
-    leaf = x.detach().requires_grad_()
-    found = logits(leaf)
-    torch.autograd.grad(found.sum(), leaf, retain_graph=True)
-    (slope,) = torch.autograd.grad(found.logsumexp(dim=1).sum() - found[:, 0].sum(), leaf)
-    return found.detach(), slope
-
-
-def _between(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm().clamp_min(1e-12))
+def _whole(parts: Training, formulation: Formulation, batch: Batch) -> Training:
+    """What one call of each batch is made of: the parts, or a graph of them that has been replayed before."""
+    match formulation:
+        case "eager" | "compiled":
+            return parts
+        case "captured":
+            with undone(parts):
+                return replace(parts, on_batch=captured(parts.on_batch, batch))
+        case "reduce-overhead":
+            whole = replace(parts, on_batch=marked(parts.on_batch))
+            with undone(whole):
+                # The first call runs as it is and the second one is recorded.
+                for _ in range(2):
+                    whole.on_batch(batch)
+            return whole
 
 
 @contextmanager
@@ -269,45 +231,65 @@ def _state(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 
 class Observed(NamedTuple):
-    """The figures and the gradients of one batch."""
+    """The figures of one batch, its gradients, and how it moved the weights."""
 
     figures: dict[str, float]
     gradients: list[Tensor]
+    moved: list[Tensor]
 
 
 def _observed(training: Training, batch: Batch) -> Observed:
+    weights = list(training.network.parameters())
     with undone(training):
+        before = [value.detach().clone() for value in weights]
         figures = training.on_batch(batch)
-        gradients = [value.grad.clone() for value in training.network.parameters() if value.grad is not None]
-        return Observed({name: float(figure) for name, figure in figures.items()}, gradients)
+        gradients = [value.grad.clone() for value in weights if value.grad is not None]
+        moved = [value.detach() - start for value, start in zip(weights, before, strict=True)]
+        return Observed({name: float(figure) for name, figure in figures.items()}, gradients, moved)
 
 
-def _with_inner_steps(training: Training, steps: int) -> Training:
-    """The same functions, called so many times."""
+def _pieces(training: Training) -> list[Training]:
+    """The same functions, called for no inner step and for one."""
     on_batch = training.on_batch
     assert isinstance(on_batch, OnBatch)
     maximizer = on_batch.step.maximizer
     if isinstance(maximizer, Pristine):
-        return training
+        return [training, training]
     assert isinstance(maximizer, Attack | MixThenAttack | AttackThenMix | Integrated)
-    fewer = replace(maximizer, pgd=replace(maximizer.pgd, steps=steps))
-    return replace(training, on_batch=replace(on_batch, step=replace(on_batch.step, maximizer=fewer)))
+    fewer = [replace(maximizer, pgd=replace(maximizer.pgd, steps=steps)) for steps in (0, 1)]
+    return [replace(training, on_batch=replace(on_batch, step=replace(on_batch.step, maximizer=one))) for one in fewer]
 
 
-def _marked(training: Training, formulation: Formulation) -> Training:
-    return replace(training, on_batch=marked(training.on_batch)) if formulation == "reduce-overhead" else training
-
-
-def _difference(expected: list[Observed], found: list[Observed]) -> Difference:
+def _difference(expected: list[Observed], found: list[Observed], updates: float) -> Difference:
     """Of one batch with no inner step, with one, and with all of them."""
     pairs = list(zip(expected, found, strict=True))
     start = "inner_loss_before"
     tight = [_apart(pairs[0], "loss"), *(_apart(pair, start) for pair in pairs if start in pair[0].figures)]
     loose = [_apart(pair, "loss") for pair in pairs[1:]]
-    length = torch.stack([value.norm() for value in expected[0].gradients]).norm()
-    gradients = zip(expected[0].gradients, found[0].gradients, strict=True)
-    distance = torch.stack([(one - other).norm() for one, other in gradients]).norm()
-    return Difference(_largest(tight), float(distance / length), _largest(loose))
+    gradients = _distance(found[0].gradients, expected[0].gradients) / _length(expected[0].gradients)
+    return Difference(_largest(tight), gradients, _largest(loose), updates)
+
+
+def _apart_from(reference: Training, rate: float, found: Observed) -> float:
+    """How far `found` moved the weights from where the optimizer of `reference` moves them with its gradients. A way so
+    short that float32 rounds it off the weights is as long as its rounding."""
+    weights = list(reference.network.parameters())
+    with undone(reference):
+        before = [value.detach().clone() for value in weights]
+        for value, gradient in zip(weights, found.gradients, strict=True):
+            value.grad = gradient
+        reference.use_rate(rate)
+        reference.optimizer.step()
+        moved = [value.detach() - start for value, start in zip(weights, before, strict=True)]
+    return _distance(found.moved, moved) / max(_length(moved), 1e-4 * _length(before), 1e-30)
+
+
+def _length(values: list[Tensor]) -> float:
+    return float(torch.stack([value.norm() for value in values]).norm())
+
+
+def _distance(values: list[Tensor], others: list[Tensor]) -> float:
+    return _length([one - other for one, other in zip(values, others, strict=True)])
 
 
 def _apart(pair: tuple[Observed, Observed], name: str) -> float:

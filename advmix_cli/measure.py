@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from advmix_cli import build, engine
+from advmix_cli import build
+from advmix_cli.attacked import subject_of
 from advmix_cli.checkpoint import Checkpoint
 from advmix_cli.data.images import Dataset, Images
 from advmix_cli.errors import CheckpointError, MemoryExhaustedError, UsageError
@@ -43,7 +44,7 @@ def evaluate(
     largest = passes.index(max(passes))
     forget_compiled()
     with measured(network):
-        subject = engine.subject(recipe, network, wanted[largest].first(made[largest].batch_size), sum(passes))
+        subject = subject_of(recipe, network, wanted[largest].first(made[largest].batch_size), sum(passes))
     for chosen, evaluator, own in zip(evaluators, made, wanted, strict=True):
         watch.begin(f"measuring {chosen.name}", len(own))
         started = time.perf_counter()

@@ -7,9 +7,10 @@ import torch
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """CUDA has a class for it, its libraries have words; torch's CPU allocator raises a plain RuntimeError, Python and
-    numpy a MemoryError."""
-    words = ("DefaultCPUAllocator", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+    """CUDA's allocator has a class for it; its driver, Triton, cuDNN and cuBLAS have words, such as "CUDA error: out of
+    memory" and CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED; torch's CPU allocator raises a plain RuntimeError,
+    Python and numpy a MemoryError."""
+    words = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "DefaultCPUAllocator")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     )

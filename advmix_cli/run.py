@@ -19,6 +19,7 @@ import torch
 from pydantic import ValidationError
 
 from advmix_cli import build, checkpoint, engine, fitting
+from advmix_cli.attacked import subject_of
 from advmix_cli.checkpoint import BEST, LAST, Checkpoint
 from advmix_cli.data.images import Dataset
 from advmix_cli.errors import DivergedError, MemoryExhaustedError, RunDirectoryError
@@ -72,7 +73,7 @@ def execute(recipe: Recipe, directory: Path, place: torch.device, watch: Watcher
             title=recipe.title,
             seed=recipe.seed,
             digest=recipe.digest(),
-            device=torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu",
+            device=build.device_name(place),
             versions=checkpoint.versions(),
             epochs=recipe.schedule.epochs,
             train_images=len(images.train),
@@ -161,7 +162,7 @@ def _epochs(recipe: Recipe, training: Training, images: Dataset, directory: Path
     judged = (images.test if on_test else images.validation).first(recipe.validation.limit)
     with measured(network):
         passes = sum(judge.passes(len(images.classes)) for judge in judges.values()) * len(judged) * training.epochs
-        subject = engine.subject(recipe, network, judged.first(500), passes)
+        subject = subject_of(recipe, network, judged.first(500), passes)
 
     def save(name: str, selection: str, line: dict[str, Any]) -> None:
         Checkpoint(

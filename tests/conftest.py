@@ -44,7 +44,7 @@ def pytest_configure(config):
 @pytest.fixture(scope="session", autouse=True)
 def compiled_code(tmp_path_factory):
     """Compiled code is shared by the tests of a session, whose other directories are each one's own."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("inductor"))
 
 
 @pytest.fixture(autouse=True)

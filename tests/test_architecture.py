@@ -15,6 +15,7 @@ FLOORS = (
     {"ablation", "bench", "plan"},
     {"run"},
     {"measure", "fitting"},
+    {"attacked"},
     {"engine"},
     {"cost"},
     {"build"},

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from advmix_cli import build, engine
+from advmix_cli.attacked import subject_of
 from advmix_cli.errors import DeviceError, EngineError
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.subject import AtLeastTwo
@@ -19,6 +20,7 @@ from advmix_cli.method.ascent import ascent_step, sign
 from advmix_cli.recipe.load import load
 from advmix_cli.training.accelerate import Compilation
 from advmix_cli.training.step import update_loss
+from advmix_cli.training.yogi import yogi_update
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 LITTLE, MUCH = 123_456_789_000, int(2.5e15)
@@ -44,7 +46,8 @@ CHOICES = [
     ("step", CPU, LITTLE, ["compiled", "eager"], "as the recipe says"),
     ("step", GPU, LITTLE, ["compiled", "eager"], "as the recipe says"),
     ("graph", GPU, LITTLE, ["captured", "reduce-overhead"], "as the recipe says"),
-    (None, GPU, LITTLE, ["captured", "reduce-overhead", "eager"], "the default on a GPU"),
+    (None, GPU, LITTLE, ["eager"], "the default for a training of 0.123 TFLOP on a GPU"),
+    (None, GPU, MUCH, ["captured", "reduce-overhead", "eager"], "the default for a training of 2.5 PFLOP on a GPU"),
     (None, CPU, LITTLE, ["eager"], "the default for a training of 0.123 TFLOP on a CPU"),
     (None, CPU, int(1e15) - 1, ["eager"], "the default for a training of 1e+03 TFLOP on a CPU"),
     (None, CPU, int(1e15), ["compiled", "eager"], "the default for a training of 1 PFLOP on a CPU"),
@@ -208,7 +211,7 @@ def test_a_prepared_training_starts_from_the_network_as_it_was_and_trains_as_eag
     assert prepared.training.network is network
     assert network.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert prepared.difference == engine.Difference(0.0, 0.0, 0.0)
+    assert prepared.difference == engine.Difference(0.0, 0.0, 0.0, 0.0)
     assert prepared.compilation.breaks == 0
     assert Compilation.so_far() == prepared.compilation
     assert warnings(caplog) == []
@@ -312,6 +315,28 @@ def not_a_number(*arguments):
     return loss * float("nan"), parts
 
 
+def does_nothing(*_):
+    pass
+
+
+def half_the_rate(*arguments):
+    yogi_update(*arguments[:5], arguments[5] / 2, *arguments[6:])
+
+
+def another_decay(*arguments):
+    yogi_update(*arguments[:-1], 0.1)
+
+
+class FirstRate:
+    """As if the rate had been captured as a number."""
+
+    rate = None
+
+    def __call__(self, *arguments):
+        self.rate = arguments[5].clone() if self.rate is None else self.rate
+        yogi_update(*arguments[:5], self.rate, *arguments[6:])
+
+
 WRONG = [
     (ascent_step, stands_still, "fp32"),
     (ascent_step, descends, "fp32"),
@@ -320,6 +345,10 @@ WRONG = [
     (update_loss, half_the_gradient, "bf16"),
     (update_loss, on_unattacked_images, "fp32"),
     (update_loss, not_a_number, "fp32"),
+    (yogi_update, does_nothing, "fp32"),
+    (yogi_update, half_the_rate, "bf16"),
+    (yogi_update, another_decay, "bf16"),
+    (yogi_update, FirstRate(), "fp32"),
 ]
 
 
@@ -336,7 +365,7 @@ def disguised(monkeypatch, right, other):
 def test_a_formulation_that_computes_something_else_is_not_used(caplog, monkeypatch, right, wrong, precision):
     disguised(monkeypatch, right, wrong)
     settings = [f'engine={{compile="step", precision="{precision}"}}', "data.train_limit=256", "model.width=4"]
-    recipe = load("digits", settings)
+    recipe = load("digits", [*settings, 'optimizer={kind="yogi", lr=0.01, weight_decay=5e-4}'])
     images, network = prepared_parts(recipe)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     prepared = engine.prepare(recipe, images, network, CPU)
@@ -348,20 +377,21 @@ def test_a_formulation_that_computes_something_else_is_not_used(caplog, monkeypa
     assert prepared.training.on_batch.step.maximizer.pgd.step is ascent_step
 
 
-@pytest.mark.parametrize("right", [ascent_step, update_loss])
+@pytest.mark.parametrize("right", [ascent_step, update_loss, yogi_update])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_another_form_of_the_same_function_is_used(caplog, monkeypatch, right, precision):
     disguised(monkeypatch, right, lambda *arguments: right(*arguments))
     settings = [f'engine={{compile="step", precision="{precision}"}}', "data.train_limit=128", "model.width=2"]
+    settings += ['optimizer={kind="yogi", lr=0.01, weight_decay=5e-4}']
     prepared = engine.prepare(recipe := load("digits", settings), *prepared_parts(recipe), CPU)
     assert prepared.formulation == "compiled"
-    assert prepared.difference == engine.Difference(0.0, 0.0, 0.0)
+    assert prepared.difference == engine.Difference(0.0, 0.0, 0.0, 0.0)
     assert warnings(caplog) == []
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("place", range(4))
 def test_not_a_number_is_not_tolerable(place):
-    found = [0.0, 0.0, 0.0]
+    found = [0.0] * 4
     assert engine.Difference(*found).tolerable("fp32")
     found[place] = float("nan")
     assert not engine.Difference(*found).tolerable("bf16")
@@ -371,7 +401,7 @@ def test_not_a_number_is_not_tolerable(place):
 def test_every_bound_is_kept_by_itself(precision):
     bounds = engine.TOLERANCES[precision]
     assert engine.Difference(*bounds).tolerable(precision)
-    for place in range(3):
+    for place in range(4):
         found = [*bounds]
         found[place] *= 1.001
         assert not engine.Difference(*found).tolerable(precision)
@@ -386,11 +416,11 @@ def small():
         return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 10))
 
 
-def subject_of(tiny, network, setting, passes, count=8):
+def measured_subject(tiny, network, setting, passes, count=8):
     recipe = tiny(*([f'engine.compile="{setting}"'] if setting else []))
     images = build.dataset(recipe, CPU, print).test.first(count)
     with measured(network):
-        return engine.subject(recipe, network, images, passes)
+        return subject_of(recipe, network, images, passes)
 
 
 @pytest.mark.parametrize(("setting", "passes"), [("off", 10**12), (None, 1000), ("step", 0)])
@@ -399,7 +429,7 @@ def test_a_measurement_is_eager_where_the_recipe_says_so_where_it_is_short_and_w
 ):
     monkeypatch.setattr(torch, "compile", pytest.fail)
     network = small()
-    subject = subject_of(tiny, network, setting, passes, count=8 if passes else 0)
+    subject = measured_subject(tiny, network, setting, passes, count=8 if passes else 0)
     assert subject.judge is subject.attacked is network
     assert warnings(caplog) == []
 
@@ -408,7 +438,7 @@ def test_a_measurement_is_eager_where_the_recipe_says_so_where_it_is_short_and_w
 @pytest.mark.parametrize(("setting", "passes"), [("step", 1), (None, 10**12)])
 def test_what_attacks_look_at_is_compiled_where_it_is_worth_it(tiny, caplog, setting, passes):
     network = small()
-    subject = subject_of(tiny, network, setting, passes)
+    subject = measured_subject(tiny, network, setting, passes)
     assert subject.judge is network
     assert isinstance(subject.attacked, AtLeastTwo)
     x = torch.rand(5, 1, 8, 8)
@@ -424,7 +454,7 @@ def test_what_attacks_look_at_is_compiled_where_it_is_worth_it(tiny, caplog, set
 def test_a_measurement_whose_compiler_fails_is_eager_with_one_warning(tiny, caplog, monkeypatch, compiler):
     monkeypatch.setattr(torch, "compile", compiler)
     network = small()
-    subject = subject_of(tiny, network, "step", 1)
+    subject = measured_subject(tiny, network, "step", 1)
     assert subject.judge is subject.attacked is network
     assert warnings(caplog) == ["the evaluation is eager: compiling failed: RuntimeError: no compiler here"]
 
@@ -440,7 +470,7 @@ LIES = {
 def test_a_compiled_network_that_computes_something_else_is_not_attacked(tiny, caplog, monkeypatch, lie):
     network = small()
     monkeypatch.setattr(torch, "compile", lambda function, **_settings: lambda x: lie(function(x)))
-    subject = subject_of(tiny, network, "step", 1)
+    subject = measured_subject(tiny, network, "step", 1)
     assert subject.judge is subject.attacked is network
     (warning,) = warnings(caplog)
     assert warning.startswith("the evaluation is eager: the compiled network is ")
@@ -465,7 +495,7 @@ class Narrow(nn.Module):
 def test_what_attacks_look_at_is_compared_on_as_many_images_as_the_memory_holds(tiny, monkeypatch, lie, faithful):
     monkeypatch.setattr(torch, "compile", lambda function, **_settings: lambda x: lie * function(x))
     network = Narrow(3)
-    subject = subject_of(tiny, network, "step", 1, count=9)
+    subject = measured_subject(tiny, network, "step", 1, count=9)
     assert subject.judge is network
     assert (subject.attacked is network) != faithful
     assert [count for count in network.seen if count > 3] == [9, 4]
@@ -475,7 +505,7 @@ def test_what_attacks_look_at_is_compared_on_as_many_images_as_the_memory_holds(
 def test_a_network_that_holds_no_image_is_not_compiled(tiny, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_settings: function)
     network = Narrow(0)
-    subject = subject_of(tiny, network, "step", 1)
+    subject = measured_subject(tiny, network, "step", 1)
     assert subject.judge is subject.attacked is network
 
 

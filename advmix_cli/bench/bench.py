@@ -1,16 +1,16 @@
 """A benchmark from beginning to end."""
 
 import os
-import platform
 import resource
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from advmix_cli import build, checkpoint, engine
 from advmix_cli.bench import peaks
@@ -34,13 +34,13 @@ from advmix_cli.errors import EngineError
 from advmix_cli.memory import is_out_of_memory
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.progress import Watcher
-from advmix_cli.training.accelerate import Formulation
+from advmix_cli.training.accelerate import Formulation, Replayed, forget_compiled
 
 BASELINES = (TEXTBOOK, MIXUP, TEXTBOOK_BF16, DELTA_ONLY)
 
 
 @dataclass(frozen=True)
-class Compiled:
+class CompileSeconds:
     """Seconds until a formulation is ready: with an empty cache, and with the cache that this left behind."""
 
     cold: float
@@ -60,9 +60,9 @@ class Bench:
     peaks: Peaks
     arms: Sequence[Arm]
     race: Race
-    compiled: dict[str, Compiled]
+    compiled: dict[str, CompileSeconds]
     missing: dict[str, str]
-    peak_bytes: dict[str, int]
+    peak_bytes: dict[str, int | None]
     process_bytes: int
 
     def images_per_second(self, arm: Arm) -> float:
@@ -136,12 +136,14 @@ class Bench:
             found |= {
                 "graphs": made.compilation.graphs,
                 "breaks": made.compilation.breaks,
+                "graphs_not_captured": made.compilation.skipped,
                 "cold_compile_seconds": compiled.cold,
                 "warm_compile_seconds": compiled.warm,
                 "difference": {
                     "losses": made.difference.losses,
                     "gradients": made.difference.gradients,
                     "attacked": made.difference.attacked,
+                    "updates": made.difference.updates,
                 },
             }
         return found
@@ -159,23 +161,34 @@ def bench(recipe: Recipe, place: torch.device, rounds: int, watch: Watcher) -> B
     tried, why = candidates(recipe, place, counted.training, outline.train)
     watch.say("measuring what the device can do at most")
     highest = peaks.measure(place)
-    network = fresh(recipe, images, place, channels_last=recipe.engine.channels_last)
-    arms = [engine_arm(recipe, Prepared(build.training(recipe, images, network), "eager", "the reference"))]
-    compiled: dict[str, Compiled] = {}
+
+    def new() -> nn.Module:
+        return fresh(recipe, images, place, channels_last=recipe.engine.channels_last)
+
+    arms = [engine_arm(recipe, Prepared(build.training(recipe, images, new()), "eager", "the reference"))]
+    compiled: dict[str, CompileSeconds] = {}
     missing: dict[str, str] = {}
     formulations: list[Formulation] = ["compiled", *(["captured", "reduce-overhead"] if place.type == "cuda" else [])]
-    with _empty_cache():
+    with ExitStack() as caches:
+        ready = {one: caches.enter_context(_empty_cache()) for one in formulations}
+        cold: dict[Formulation, float] = {}
         for formulation in formulations:
-            watch.say(f"compiling twice: {formulation}")
-            network = fresh(recipe, images, place, channels_last=recipe.engine.channels_last)
+            watch.say(f"compiling: {formulation}")
             try:
-                cold, warm = (rehearsed(recipe, images, network, formulation) for _ in range(2))
+                with ready[formulation]():
+                    forget_compiled()
+                    cold[formulation] = rehearsed(recipe, images, new(), formulation).seconds
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
                 missing[formulation] = engine.first_line(error)
                 watch.say(f"{formulation} cannot be measured: {missing[formulation]}")
-                continue
+        # Forgetting what one arm has compiled would let it compile again in the race.
+        forget_compiled()
+        for formulation, seconds in cold.items():
+            watch.say(f"compiling again, from the cache: {formulation}")
+            with ready[formulation]():
+                warm = rehearsed(recipe, images, new(), formulation)
             assert warm.difference
             if not warm.difference.tolerable(recipe.engine.precision):
                 raise EngineError(
@@ -183,7 +196,7 @@ def bench(recipe: Recipe, place: torch.device, rounds: int, watch: Watcher) -> B
                     f"{', '.join(map(str, engine.TOLERANCES[recipe.engine.precision]))}"
                 )
             arms.append(engine_arm(recipe, warm))
-            compiled[arms[-1].name] = Compiled(cold.seconds, warm.seconds)
+            compiled[arms[-1].name] = CompileSeconds(seconds, warm.seconds)
         # The loader's workers start here: nothing runs beside a compilation.
         arms = [*textbook_arms(recipe, images, place, iter(pictures(recipe, images))), *arms]
         watch.begin("racing", rounds * len(arms))
@@ -191,7 +204,7 @@ def bench(recipe: Recipe, place: torch.device, rounds: int, watch: Watcher) -> B
         peak_bytes = {arm.name: _peak(arm, place) for arm in arms} if place.type == "cuda" else {}
     return Bench(
         recipe=recipe,
-        device=device_name(place),
+        device=build.device_name(place),
         versions=checkpoint.versions(),
         default=f"{tried[0]}, {why}",
         cost=counted,
@@ -207,29 +220,38 @@ def bench(recipe: Recipe, place: torch.device, rounds: int, watch: Watcher) -> B
 
 
 @contextmanager
-def _empty_cache() -> Iterator[None]:
-    """Where compiled code is kept, for cold compilations; afterwards the user's own is in use again."""
-    own = os.environ["TORCHINDUCTOR_CACHE_DIR"]
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+def _empty_cache() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """A new place for compiled code, as a context in which it is in use; afterwards the user's own is again."""
+    names = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+
+    @contextmanager
+    def in_use() -> Iterator[None]:
+        own = {name: os.environ.pop(name, None) for name in names}
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = directory
         try:
             yield
         finally:
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = own
+            for name, value in own.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        yield in_use
 
 
-def _peak(arm: Arm, place: torch.device) -> int:
-    """What a batch of the arm allocates at most, beyond what all arms hold between their batches."""
+def _peak(arm: Arm, place: torch.device) -> int | None:
+    """What a batch of the arm allocates at most, beyond what all arms hold between their batches. A replay allocates
+    nothing: a captured batch needs what it was captured with, and what torch captures itself is not known."""
+    if arm.prepared:
+        on_batch = arm.prepared.training.on_batch
+        if isinstance(on_batch, Replayed):
+            return on_batch.needs
+        if arm.prepared.formulation == "reduce-overhead":
+            return None
     wait(place)
     before = torch.cuda.memory_allocated(place)
     torch.cuda.reset_peak_memory_stats(place)
     arm.run()
     wait(place)
     return torch.cuda.max_memory_allocated(place) - before
-
-
-def device_name(place: torch.device) -> str:
-    """As its maker calls it."""
-    if place.type == "cuda":
-        return torch.cuda.get_device_name(place)
-    return torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()

@@ -51,7 +51,7 @@ def _row(found: Bench, arm: Arm, *, memory: bool) -> tuple[Cell, ...]:
         Cell(_number(found.images_per_second(arm))),
         Cell(_number(found.epoch_seconds(arm))),
         Cell(f"{100 * found.utilisation(arm):.1f} %"),
-        *([Cell(size(found.peak_bytes[arm.name]))] if memory else []),
+        *([Cell("" if (needs := found.peak_bytes[arm.name]) is None else size(needs))] if memory else []),
     )
 
 

@@ -80,7 +80,7 @@ def probes(rows: Sequence[Row], estimates: Sequence[Estimate], place: torch.devi
     trained: dict[object, tuple[str, Speed]] = {}
     judged: dict[object, tuple[str, Evaluation]] = {}
     found: list[Probe] = []
-    device = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
+    device = build.device_name(place)
     for row, estimate in zip(rows, estimates, strict=True):
         recipe, counted = row.recipe, estimate.cost
         build.arithmetic(recipe)

@@ -6,6 +6,7 @@ Eager is the reference. The other forms have its signature and get the same draw
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -20,11 +21,6 @@ Formulation = Literal["eager", "compiled", "captured", "reduce-overhead"]
 """eager: op by op. compiled: the step of the ascent, the loss and the optimizer's update are a graph each, without
 breaks. captured: the whole batch, of compiled parts, is one CUDA graph. reduce-overhead: torch.compile captures the
 parts itself."""
-
-# torch reads it when its compiler is first imported, which making an optimizer does. Compiled code outlives the process
-# in the user's caches, and not where the machine clears /tmp; and torch takes code from a cache that others share even
-# if it was compiled under another setting of `donated_buffer`, after which second gradients are wrong.
-os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("advmix") / "inductor"))
 
 Runner = Callable[[Batch], dict[str, Tensor]]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -58,6 +54,12 @@ def _set_up() -> None:
     import torch._dynamo
     import torch._functorch.config
 
+    # Compiled code outlives the process in the user's caches, and not where the machine clears /tmp; and torch takes
+    # code from a cache that others share even if it was compiled under another setting of `donated_buffer`, after which
+    # second gradients are wrong.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("advmix") / "inductor"))
+    # torch 2.11 warns that fp32 products could be TF32 ones: that is the recipe's to say.
+    warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
     # The gradient in δ is taken inside the graph.
     torch._dynamo.config.trace_autograd_ops = True
     # FAB takes several gradients of one forward pass: the first must not reuse the memory that the next one reads.
@@ -70,20 +72,27 @@ def _set_up() -> None:
 
 @dataclass(frozen=True)
 class Compilation:
-    """What torch.compile did since `forget_compiled`."""
+    """What torch.compile did. `skipped`: graphs that "reduce-overhead" compiled and did not capture."""
 
     graphs: int
     breaks: int
+    skipped: int = 0
 
     @classmethod
     def so_far(cls) -> "Compilation":
-        """Counted by torch itself."""
+        """Since `forget_compiled`, counted by torch itself."""
         from torch._dynamo.utils import counters
 
-        return cls(counters["stats"]["unique_graphs"], sum(counters["graph_break"].values()))
+        breaks, skipped = sum(counters["graph_break"].values()), counters["inductor"]["cudagraph_skips"]
+        return cls(counters["stats"]["unique_graphs"], breaks, skipped)
+
+    def since(self, before: "Compilation") -> "Compilation":
+        """What came after `before`."""
+        return Compilation(self.graphs - before.graphs, self.breaks - before.breaks, self.skipped - before.skipped)
 
     def __str__(self) -> str:
-        return f"{self.graphs} graphs, {self.breaks or 'no'} breaks"
+        skipped = f", {self.skipped} of them not captured" if self.skipped else ""
+        return f"{self.graphs} graphs, {self.breaks or 'no'} breaks{skipped}"
 
 
 def forget_compiled() -> None:
@@ -99,11 +108,13 @@ def forget_compiled() -> None:
 
 
 class Replayed:
-    """A batch goes into static buffers; `replay` works on those, always in the same memory."""
+    """A batch goes into static buffers; `replay` works on those, always in the same memory, and `needs` so many bytes
+    of it, if that is known."""
 
-    def __init__(self, static: Batch, replay: Callable[[], dict[str, Tensor]]) -> None:
+    def __init__(self, static: Batch, replay: Callable[[], dict[str, Tensor]], needs: int | None = None) -> None:
         self._static = static
         self._replay = replay
+        self.needs = needs
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         for own, given in zip(self._static.tensors(), batch.tensors(), strict=True):
@@ -114,22 +125,32 @@ class Replayed:
 def captured(on_batch: Runner, example: Batch) -> Replayed:
     """The whole batch as one CUDA graph. It really trains on `example` a few times: cuDNN chooses its algorithms, lazy
     state comes to be, and what the parts compile to is built, none of which can be captured."""
-    static = example.copy()
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(3):
-            on_batch(static)
-    torch.cuda.current_stream().wait_stream(aside)
+    device, static = example.indices.device, example.copy()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        figures = on_batch(static)
+    own, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    aside.wait_stream(own)
+    try:
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                on_batch(static)
+            before = torch.cuda.memory_allocated(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            with torch.cuda.graph(graph, stream=aside):
+                figures = on_batch(static)
+            needs = torch.cuda.max_memory_allocated(device) - before
+    except Exception as error:
+        # Ending a capture that failed is an error of its own, in which the cause would be lost.
+        raise error.__context__ or error from None
+    finally:
+        # torch leaves the stream of a capture that failed in use.
+        torch.cuda.set_stream(own)
+        own.wait_stream(aside)
 
     def replay() -> dict[str, Tensor]:
         graph.replay()
         return figures
 
-    return Replayed(static, replay)
+    return Replayed(static, replay, needs)
 
 
 def marked(on_batch: Runner) -> Runner:

@@ -86,12 +86,16 @@ class Training:
     def set_rate(self, progress: float) -> float:
         """Give the optimizer the learning rate at `progress` in [0, 1) of the training, and return it."""
         rate = self.lr * self.schedule(progress)
+        self.use_rate(rate)
+        return rate
+
+    def use_rate(self, rate: float) -> None:
+        """Give the optimizer this learning rate."""
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-        return rate
 
     def _epoch(self, epoch: int, tick: Callable[[], None]) -> Epoch:
         gathered: list[dict[str, Tensor]] = []

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from advmix_cli import engine, measure
+from advmix_cli import measure
+from advmix_cli.attacked import subject_of
 from advmix_cli.data.images import Images
 from advmix_cli.errors import MemoryExhaustedError
 from advmix_cli.evaluation.autoattack import AutoAttack
@@ -60,7 +61,7 @@ def compiled_verdicts(tiny, network, images, evaluator):
     forget_compiled()
     with measured(network):
         expected = verdicts(evaluator, Subject.plain(network), images)
-        subject = engine.subject(tiny('engine.compile="step"'), network, images.first(25), 1)
+        subject = subject_of(tiny('engine.compile="step"'), network, images.first(25), 1)
         assert subject.attacked is not subject.judge
         found = verdicts(evaluator, subject, images)
     # With gradients, without, and with none asked for; each once more where torch takes small batches another way.

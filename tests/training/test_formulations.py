@@ -197,6 +197,9 @@ def test_a_captured_batch_is_the_compiled_one(row):
             found = numbers(on_batch(batch))
         assert found["inner_loss_before"] == pytest.approx(expected["inner_loss_before"], rel=1e-3)
         assert found == pytest.approx(expected, rel=0.03)
+    images = build.dataset(chosen, place, print)
+    prepared = engine.rehearsed(chosen, images, build.new_network(chosen, images, place), "captured")
+    assert prepared.difference.tolerable("fp32")
 
 
 @on_cuda
@@ -208,13 +211,12 @@ def test_a_captured_batch_counts_its_steps_and_follows_the_rate():
     made = prepared.training
     assert prepared.difference.tolerable("fp32")
     before = [value.clone() for value in made.network.parameters()]
-    for group in made.optimizer.param_groups:
-        group["lr"].zero_()
+    made.use_rate(0.0)
     for batch in batches(made, 3):
         made.on_batch(batch)
     assert same(list(made.network.parameters()), before)
     assert {value["step"].item() for value in made.optimizer.state.values()} == {3.0}
-    made.set_rate(0.0)
+    made.use_rate(0.01)
     made.on_batch(batch)
     assert not any(torch.equal(*pair) for pair in zip(made.network.parameters(), before, strict=True))
 

@@ -1,0 +1,79 @@
+"""What attacks look at in an evaluation: the compiled network where that is worth it and where it agrees with the eager
+one, which alone judges."""
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from advmix_cli.cost import forward_flops
+from advmix_cli.data.images import Images, to_unit
+from advmix_cli.engine import WORTH_COMPILING, first_line
+from advmix_cli.evaluation.subject import AtLeastTwo, Subject
+from advmix_cli.memory import is_out_of_memory, release
+from advmix_cli.recipe.schema import Recipe
+from advmix_cli.training.accelerate import formed
+
+log = logging.getLogger("advmix")
+
+
+def subject_of(recipe: Recipe, network: nn.Module, images: Images, passes: int) -> Subject:
+    """The network under measurement, in eval mode: what attacks look at is compiled where so many `passes` are worth it
+    and where it agrees with the network on `images`, a batch."""
+    wanted = recipe.engine.compile
+    x = to_unit(images.pixels)
+    shape = (x.shape[1], x.shape[2], x.shape[3])
+    if wanted == "off" or not len(x):
+        return Subject.plain(network)
+    if wanted is None and passes * forward_flops(network, shape) < WORTH_COMPILING:
+        return Subject.plain(network)
+
+    layout = torch.channels_last if recipe.engine.channels_last else torch.contiguous_format
+
+    def logits(batch: Tensor) -> Tensor:
+        return network(batch.contiguous(memory_format=layout))
+
+    try:
+        attacked = AtLeastTwo(formed(logits, "compiled", dynamic=True))
+        # Whoever measures tries again with fewer images at a time, too.
+        while (apart := _distance(attacked, network, x)) is None and len(x) > 2:
+            release()
+            x = x[: len(x) // 2]
+    except Exception as error:
+        log.warning("the evaluation is eager: compiling failed: %s", first_line(error))
+        return Subject.plain(network)
+    if apart is None:
+        return Subject.plain(network)
+    if not apart <= 1e-3:
+        log.warning("the evaluation is eager: the compiled network is %.1e from it", apart)
+        return Subject.plain(network)
+    return Subject(network, attacked)
+
+
+def _distance(attacked: Callable[[Tensor], Tensor], network: nn.Module, x: Tensor) -> float | None:
+    """How far what attacks look at is from the network, on `x`; None where the memory does not hold it."""
+    try:
+        (found, slope), (expected, own_slope) = (_looked_at(one, x) for one in (attacked, network))
+        with torch.no_grad():
+            plain = attacked(x)
+    except Exception as error:
+        if is_out_of_memory(error):
+            return None
+        raise
+    pairs = ((found, expected), (plain, expected), (slope, own_slope))
+    # Python's max does not see a NaN.
+    return float(torch.tensor([_between(*pair) for pair in pairs]).max())
+
+
+def _looked_at(logits: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits, and a gradient of theirs in the images, taken as FAB takes its own: more than once."""
+    leaf = x.detach().requires_grad_()
+    found = logits(leaf)
+    torch.autograd.grad(found.sum(), leaf, retain_graph=True)
+    (slope,) = torch.autograd.grad(found.logsumexp(dim=1).sum() - found[:, 0].sum(), leaf)
+    return found.detach(), slope
+
+
+def _between(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm().clamp_min(1e-12))
