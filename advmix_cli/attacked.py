@@ -2,6 +2,7 @@
 one, which alone judges."""
 
 import logging
+import time
 from collections.abc import Callable
 
 import torch
@@ -18,15 +19,12 @@ from advmix_cli.training.accelerate import formed
 log = logging.getLogger("advmix")
 
 
-def subject_of(recipe: Recipe, network: nn.Module, images: Images, passes: int) -> Subject:
+def subject_of(recipe: Recipe, network: nn.Module, images: Images, passes: int, say: Callable[[str], None]) -> Subject:
     """The network under measurement, in eval mode: what attacks look at is compiled where so many `passes` are worth it
-    and where it agrees with the network on `images`, a batch."""
-    wanted = recipe.engine.compile
+    and where it agrees with the network on `images`, a batch. `say` is told of it."""
     x = to_unit(images.pixels)
     shape = (x.shape[1], x.shape[2], x.shape[3])
-    if wanted == "off" or not len(x):
-        return Subject.plain(network)
-    if wanted is None and passes * forward_flops(network, shape) < WORTH_COMPILING:
+    if recipe.engine.compile == "off" or not len(x) or passes * forward_flops(network, shape) < WORTH_COMPILING:
         return Subject.plain(network)
 
     layout = torch.channels_last if recipe.engine.channels_last else torch.contiguous_format
@@ -34,6 +32,8 @@ def subject_of(recipe: Recipe, network: nn.Module, images: Images, passes: int) 
     def logits(batch: Tensor) -> Tensor:
         return network(batch.contiguous(memory_format=layout))
 
+    say("evaluation: compiling what attacks look at")
+    started = time.perf_counter()
     try:
         attacked = AtLeastTwo(formed(logits, "compiled", dynamic=True))
         # Whoever measures tries again with fewer images at a time, too.
@@ -48,6 +48,8 @@ def subject_of(recipe: Recipe, network: nn.Module, images: Images, passes: int) 
     if not apart <= 1e-3:
         log.warning("the evaluation is eager: the compiled network is %.1e from it", apart)
         return Subject.plain(network)
+    seconds = time.perf_counter() - started
+    say(f"evaluation: attacks look at the compiled network, ready after {seconds:.1f} s, within {apart:.1e} of it")
     return Subject(network, attacked)
 
 

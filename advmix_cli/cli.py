@@ -280,7 +280,7 @@ def bench(
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the training speed of a recipe beside the loops that the field writes. No dataset is needed."""
+    """Measure the training speed of a recipe beside the loops that the field writes, on images of noise."""
     from advmix_cli.recipe.load import load
 
     chosen = load(recipe, settings or [])

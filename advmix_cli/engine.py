@@ -105,8 +105,8 @@ def candidates(recipe: Recipe, place: torch.device, flops: int, train_images: in
             raise EngineError(f'engine.compile = "graph": {obstacle}')
         return ["captured", "reduce-overhead"], "as the recipe says"
     if obstacle:
-        log.warning("eager: %s", obstacle)
-        return ["eager"], "for the reason given"
+        log.warning("training is eager: %s", obstacle)
+        return ["eager"], obstacle
     if wanted == "off":
         return ["eager"], "as the recipe says"
     if wanted == "step":
@@ -144,8 +144,8 @@ def prepare(recipe: Recipe, images: Dataset, network: nn.Module, place: torch.de
     for formulation in tried:
         if formulation == "eager":
             if reasons:
-                log.warning("eager: %s", "; ".join(reasons))
-                why = "for the reason given"
+                why = "; ".join(reasons)
+                log.warning("training is eager: %s", why)
             return Prepared(build.training(recipe, images, network), "eager", why)
         try:
             prepared = rehearsed(recipe, images, network, formulation)

@@ -44,7 +44,8 @@ def evaluate(
     largest = passes.index(max(passes))
     forget_compiled()
     with measured(network):
-        subject = subject_of(recipe, network, wanted[largest].first(made[largest].batch_size), sum(passes))
+        batch = wanted[largest].first(made[largest].batch_size)
+        subject = subject_of(recipe, network, batch, sum(passes), watch.say)
     for chosen, evaluator, own in zip(evaluators, made, wanted, strict=True):
         watch.begin(f"measuring {chosen.name}", len(own))
         started = time.perf_counter()

@@ -162,7 +162,7 @@ def _epochs(recipe: Recipe, training: Training, images: Dataset, directory: Path
     judged = (images.test if on_test else images.validation).first(recipe.validation.limit)
     with measured(network):
         passes = sum(judge.passes(len(images.classes)) for judge in judges.values()) * len(judged) * training.epochs
-        subject = subject_of(recipe, network, judged.first(500), passes)
+        subject = subject_of(recipe, network, judged.first(500), passes, watch.say)
 
     def save(name: str, selection: str, line: dict[str, Any]) -> None:
         Checkpoint(

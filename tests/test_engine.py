@@ -46,17 +46,17 @@ CHOICES = [
     ("step", CPU, LITTLE, ["compiled", "eager"], "as the recipe says"),
     ("step", GPU, LITTLE, ["compiled", "eager"], "as the recipe says"),
     ("graph", GPU, LITTLE, ["captured", "reduce-overhead"], "as the recipe says"),
-    (None, GPU, LITTLE, ["eager"], "the default for a training of 0.123 TFLOP on a GPU"),
-    (None, GPU, MUCH, ["captured", "reduce-overhead", "eager"], "the default for a training of 2.5 PFLOP on a GPU"),
-    (None, CPU, LITTLE, ["eager"], "the default for a training of 0.123 TFLOP on a CPU"),
-    (None, CPU, int(1e15) - 1, ["eager"], "the default for a training of 1e+03 TFLOP on a CPU"),
-    (None, CPU, int(1e15), ["compiled", "eager"], "the default for a training of 1 PFLOP on a CPU"),
-    (None, CPU, MUCH, ["compiled", "eager"], "the default for a training of 2.5 PFLOP on a CPU"),
+    ("auto", GPU, LITTLE, ["eager"], "the default for a training of 0.123 TFLOP on a GPU"),
+    ("auto", GPU, MUCH, ["captured", "reduce-overhead", "eager"], "the default for a training of 2.5 PFLOP on a GPU"),
+    ("auto", CPU, LITTLE, ["eager"], "the default for a training of 0.123 TFLOP on a CPU"),
+    ("auto", CPU, int(1e15) - 1, ["eager"], "the default for a training of 1e+03 TFLOP on a CPU"),
+    ("auto", CPU, int(1e15), ["compiled", "eager"], "the default for a training of 1 PFLOP on a CPU"),
+    ("auto", CPU, MUCH, ["compiled", "eager"], "the default for a training of 2.5 PFLOP on a CPU"),
 ]
 
 
 def wanting(tiny, wanted, *settings):
-    return tiny(*([f'engine.compile="{wanted}"'] if wanted else []), *settings)
+    return tiny(f'engine.compile="{wanted}"', *settings)
 
 
 @pytest.mark.parametrize(("wanted", "place", "flops", "expected", "why"), CHOICES)
@@ -78,12 +78,12 @@ TOO_LARGE = "schedule.batch_size = 129, but there are only 128 training images: 
 EMULATED = 'this CPU has no bf16 units, so engine.precision = "bf16" is emulated: slower than "fp32"'
 
 
-@pytest.mark.parametrize("wanted", ["off", "step", None])
+@pytest.mark.parametrize("wanted", ["off", "step", "auto"])
 @pytest.mark.parametrize("place", [CPU, GPU], ids=str)
 def test_a_batch_larger_than_the_training_set_is_eager_and_said_once(tiny, caplog, wanted, place):
     recipe = wanting(tiny, wanted, "schedule.batch_size=129")
-    assert engine.candidates(recipe, place, MUCH, 128) == (["eager"], "for the reason given")
-    assert warnings(caplog) == [f"eager: {TOO_LARGE}"]
+    assert engine.candidates(recipe, place, MUCH, 128) == (["eager"], TOO_LARGE)
+    assert warnings(caplog) == [f"training is eager: {TOO_LARGE}"]
 
 
 def test_a_graph_of_a_batch_larger_than_the_training_set_is_an_error(tiny, caplog):
@@ -100,18 +100,18 @@ def test_a_batch_as_large_as_the_training_set_is_no_obstacle(tiny, caplog):
     assert warnings(caplog) == []
 
 
-@pytest.mark.parametrize("wanted", ["off", "step", None])
+@pytest.mark.parametrize("wanted", ["off", "step", "auto"])
 def test_emulated_bf16_is_eager_and_said_once(tiny, caplog, monkeypatch, wanted):
     monkeypatch.setattr(engine, "cpu_has_bf16", lambda: False)
     recipe = wanting(tiny, wanted, 'engine.precision="bf16"')
-    assert engine.candidates(recipe, CPU, MUCH, 128) == (["eager"], "for the reason given")
-    assert warnings(caplog) == [f"eager: {EMULATED}"]
+    assert engine.candidates(recipe, CPU, MUCH, 128) == (["eager"], EMULATED)
+    assert warnings(caplog) == [f"training is eager: {EMULATED}"]
 
 
 def test_bf16_units_or_a_gpu_are_no_obstacle(tiny, caplog, monkeypatch):
     recipe = tiny('engine.precision="bf16"')
     monkeypatch.setattr(engine, "cpu_has_bf16", lambda: False)
-    assert engine.candidates(recipe, GPU, LITTLE, 128)[0] == ["captured", "reduce-overhead", "eager"]
+    assert engine.candidates(recipe, GPU, MUCH, 128)[0] == ["captured", "reduce-overhead", "eager"]
     monkeypatch.setattr(engine, "cpu_has_bf16", lambda: True)
     assert engine.candidates(recipe, CPU, MUCH, 128)[0] == ["compiled", "eager"]
     assert warnings(caplog) == []
@@ -249,8 +249,8 @@ def test_a_compiler_that_fails_leaves_the_training_eager_with_one_warning(tiny, 
     images, network = prepared_parts(recipe)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     prepared = engine.prepare(recipe, images, network, CPU)
-    assert str(prepared) == "engine: eager, for the reason given"
-    assert warnings(caplog) == ["eager: compiled failed: RuntimeError: no compiler here"]
+    assert str(prepared) == "engine: eager, compiled failed: RuntimeError: no compiler here"
+    assert warnings(caplog) == ["training is eager: compiled failed: RuntimeError: no compiler here"]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     plain = build.training(recipe, *prepared_parts(recipe))
     for expected, found in zip(plain.run(lambda: None), prepared.training.run(lambda: None), strict=True):
@@ -269,10 +269,11 @@ def test_a_graph_that_cannot_be_captured_is_an_error_if_the_recipe_wants_it_and_
     assert first.startswith('engine.compile = "graph": captured failed: ')
     assert second == "reduce-overhead failed: RuntimeError: no compiler here"
     assert warnings(caplog) == []
+    monkeypatch.setattr(engine, "WORTH_COMPILING", 1)
     prepared = engine.prepare(tiny(), images, network, GPU)
-    assert str(prepared) == "engine: eager, for the reason given"
+    assert str(prepared).startswith("engine: eager, captured failed: ")
     (warning,) = warnings(caplog)
-    assert warning.startswith("eager: captured failed: ")
+    assert warning.startswith("training is eager: captured failed: ")
     assert warning.endswith("; reduce-overhead failed: RuntimeError: no compiler here")
 
 
@@ -371,7 +372,7 @@ def test_a_formulation_that_computes_something_else_is_not_used(caplog, monkeypa
     prepared = engine.prepare(recipe, images, network, CPU)
     assert prepared.formulation == "eager"
     (warning,) = warnings(caplog)
-    assert warning.startswith("eager: compiled computes something else: beside eager, losses within ")
+    assert warning.startswith("training is eager: compiled computes something else: beside eager, losses within ")
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert prepared.training.on_batch.step.loss is update_loss
     assert prepared.training.on_batch.step.maximizer.pgd.step is ascent_step
@@ -416,14 +417,17 @@ def small():
         return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 10))
 
 
+MANY = 10**12
+
+
 def measured_subject(tiny, network, setting, passes, count=8):
-    recipe = tiny(*([f'engine.compile="{setting}"'] if setting else []))
+    recipe = tiny(f'engine.compile="{setting}"')
     images = build.dataset(recipe, CPU, print).test.first(count)
     with measured(network):
-        return subject_of(recipe, network, images, passes)
+        return subject_of(recipe, network, images, passes, print)
 
 
-@pytest.mark.parametrize(("setting", "passes"), [("off", 10**12), (None, 1000), ("step", 0)])
+@pytest.mark.parametrize(("setting", "passes"), [("off", MANY), ("auto", 1000), ("step", 1000), ("step", 0)])
 def test_a_measurement_is_eager_where_the_recipe_says_so_where_it_is_short_and_where_nothing_is_seen(
     tiny, caplog, monkeypatch, setting, passes
 ):
@@ -435,10 +439,14 @@ def test_a_measurement_is_eager_where_the_recipe_says_so_where_it_is_short_and_w
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize(("setting", "passes"), [("step", 1), (None, 10**12)])
-def test_what_attacks_look_at_is_compiled_where_it_is_worth_it(tiny, caplog, setting, passes):
+@pytest.mark.parametrize("setting", ["step", "auto"])
+def test_what_attacks_look_at_is_compiled_where_it_is_worth_it(tiny, caplog, capsys, setting):
     network = small()
-    subject = measured_subject(tiny, network, setting, passes)
+    subject = measured_subject(tiny, network, setting, MANY)
+    said = capsys.readouterr().out
+    assert said.startswith(
+        "evaluation: compiling what attacks look at\nevaluation: attacks look at the compiled network, "
+    )
     assert subject.judge is network
     assert isinstance(subject.attacked, AtLeastTwo)
     x = torch.rand(5, 1, 8, 8)
@@ -454,7 +462,7 @@ def test_what_attacks_look_at_is_compiled_where_it_is_worth_it(tiny, caplog, set
 def test_a_measurement_whose_compiler_fails_is_eager_with_one_warning(tiny, caplog, monkeypatch, compiler):
     monkeypatch.setattr(torch, "compile", compiler)
     network = small()
-    subject = measured_subject(tiny, network, "step", 1)
+    subject = measured_subject(tiny, network, "step", MANY)
     assert subject.judge is subject.attacked is network
     assert warnings(caplog) == ["the evaluation is eager: compiling failed: RuntimeError: no compiler here"]
 
@@ -470,7 +478,7 @@ LIES = {
 def test_a_compiled_network_that_computes_something_else_is_not_attacked(tiny, caplog, monkeypatch, lie):
     network = small()
     monkeypatch.setattr(torch, "compile", lambda function, **_settings: lambda x: lie(function(x)))
-    subject = measured_subject(tiny, network, "step", 1)
+    subject = measured_subject(tiny, network, "step", MANY)
     assert subject.judge is subject.attacked is network
     (warning,) = warnings(caplog)
     assert warning.startswith("the evaluation is eager: the compiled network is ")
@@ -485,6 +493,8 @@ class Narrow(nn.Module):
         self.body, self.most, self.seen = small(), most, []
 
     def forward(self, x):
+        if x.is_meta:
+            return self.body(x)
         self.seen.append(len(x))
         if len(x) > self.most:
             raise torch.OutOfMemoryError("out of memory")
@@ -495,7 +505,7 @@ class Narrow(nn.Module):
 def test_what_attacks_look_at_is_compared_on_as_many_images_as_the_memory_holds(tiny, monkeypatch, lie, faithful):
     monkeypatch.setattr(torch, "compile", lambda function, **_settings: lambda x: lie * function(x))
     network = Narrow(3)
-    subject = measured_subject(tiny, network, "step", 1, count=9)
+    subject = measured_subject(tiny, network, "step", MANY, count=9)
     assert subject.judge is network
     assert (subject.attacked is network) != faithful
     assert [count for count in network.seen if count > 3] == [9, 4]
@@ -505,7 +515,7 @@ def test_what_attacks_look_at_is_compared_on_as_many_images_as_the_memory_holds(
 def test_a_network_that_holds_no_image_is_not_compiled(tiny, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_settings: function)
     network = Narrow(0)
-    subject = measured_subject(tiny, network, "step", 1)
+    subject = measured_subject(tiny, network, "step", MANY)
     assert subject.judge is subject.attacked is network
 
 
@@ -526,6 +536,6 @@ def test_without_a_compiler_on_the_machine_training_is_eager_with_one_warning(ti
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert sum("warning" in line.lower() for line in done.stderr.splitlines()) == 1
-    assert "eager: compiled failed: " in " ".join(done.stderr.split())
-    assert "engine: eager, for the reason given" in done.stderr
+    assert "training is eager: compiled failed: " in " ".join(done.stderr.split())
+    assert "engine: eager, compiled failed: " in done.stderr
     assert (tmp_path / "run" / "model.safetensors").is_file()

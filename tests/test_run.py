@@ -271,10 +271,11 @@ def test_a_batch_larger_than_the_training_set_trains_on_all_of_it_and_says_so_on
     recipe = tiny("schedule.batch_size=1000", "schedule.epochs=2", "evaluators=[]", 'validation.report="last"')
     assert run.execute(recipe, tmp_path / "run", CPU, watch).finished
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-        "eager: schedule.batch_size = 1000, but there are only 128 training images: each epoch is one batch of them all"
+        "training is eager: schedule.batch_size = 1000, but there are only 128 training images: "
+        "each epoch is one batch of them all"
     ]
     assert "tiny: 2 to do" in said.getvalue()
-    assert "engine: eager, for the reason given" in said.getvalue()
+    assert "engine: eager, schedule.batch_size = 1000" in said.getvalue()
 
 
 QUICK = ["schedule.epochs=1", "evaluators=[]", "validation.limit=10"]

@@ -60,6 +60,7 @@ def textbook_arms(recipe: Recipe, images: Dataset, place: torch.device, loaded: 
             steps=chosen.ascent.steps if attacks else 0,
             bf16=precision == "bf16",
             channels_last=channels_last,
+            pristine_weight=recipe.loss.pristine_weight,
             **options,
         )
         return Arm(name, what, precision, channels_last, run)
@@ -82,7 +83,7 @@ def textbook_arms(recipe: Recipe, images: Dataset, place: torch.device, loaded: 
 def engine_arm(recipe: Recipe, prepared: Prepared) -> Arm:
     """The engine, from the uint8 images on the device to the update, the draws included."""
     what = {
-        "eager": "the reference: 2K + 3 passes, draws and images on the device",
+        "eager": "the reference, draws and images on the device",
         "compiled": "one graph a step of the ascent, one for the loss, one for the optimizer's update",
         "captured": "the whole batch as one CUDA graph of compiled parts",
         "reduce-overhead": "compiled parts that torch.compile captures itself",

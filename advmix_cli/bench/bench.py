@@ -20,6 +20,7 @@ from advmix_cli.bench.arms import (
     TEXTBOOK,
     TEXTBOOK_BF16,
     Arm,
+    Precision,
     engine_arm,
     fresh,
     pictures,
@@ -65,6 +66,16 @@ class Bench:
     peak_bytes: dict[str, int | None]
     process_bytes: int
 
+    @property
+    def precision(self) -> Precision:
+        """That of the recipe."""
+        return self.recipe.engine.precision
+
+    @property
+    def passes(self) -> int:
+        """Forward passes that an image costs, a gradient counted as what it takes: 2K + 3, or 2K + 6."""
+        return self.cost.image // self.cost.forward
+
     def images_per_second(self, arm: Arm) -> float:
         """At the median."""
         return self.cost.batch_size / self.race.spread(arm.name).median
@@ -74,13 +85,13 @@ class Bench:
         return self.race.spread(arm.name).median * self.cost.batches
 
     def utilisation(self, arm: Arm) -> float:
-        """(2K + 3)·F·images/time over the measured peak of the arm's precision. What an arm does beyond these passes is
-        not counted as use."""
+        """(2K + 3)·F·images/time over the measured peak of the arm's precision: model FLOPs utilisation. What an arm
+        does beyond these passes is not counted as use."""
         return self.cost.image * self.images_per_second(arm) / self.peaks.of(arm.precision)
 
-    def training_hours(self, arm: Arm) -> float:
-        """Of all the recipe's epochs, without validation and evaluation."""
-        return self.epoch_seconds(arm) * self.cost.epochs / 3600
+    def training_seconds(self, arm: Arm) -> float:
+        """Of all the recipe's epochs, without compilation, validation and evaluation."""
+        return self.epoch_seconds(arm) * self.cost.epochs
 
     def ratios(self) -> dict[tuple[str, str], Spread]:
         """(an arm of the engine, a loop of the field) -> how many times as fast."""
@@ -95,16 +106,23 @@ class Bench:
             "device": self.device,
             "versions": self.versions,
             "default": self.default,
+            "tolerances": dict(
+                zip(("losses", "gradients", "attacked", "updates"), engine.TOLERANCES[self.precision], strict=True)
+            ),
+            "parameters": self.cost.parameters,
             "batch_size": self.cost.batch_size,
+            "batches_per_epoch": self.cost.batches,
+            "epochs": self.cost.epochs,
             "inner_steps": self.cost.inner_steps,
-            "passes": self.cost.image // self.cost.forward,
-            "forward_flops": self.cost.forward,
+            "passes_per_image": self.passes,
+            "forward_flops_per_image": self.cost.forward,
+            "training_flops": self.cost.training,
             "peaks": {
                 "fp32_flops_per_second": self.peaks.fp32,
                 "bf16_flops_per_second": self.peaks.bf16,
                 "copy_bytes_per_second": self.peaks.copy,
             },
-            "process_bytes": self.process_bytes,
+            "process_peak_memory_bytes": self.process_bytes,
             "rounds": len(next(iter(self.race.seconds.values()))),
             "batches_timed_together": self.race.batches,
             "arms": [self._arm(arm) for arm in self.arms],
@@ -123,12 +141,11 @@ class Bench:
             "seconds_per_batch": self.race.spread(arm.name)._asdict(),
             "seconds_per_batch_in_each_round": self.race.seconds[arm.name],
             "images_per_second": self.images_per_second(arm),
-            "seconds_per_epoch": self.epoch_seconds(arm),
-            "training_hours": self.training_hours(arm),
+            "epoch_seconds": self.epoch_seconds(arm),
+            "training_seconds": self.training_seconds(arm),
             "utilisation": self.utilisation(arm),
+            "peak_memory_bytes": self.peak_bytes.get(arm.name),
         }
-        if arm.name in self.peak_bytes:
-            found["peak_bytes"] = self.peak_bytes[arm.name]
         if arm.prepared and arm.prepared.compilation and arm.prepared.difference:
             compiled, made = self.compiled[arm.name], arm.prepared
             assert made.compilation
@@ -201,6 +218,7 @@ def bench(recipe: Recipe, place: torch.device, rounds: int, watch: Watcher) -> B
         arms = [*textbook_arms(recipe, images, place, iter(pictures(recipe, images))), *arms]
         watch.begin("racing", rounds * len(arms))
         raced = race({arm.name: arm.run for arm in arms}, place, rounds, lambda: watch.advance(1))
+        highest = highest.best(peaks.measure(place))
         peak_bytes = {arm.name: _peak(arm, place) for arm in arms} if place.type == "cuda" else {}
     return Bench(
         recipe=recipe,

@@ -17,6 +17,10 @@ class Peaks:
     bf16: float
     copy: float
 
+    def best(self, other: "Peaks") -> "Peaks":
+        """Of two measurements."""
+        return Peaks(max(self.fp32, other.fp32), max(self.bf16, other.bf16), max(self.copy, other.copy))
+
     def of(self, precision: str) -> float:
         """The peak for the precision of an arm."""
         return self.bf16 if precision == "bf16" else self.fp32

@@ -16,24 +16,24 @@ def _arms(found: Bench) -> Grid:
     counted, peaks = found.cost, found.peaks
     rounds = len(next(iter(found.race.seconds.values())))
     memory = bool(found.peak_bytes)
-    columns = ("", "ms a batch", "images/s", "s an epoch", "utilisation", *(["memory"] if memory else []))
+    columns = ("", "ms/batch", "images/s", "s/epoch", "MFU", *(["memory"] if memory else []))
     captions = [
         f"{found.device}; {', '.join(f'{name} {version}' for name, version in found.versions.items())}",
         f"batch {counted.batch_size}, K = {counted.inner_steps}, {counted.parameters:,} parameters, "
         f"a forward pass {flops(counted.forward)} an image",
         f"median of {rounds} rounds and their range, batches a round: {found.race.batches}; images of noise",
+        f"under s/epoch: {counted.epochs} epochs, without compilation, validation and evaluation",
+        f"MFU: the method's {found.passes} passes · images/s over the measured peak of the arm's precision",
         f"peaks: {flops(peaks.fp32)}/s in fp32, {flops(peaks.bf16)}/s in bf16, copy {size(peaks.copy)}/s",
-        "utilisation: (2K + 3) passes · images/s over the peak of the arm's precision",
         f"the process held at most {size(found.process_bytes)}",
-        f"training takes {found.default}",
+        f"training would be {found.default}",
     ]
     for arm in found.arms:
         if arm.name in found.compiled and arm.prepared:
             times = found.compiled[arm.name]
             captions.append(
                 f"{arm.name}: {arm.prepared.compilation}, {times.cold:.1f} s to compile, {times.warm:.1f} s from the "
-                f"cache; {arm.prepared.difference}; {counted.epochs} epochs take "
-                f"{duration(3600 * found.training_hours(arm))}"
+                f"cache; {arm.prepared.difference}"
             )
     captions += [f"{name}: cannot be measured: {why}" for name, why in found.missing.items()]
     rows = [_row(found, arm, memory=memory) for arm in found.arms]
@@ -45,22 +45,24 @@ def _arms(found: Bench) -> Grid:
 def _row(found: Bench, arm: Arm, *, memory: bool) -> tuple[Cell, ...]:
     spread = found.race.spread(arm.name)
     layout = ", channels_last" if arm.channels_last else ""
+    needs = found.peak_bytes.get(arm.name)
     return (
         Cell(arm.name, (arm.precision + layout,)),
         Cell(_number(1e3 * spread.median), (f"{_number(1e3 * spread.low)}–{_number(1e3 * spread.high)}",)),
         Cell(_number(found.images_per_second(arm))),
-        Cell(_number(found.epoch_seconds(arm))),
+        Cell(_number(found.epoch_seconds(arm)), (duration(found.training_seconds(arm)),)),
         Cell(f"{100 * found.utilisation(arm):.1f} %"),
-        *([Cell("" if (needs := found.peak_bytes[arm.name]) is None else size(needs))] if memory else []),
+        *([Cell("" if needs is None else size(needs))] if memory else []),
     )
 
 
 def _ratios(found: Bench) -> Grid:
+    """A row for each loop of the field: there are four, and up to four arms of the engine."""
     ratios = found.ratios()
     ours = [arm.name for arm in found.arms if arm.prepared]
-    rows = [(Cell(own), *(_times(ratios[own, other]) for other in BASELINES)) for own in ours]
-    caption = "median of the rounds' own ratios, and their range"
-    return Grid("times as fast as", ("", *BASELINES), tuple(rows), (caption,))
+    rows = [(Cell(other), *(_times(ratios[own, other]) for own in ours)) for other in BASELINES]
+    caption = "how many times as fast as the loop on the left: median of the rounds' own ratios, and their range"
+    return Grid("", ("times as fast as", *ours), tuple(rows), (caption,))
 
 
 def _times(spread: Spread) -> Cell:

@@ -53,7 +53,7 @@ class Textbook:
 
     `mixup`: the loop that adds mixup to this one calls the network a second time in every inner step, for the mixed
     loss. `delta_only`: the gradient is taken for δ alone, and there is no restart and no log to run forward for, as in
-    an attack from a library.
+    an attack from a library. `pristine_weight` of the loss is that of the images as they are.
     """
 
     network: nn.Module
@@ -67,6 +67,7 @@ class Textbook:
     delta_only: bool = False
     bf16: bool = False
     channels_last: bool = False
+    pristine_weight: float = 0.0
 
     def __call__(self) -> None:
         """Train on the next batch."""
@@ -78,6 +79,8 @@ class Textbook:
             loss_of = self._mixed(y) if self.mixup else lambda logits, **how: F.cross_entropy(logits, y, **how)
             delta = self._one_gradient(x, loss_of) if self.delta_only else self._backward(x, loss_of)
             loss = loss_of(self.network((x + delta).clamp(0, 1)))
+            if self.pristine_weight:
+                loss = (1 - self.pristine_weight) * loss + self.pristine_weight * loss_of(self.network(x))
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -10,7 +10,7 @@ from advmix_cli.recipe.table import Table
 from advmix_cli.report.costs import duration, flops, flops_alike, size, three_digits
 from advmix_cli.report.grid import Cell, Grid
 
-ESTIMATED = "memory: estimated, without workspaces, one operation's own values, and a CUDA context"
+ESTIMATED = "memory: estimated, of the training's tensors alone; the process, its libraries and workspaces come on top"
 
 
 def plan_grids(table: Table, lines: Sequence[Line]) -> list[Grid]:
@@ -44,7 +44,7 @@ def _cost(table: Table, estimate: Estimate, edited: tuple[str, ...]) -> Grid:
         for name, epoch in (
             ("attack", counted.attack),
             ("update", counted.update),
-            ("together", counted.attack + counted.update),
+            ("total", counted.attack + counted.update),
         )
     ]
     captions = (
@@ -52,7 +52,7 @@ def _cost(table: Table, estimate: Estimate, edited: tuple[str, ...]) -> Grid:
         f"{counted.epochs:,} epochs of {counted.batches:,} batches of {counted.batch_size:,} images",
     )
     return Grid(
-        table.title or table.name, ("training", "an image", "an epoch", "in all"), tuple(rows), (*captions, *edited)
+        table.title or table.name, ("training", "per image", "per epoch", "total"), tuple(rows), (*captions, *edited)
     )
 
 
@@ -61,11 +61,11 @@ def _memory(estimate: Estimate) -> Grid:
     images = outline.train + outline.validation + outline.test
     rows = (
         _row("weights", size(memory.weights)),
-        _row("their gradients", size(memory.gradients)),
+        _row("gradients", size(memory.gradients)),
         _row("optimizer", size(memory.optimizer)),
         _row(f"{images:,} images", size(memory.images)),
         _row(f"activations of {estimate.cost.batch_size:,} images", size(memory.activations)),
-        _row("together", size(memory.total)),
+        _row("total", size(memory.total)),
     )
     return Grid("", ("memory", "estimate"), rows, (ESTIMATED,))
 
@@ -74,25 +74,25 @@ def _time(estimate: Estimate, found: Forecast) -> Grid:
     epochs, validation = estimate.cost.epochs, found.probe.evaluation.validation.seconds
     rows = [
         _row("training", duration(found.epoch), duration(epochs * found.epoch)),
-        *([_row("validation", _at_most(validation), _at_most(epochs * validation))] if validation else []),
+        *([_row("validation", _about(validation), _about(epochs * validation))] if validation else []),
         *(
-            _row(one.name, _at_most(one.seconds), _at_most(found.reports * one.seconds))
+            _row(one.name, _about(one.seconds), _about(found.reports * one.seconds))
             for one in found.probe.evaluation.evaluators
         ),
-        _row("together", "", _at_most(found.training + found.evaluation)),
+        _row("total", "", _about(found.training + found.evaluation)),
     ]
     judged = "of the last and of the best epoch" if found.reports == 2 else "of one epoch"
     speed = found.probe.speed
     captions = (
         f"training: {three_digits(speed.images_per_second)} images/s, {_fits(speed)}",
-        f"preparing it, which is left out: {duration(speed.preparation_seconds)}",
-        f"evaluators: the network's passes as if no image broke, on the weights {judged}",
+        f"compiling and checking it, which is left out: {duration(speed.preparation_seconds)}",
+        f"evaluators: the network's passes alone, eager, as if no image broke; on the weights {judged}",
     )
-    return Grid(f"Measured on {found.probe.device}", ("time", "an epoch or once", "in all"), tuple(rows), captions)
+    return Grid(f"Measured on {found.probe.device}", ("time", "per epoch or once", "total"), tuple(rows), captions)
 
 
-def _at_most(time: float) -> str:
-    return f"≤ {duration(time)}"
+def _about(time: float) -> str:
+    return f"~ {duration(time)}"
 
 
 def _fits(speed: Speed) -> str:
@@ -118,7 +118,7 @@ def _rows_cost(table: Table, lines: Sequence[Line], edited: tuple[str, ...]) -> 
         _row(line.row.name, attack, update, f"{line.estimate.cost.epochs:,}", whole, size(line.estimate.memory.total))
         for line, attack, update, whole in zip(lines, parts[::2], parts[1::2], wholes[:-1], strict=True)
     ]
-    rows.append(_row("together", "", "", f"{total.epochs:,}", wholes[-1], ""))
+    rows.append(_row("total", "", "", f"{total.epochs:,}", wholes[-1], ""))
     networks = list(dict.fromkeys(_network(line.estimate) for line in lines))
     captions = (*networks, f"attack, update: {unit} an epoch; training: {whole_unit} in all epochs", ESTIMATED, *edited)
     columns = ("", "attack", "update", "epochs", "training", "memory")
@@ -132,14 +132,14 @@ def _rows_time(lines: Sequence[Line], probed: Sequence[Forecast]) -> Grid:
             three_digits(found.probe.speed.images_per_second),
             duration(found.epoch),
             duration(found.training),
-            _at_most(found.evaluation),
+            _about(found.evaluation),
         )
         for line, found in zip(lines, probed, strict=True)
     ]
     total = totals(lines)
     assert total.training_seconds is not None
     assert total.evaluation_seconds is not None
-    rows.append(_row("together", "", "", duration(total.training_seconds), _at_most(total.evaluation_seconds)))
+    rows.append(_row("total", "", "", duration(total.training_seconds), _about(total.evaluation_seconds)))
     speeds = {found.probe.trained: found.probe.speed for found in probed}
     fits: dict[str, list[str]] = {}
     for row, speed in speeds.items():
@@ -149,7 +149,7 @@ def _rows_time(lines: Sequence[Line], probed: Sequence[Forecast]) -> Grid:
         "epoch: without its validation; training: with it",
         *([f"measured once for rows that take the same time: {', '.join(speeds)}"] if len(speeds) < len(lines) else []),
         *(text if len(fits) == 1 else f"{', '.join(names)}: {text}" for text, names in fits.items()),
-        f"preparing what was measured, which is left out: {preparation}",
+        f"compiling and checking what was measured, which is left out: {preparation}",
     )
     columns = ("", "images/s", "epoch", "training", "evaluators")
     return Grid(f"Measured on {probed[0].probe.device}", columns, tuple(rows), captions)
@@ -162,11 +162,11 @@ def _rows_evaluators(probed: Sequence[Forecast]) -> Grid:
             one.name if len(different) == 1 else f"{row}: {one.name}",
             f"{one.images:,}",
             f"{one.passes:,}",
-            _at_most(one.seconds),
+            _about(one.seconds),
         )
         for row, evaluation in different.items()
         for one in (evaluation.validation, *evaluation.evaluators)
         if one.images
     ]
-    caption = "time: the network's passes as if no image broke, for one set of weights"
+    caption = "time: the network's passes alone, eager, as if no image broke; for one set of weights"
     return Grid("", ("evaluator", "images", "passes an image", "time"), tuple(rows), (caption,))

@@ -388,11 +388,12 @@ class Engine(Section):
     """Of the network in training; parameters, δ, γ and loss stay fp32, and evaluation is always full fp32. "fp32" is
     torch's own, by which a recent GPU runs convolutions in TF32; "bf16" is autocast."""
     channels_last: bool = True
-    compile: Literal["off", "step", "graph"] | None = None
-    """Eager ("off"), the reference; or the step of the ascent, the loss and the update compiled; or, on a CUDA GPU, the
-    whole batch as one CUDA graph of compiled parts. By default "graph" on a GPU; on a CPU "step" for a training that is
-    long enough to pay for it. Where it cannot be done training is eager, with a warning; "graph" written here makes
-    that an error."""
+    compile: Literal["auto", "off", "step", "graph"] = "auto"
+    """Of training: eager ("off"), the reference; or the step of the ascent, the loss and the update compiled ("step");
+    or, on a CUDA GPU, the whole batch as one CUDA graph of compiled parts ("graph"). "auto" is "graph" on a GPU and
+    "step" on a CPU where a training is long enough to pay for it. Where it cannot be done training is eager, with a
+    warning; "graph" written here makes that an error. What attacks look at in an evaluation is compiled where that is
+    long enough, unless this is "off"."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Of the CPU; by default torch's own choice, which follows the machine. The number of threads changes the last bits
     of a sum, so a recipe that names it gives the same numbers on more machines; a small network is fastest with one."""

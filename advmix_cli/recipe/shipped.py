@@ -32,7 +32,10 @@ def find_table(name: str) -> Path:
 
 
 def find_any(name: str) -> Path:
-    """The file of a recipe or of a table; a name that both have is the recipe's."""
+    """The file of a recipe or of a table; a name that both have is the recipe's, and tables/NAME the table's."""
+    kind, slash, stem = name.partition("/")
+    if slash and kind == "tables" and stem in table_names():
+        return find_table(stem)
     return find_table(name) if name in table_names() and name not in recipe_names() else find_recipe(name)
 
 

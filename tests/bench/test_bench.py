@@ -64,17 +64,17 @@ def test_the_numbers_follow_from_the_seconds(measured):
     document = measured.to_json()
     assert json.loads(json.dumps(document)) == document
     assert document["rounds"] == 3
-    assert document["passes"] == 2 * document["inner_steps"] + 3 == 7
+    assert document["passes_per_image"] == 2 * document["inner_steps"] + 3 == 7
     peaks = document["peaks"]
     batches = 128 // 16
-    assert document["arms"][0]["seconds_per_epoch"] == document["arms"][0]["seconds_per_batch"]["median"] * batches
+    assert document["arms"][0]["epoch_seconds"] == document["arms"][0]["seconds_per_batch"]["median"] * batches
     for arm in document["arms"]:
         seconds = arm["seconds_per_batch"]
         assert 0 < seconds["low"] <= seconds["median"] <= seconds["high"]
         assert arm["images_per_second"] == pytest.approx(16 / seconds["median"])
-        flops = 7 * document["forward_flops"] * arm["images_per_second"]
+        flops = 7 * document["forward_flops_per_image"] * arm["images_per_second"]
         assert arm["utilisation"] == pytest.approx(flops / peaks[f"{arm['precision']}_flops_per_second"])
-        assert arm["training_hours"] == pytest.approx(2 * arm["seconds_per_epoch"] / 3600)
+        assert arm["training_seconds"] == pytest.approx(2 * arm["epoch_seconds"])
     each = {arm["name"]: arm["seconds_per_batch_in_each_round"] for arm in document["arms"]}
     assert len(document["ratios"]) == 2 * 4
     for ratio in document["ratios"]:
@@ -103,10 +103,10 @@ def test_the_peaks_of_a_machine_are_those_of_a_machine():
 def test_the_tables_hold_every_arm_and_every_ratio(measured):
     arms, ratios = grids(measured)
     assert [row[0].value for row in arms.rows] == [arm.name for arm in measured.arms]
-    assert [row[0].value for row in ratios.rows] == ["advmix eager", "advmix compiled"]
-    assert ratios.columns == ("", TEXTBOOK, MIXUP, TEXTBOOK_BF16, DELTA_ONLY)
+    assert [row[0].value for row in ratios.rows] == [TEXTBOOK, MIXUP, TEXTBOOK_BF16, DELTA_ONLY]
+    assert ratios.columns == ("times as fast as", "advmix eager", "advmix compiled")
     median = measured.race.ratio(TEXTBOOK, "advmix compiled").median
-    assert ratios.rows[1][1].value == f"{median:.2f}"
+    assert ratios.rows[0][2].value == f"{median:.2f}"
 
 
 @pytest.mark.parametrize(

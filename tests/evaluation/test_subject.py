@@ -61,7 +61,7 @@ def compiled_verdicts(tiny, network, images, evaluator):
     forget_compiled()
     with measured(network):
         expected = verdicts(evaluator, Subject.plain(network), images)
-        subject = subject_of(tiny('engine.compile="step"'), network, images.first(25), 1)
+        subject = subject_of(tiny('engine.compile="step"'), network, images.first(25), 10**12, print)
         assert subject.attacked is not subject.judge
         found = verdicts(evaluator, subject, images)
     # With gradients, without, and with none asked for; each once more where torch takes small batches another way.
