@@ -2,8 +2,10 @@
 
 import json
 import logging
+import sys
 import traceback
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +15,7 @@ from rich.logging import RichHandler
 from typer.core import TyperGroup
 
 from advmix_cli import __version__
-from advmix_cli.errors import AdvmixError, DivergedError, RecipeError, UsageError
+from advmix_cli.errors import AdvmixError, DivergedError, RecipeError, UsageError, printable
 
 if TYPE_CHECKING:
     from advmix_cli.ablation.cells import Cell
@@ -36,8 +38,14 @@ class Commands(TyperGroup):
             count = str(error).count("\n") + 1
             several = isinstance(error, RecipeError) and count > 1
             err.print(f"error: {count} problems\n" if several else "error: ", style="red", end="")
-            err.print(str(error), markup=False, emoji=False, highlight=False, soft_wrap=True)
+            err.print(printable(str(error)), markup=False, emoji=False, highlight=False, soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:
+            # A full disk, a place that may not be written, a closed pipe: the machine's fault, and not the program's.
+            if ctx.params.get("debug"):
+                raise
+            err.print(f"error: {printable(str(error))}", markup=False, emoji=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(1) from None
         except KeyboardInterrupt:
             # What these two had finished lies in a run directory; the other commands keep nothing.
             left = "; the same command does what is left, and starts a training that did not end again"
@@ -350,4 +358,7 @@ def schema() -> None:
 
 def main() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no λ still gets its numbers
     app()

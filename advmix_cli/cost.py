@@ -74,20 +74,20 @@ def forward_flops(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
 
 
 def activation_bytes(network: nn.Module, image_shape: tuple[int, int, int], precision: Literal["fp32", "bf16"]) -> int:
-    """What one image's forward pass in train mode keeps for its backward pass, eagerly, measured on the CPU: the memory
-    behind every kept tensor once, the weights left out."""
-    copy = deepcopy(network).cpu().train()
-    logits = logits_of(copy, precision=precision, channels_last=False)
-    weights = {value.untyped_storage().data_ptr() for value in [*copy.parameters(), *copy.buffers()]}
+    """What one image's forward pass in train mode keeps for its backward pass, eagerly: the memory behind every kept
+    tensor once, the weights left out. `network` has fake tensors, which have sizes and no memory: it is made, and this
+    is called, within `FakeTensorMode`."""
+    logits = logits_of(network.train(), precision=precision, channels_last=False)
+    weights = {value.untyped_storage()._cdata for value in [*network.parameters(), *network.buffers()]}
 
     def bytes_for(images: int) -> int:
         kept: dict[int, Tensor] = {}
 
         def keep(value: Tensor) -> Tensor:
-            kept[value.untyped_storage().data_ptr()] = value
+            kept[value.untyped_storage()._cdata] = value
             return value
 
-        x = torch.rand(images, *image_shape, requires_grad=True, generator=torch.Generator())
+        x = torch.rand(images, *image_shape, requires_grad=True)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
             logits(x)
         return sum(value.untyped_storage().nbytes() for at, value in kept.items() if at not in weights)

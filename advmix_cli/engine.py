@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from advmix_cli import build
 from advmix_cli.cost import cost
 from advmix_cli.data.images import Dataset
-from advmix_cli.errors import AdvmixError, DeviceError, EngineError
+from advmix_cli.errors import DeviceError, EngineError
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.method.maximizers import Attack, AttackThenMix, Integrated, MixThenAttack, Pristine
 from advmix_cli.recipe.schema import Recipe
@@ -149,8 +149,6 @@ def prepare(recipe: Recipe, images: Dataset, network: nn.Module, place: torch.de
             return Prepared(build.training(recipe, images, network), "eager", why)
         try:
             prepared = rehearsed(recipe, images, network, formulation)
-        except AdvmixError:
-            raise
         except Exception as error:
             if is_out_of_memory(error):
                 raise

@@ -5,6 +5,13 @@ plain assertions and never AdvmixErrors.
 """
 
 
+def printable(text: str) -> str:
+    """`text` without what a terminal would obey: control characters are escaped, lines stay lines."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "backslashreplace").decode() for c in text
+    )
+
+
 class AdvmixError(Exception):
     """Something failed after work had begun."""
 

@@ -173,8 +173,11 @@ def test_devices(monkeypatch):
     assert build.device("auto") == build.device("cpu") == CPU
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    used = []
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
     assert build.device("auto").type == "cuda"
     assert build.device("cuda:1") == torch.device("cuda", 1)
+    assert used == [torch.device("cuda", 1)]
 
 
 @pytest.mark.parametrize("name", ["gpu", "", "mps", "meta", "cuda:x", "cpu:0:0"])

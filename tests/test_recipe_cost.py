@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from advmix_cli import build
@@ -39,7 +40,6 @@ def test_counting_leaves_the_network_as_it_is():
     network = preact_resnet(CIFAR, depth=10, width=2, channels=3, classes=10).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     forward_flops(network, (3, 8, 8))
-    activation_bytes(network, (3, 8, 8), "fp32")
     assert network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(value.grad is None for value in network.parameters())
@@ -87,13 +87,30 @@ def test_a_batch_really_costs_what_is_counted_less_the_first_layers_input_gradie
     assert counter.get_total_flops() == counted.image * 16 - updates * first_layer * 16
 
 
+def kept(precision, size, width=16):
+    with FakeTensorMode():
+        normalize = Normalize([0.5] * 3, [0.2] * 3)
+        network = preact_resnet(normalize, depth=10, width=width, channels=3, classes=10)
+        return activation_bytes(network, (3, size, size), precision)
+
+
 def test_what_an_image_keeps_grows_with_the_images_and_shrinks_in_bf16():
-    network = preact_resnet(CIFAR, depth=10, width=16, channels=3, classes=10)
-    whole = activation_bytes(network, (3, 16, 16), "fp32")
+    whole = kept("fp32", 16)
     assert whole > 4 * 16 * 16 * 16  # more than one layer's activations
-    assert activation_bytes(network, (3, 16, 16), "fp32") == whole
-    assert activation_bytes(network, (3, 16, 16), "bf16") < 0.8 * whole
-    larger = activation_bytes(network, (3, 32, 32), "fp32")
-    assert 3.8 * whole < larger < 4.2 * whole
-    wider = activation_bytes(preact_resnet(CIFAR, depth=10, width=32, channels=3, classes=10), (3, 16, 16), "fp32")
-    assert 1.8 * whole < wider < 2.2 * whole
+    assert kept("fp32", 16) == whole
+    assert kept("bf16", 16) < 0.8 * whole
+    assert 3.8 * whole < kept("fp32", 32) < 4.2 * whole
+    assert 1.8 * whole < kept("fp32", 16, width=32) < 2.2 * whole
+
+
+def test_what_an_image_keeps_is_what_a_real_network_keeps():
+    network = preact_resnet(CIFAR, depth=10, width=16, channels=3, classes=10).train()
+    weights = {value.data_ptr() for value in [*network.parameters(), *network.buffers()]}
+    sizes = []
+    for images in (2, 4):
+        seen = {}
+        keep = lambda value, seen=seen: seen.setdefault(value.untyped_storage().data_ptr(), value)  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            network(torch.rand(images, 3, 16, 16, requires_grad=True))
+        sizes.append(sum(value.untyped_storage().nbytes() for at, value in seen.items() if at not in weights))
+    assert kept("fp32", 16) == (sizes[1] - sizes[0]) // 2

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from advmix_cli import build, checkpoint, engine
+from advmix_cli import build, checkpoint, engine, fitting
 from advmix_cli.bench import peaks
 from advmix_cli.bench.arms import (
     DELTA_ONLY,
@@ -30,9 +30,11 @@ from advmix_cli.bench.peaks import Peaks
 from advmix_cli.bench.race import Race, Spread, race
 from advmix_cli.clock import wait
 from advmix_cli.cost import Cost, cost
+from advmix_cli.data.images import Dataset
+from advmix_cli.data.outline import Outline
 from advmix_cli.engine import Prepared, candidates, rehearsed
-from advmix_cli.errors import EngineError
-from advmix_cli.memory import is_out_of_memory
+from advmix_cli.errors import EngineError, MemoryExhaustedError
+from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.progress import Watcher
 from advmix_cli.training.accelerate import Formulation, Replayed, forget_compiled
@@ -170,10 +172,23 @@ def bench(recipe: Recipe, place: torch.device, rounds: int, watch: Watcher) -> B
     """Measure the recipe's training on images of noise: speed does not depend on what is in them.
 
     EngineError if a formulation disagrees with eager: the speed of something else is not a speed of this.
+    MemoryExhaustedError says which batch fits.
     """
     build.arithmetic(recipe)
     outline = build.outline(recipe, place, watch.say)
     images = outline.noise(min(outline.train, max(2_048, 4 * recipe.schedule.batch_size))).to(place)
+    try:
+        return _measured(recipe, outline, images, place, rounds, watch)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    release()
+    raise MemoryExhaustedError(fitting.advice(recipe, images, place))
+
+
+def _measured(
+    recipe: Recipe, outline: Outline, images: Dataset, place: torch.device, rounds: int, watch: Watcher
+) -> Bench:
     counted = cost(recipe, fresh(recipe, images, place, channels_last=False), outline.image_shape, outline.train)
     tried, why = candidates(recipe, place, counted.training, outline.train)
     watch.say("measuring what the device can do at most")
@@ -224,7 +239,7 @@ def bench(recipe: Recipe, place: torch.device, rounds: int, watch: Watcher) -> B
         recipe=recipe,
         device=build.device_name(place),
         versions=checkpoint.versions(),
-        default=f"{tried[0]}, {why}",
+        default=f"{next((one for one in tried if one not in missing), 'impossible')}, {why}",
         cost=counted,
         peaks=highest,
         arms=arms,

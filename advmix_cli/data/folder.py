@@ -28,7 +28,10 @@ def folder(root: str, *, size: int | None, channels: Literal[1, 3], say: Callabl
     The images stand in a fixed shuffled order, so that the first n of them are of all classes. DataError names the
     directory or the image at fault.
     """
-    place = Path(root).expanduser()
+    try:
+        place = Path(root).expanduser()
+    except RuntimeError:
+        raise DataError(f"data.root = '{root}': there is no such user's home directory") from None
     if not place.is_dir():
         raise DataError(f"{place} is not a directory; data.root holds train/CLASS/* and test/CLASS/*")
     classes = _subdirectories(place / "train")

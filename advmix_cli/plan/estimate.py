@@ -6,6 +6,7 @@ from typing import assert_never
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from advmix_cli import build
 from advmix_cli.cost import Cost, activation_bytes, cost
@@ -64,8 +65,9 @@ def estimates(recipes: Sequence[Recipe], say: Callable[[str], None]) -> list[Est
         outline = outlines[same_images]
         same_passes = (recipe.model, outline.image_shape, outline.classes, recipe.engine.precision)
         if same_passes not in activations:
-            network = _network(recipe, outline)
-            activations[same_passes] = activation_bytes(network, outline.image_shape, recipe.engine.precision)
+            with FakeTensorMode():
+                network = _network(recipe, outline)
+                activations[same_passes] = activation_bytes(network, outline.image_shape, recipe.engine.precision)
         with torch.device("meta"):
             counted = cost(recipe, _network(recipe, outline), outline.image_shape, outline.train)
         found.append(Estimate(outline, counted, _memory(recipe, outline, counted, activations[same_passes])))

@@ -1,5 +1,6 @@
 """The largest batch that the memory of a device holds: tried on a GPU, estimated elsewhere."""
 
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +30,21 @@ def largest_batch(recipe: Recipe, estimate: Estimate, images: Dataset, place: to
     at_most = len(images.train)
     if place.type == "cuda":
         return Largest(fitting.largest_batch(recipe, images, place, at_most=at_most), at_most, tried=True)
-    free = free_bytes(MEMINFO)
-    if free is None:
+    there = [one for one in (free_bytes(MEMINFO), _left_to_the_process()) if one is not None]
+    if not there:
         return None
+    free = min(there)
     an_image = estimate.memory.activations // estimate.cost.batch_size
     return Largest(max(0, min(at_most, (free - estimate.memory.fixed) // an_image)), at_most, tried=False)
+
+
+def _left_to_the_process() -> int | None:
+    """What `ulimit -v` leaves, if there is such a limit."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    return limit - pages * resource.getpagesize()
 
 
 def free_bytes(meminfo: Path) -> int | None:

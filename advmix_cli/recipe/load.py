@@ -10,11 +10,14 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from advmix_cli.errors import RecipeError
+from advmix_cli.errors import RecipeError, printable
 from advmix_cli.recipe import problems
 from advmix_cli.recipe.positions import Path, Position, locate
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.recipe.shipped import find_recipe
+
+DEEPEST = 20
+"""Tables in tables; a recipe has four."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +69,38 @@ def read(path: FilePath) -> Document:
         raise RecipeError(_syntax(str(path), text, str(error))) from None
     except (ValueError, RecursionError):
         raise RecipeError(f"{path}: a number has too many digits, or arrays are nested too deep") from None
+    if _depth(data) > DEEPEST:
+        raise RecipeError(f"{path}: tables are nested more than {DEEPEST} deep")
     return Document(data, locate(text, str(path)))
+
+
+def is_table(document: Document) -> bool:
+    """Whether this is a table's file, and not a recipe's."""
+    return bool({"rows", "base"} & set(document.data))
+
+
+def _depth(data: dict[str, Any]) -> int:
+    """Of tables in tables; without recursion, which has a limit of its own."""
+    depth, level = 0, [data]
+    while level:
+        depth += 1
+        level = [
+            cast("dict[str, Any]", inner) for table in level for inner in table.values() if isinstance(inner, dict)
+        ]
+    return depth
 
 
 def load(name: str, settings: Sequence[str] = ()) -> Recipe:
     """The recipe in the file or with the shipped name `name`, edited by `settings`, each "a.b=VALUE"."""
-    return read(find_recipe(name)).edited([parse_setting(text) for text in settings]).recipe()
+    document = read(path := find_recipe(name))
+    if is_table(document):
+        raise RecipeError(f"{path}: this is a table, and a recipe is wanted")
+    return document.edited([parse_setting(text) for text in settings]).recipe()
 
 
 def parse_setting(text: str) -> Edit:
     """`a.b=VALUE`, as --set has it: a dotted key (an array's item by its number) and a TOML value."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    shown = printable(text)
     place = f"--set {shown if len(shown) <= 100 else shown[:97] + '...'}"
     key, equals, value = text.partition("=")
     if not equals or not key.strip():

@@ -7,11 +7,12 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from advmix_cli.recipe.fields import (
     Betas,
+    Count,
     Decay,
     Flip,
     Fraction,
@@ -20,6 +21,7 @@ from advmix_cli.recipe.fields import (
     OpenFraction,
     Pixels,
     Positive,
+    PositiveCount,
     Rate,
     Section,
     Seed,
@@ -136,7 +138,7 @@ class Threat(Section):
 class Ascent(Section):
     """The inner loop of Algorithm 1."""
 
-    steps: NonNegativeInt
+    steps: Count
     """K, the number of signed gradient steps."""
     step_size: Pixels
     """η, the change of a pixel in one step."""
@@ -308,7 +310,7 @@ Optimizer = Annotated[Sgd | Adam | AdamW | Yogi, Field(discriminator="kind")]
 
 
 class _Schedule(Section):
-    epochs: PositiveInt
+    epochs: PositiveCount
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Images in an update; the last, incomplete batch of an epoch is left out."""
 
@@ -359,7 +361,7 @@ class Validation(Section):
     """Of the training set, held out; by default 0.02; 0 for no validation and no best epoch."""
     limit: PositiveInt | None = None
     """Measure on the first of them only."""
-    steps: PositiveInt = 10
+    steps: PositiveCount = 10
     step_size: Pixels | None = None
     """By default ε/4."""
     report: Literal["last", "best", "both"] = "both"
@@ -435,9 +437,9 @@ class PgdEvaluator(_Attacker):
     """Projected gradient descent on the final iterate, with restarts."""
 
     kind: Literal["pgd"]
-    steps: PositiveInt
+    steps: PositiveCount
     step_size: Pixels
-    restarts: PositiveInt = 1
+    restarts: PositiveCount = 1
     init: Literal["uniform", "zero"] = "uniform"
     loss: Literal["cross-entropy", "margin"] = "cross-entropy"
     """The margin is max_{k != y} f_k - f_y (Carlini and Wagner's)."""

@@ -1,5 +1,6 @@
 """The recipes and tables that come with advmix. A name is a file's stem."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from advmix_cli.errors import UsageError
@@ -36,10 +37,12 @@ def find_any(name: str) -> Path:
     kind, slash, stem = name.partition("/")
     if slash and kind == "tables" and stem in table_names():
         return find_table(stem)
-    return find_table(name) if name in table_names() and name not in recipe_names() else find_recipe(name)
+    if name in table_names() and name not in recipe_names():
+        return find_table(name)
+    return _find(name, None, ROOT, recipe_names(), "recipe", also=table_names())
 
 
-def _find(name: str, beside: Path | None, folder: Path, names: list[str], what: str) -> Path:
+def _find(name: str, beside: Path | None, folder: Path, names: list[str], what: str, also: Sequence[str] = ()) -> Path:
     if name in names:
         return folder / f"{name}.toml"
     path = (beside or Path()) / name
@@ -48,5 +51,10 @@ def _find(name: str, beside: Path | None, folder: Path, names: list[str], what: 
     if path.suffix == ".toml" or path.name != name:
         raise UsageError(f"{path}: {'is not a file' if path.exists() else 'no such file'}")
     others = {"recipe": table_names, "table": recipe_names}[what]()
-    hint = f": it is a {'table' if what == 'recipe' else 'recipe'}" if name in others else did_you_mean(name, names)
-    raise UsageError(f"no shipped {what} is called '{name}'{hint} (shipped: {', '.join(names)}; a file ends in .toml)")
+    hint = (
+        f": it is a {'table' if what == 'recipe' else 'recipe'}"
+        if name in others and not also
+        else did_you_mean(name, [*names, *also])
+    )
+    shipped = ", ".join(dict.fromkeys([*names, *also]))
+    raise UsageError(f"no shipped {what} is called '{name}'{hint} (shipped: {shipped}; a file ends in .toml)")

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from advmix_cli.errors import RecipeError, UsageError
+from advmix_cli.errors import RecipeError, UsageError, printable
 from advmix_cli.recipe import problems
 from advmix_cli.recipe.fields import Section, Title
-from advmix_cli.recipe.load import Document, Edit, leaves, parse_setting, read
+from advmix_cli.recipe.load import Document, Edit, is_table, leaves, parse_setting, read
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.recipe.shipped import find_any, find_recipe, find_table
 from advmix_cli.recipe.suggest import did_you_mean
@@ -60,30 +60,29 @@ class Table:
 
 def load_table(name: str, settings: Sequence[str] = ()) -> Table:
     """The table in the file or with the shipped name `name`; `settings` ("a.b=VALUE") edit every row, after its own."""
-    path = find_table(name)
-    return _table(path, read(path), settings)
+    document = read(path := find_table(name))
+    if not is_table(document) and "maximizer" in document.data:
+        raise RecipeError(f"{path}: this is a recipe, and a table is wanted")
+    return _table(path, document, settings)
 
 
 def load_any(name: str, settings: Sequence[str] = ()) -> Table:
     """The table in the file or with the shipped name `name`, or the recipe there as a table of one row."""
     path = find_any(name)
     document = read(path)
-    if _is_table(document):
+    if is_table(document):
         return _table(path, document, settings)
     recipe = document.edited([parse_setting(text) for text in settings]).recipe()
-    return Table(path.stem, recipe.title, (Row(recipe.title or path.stem, recipe, {}),), tuple(settings))
+    name = printable(path.stem)
+    return Table(name, recipe.title, (Row(recipe.title or name, recipe, {}),), tuple(settings))
 
 
 def check_file(path: Path) -> str:
     """What the recipe or table file at `path` is, in a word or two; RecipeError with all of its problems."""
     document = read(path)
-    if _is_table(document):
+    if is_table(document):
         return f"a table of {len(_table(path, document, []).rows)} rows"
     return f"a recipe, digest {document.recipe().digest()[:12]}"
-
-
-def _is_table(document: Document) -> bool:
-    return bool({"rows", "base"} & set(document.data))
 
 
 def _table(path: Path, document: Document, settings: Sequence[str]) -> Table:

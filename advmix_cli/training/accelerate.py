@@ -6,6 +6,7 @@ Eager is the reference. The other forms have its signature and get the same draw
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,25 @@ Formulation = Literal["eager", "compiled", "captured", "reduce-overhead"]
 """eager: op by op. compiled: the step of the ascent, the loss and the optimizer's update are a graph each, without
 breaks. captured: the whole batch, of compiled parts, is one CUDA graph. reduce-overhead: torch.compile captures the
 parts itself."""
+
+
+def _cache() -> str:
+    """Where compiled code outlives the process: in the user's caches, not where the machine clears /tmp. And torch
+    takes code from a cache that others share even if it was compiled under another setting of `donated_buffer`, after
+    which second gradients are wrong. Where that cannot be written, nothing outlives the process."""
+    place = user_cache_path("advmix") / "inductor"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        _OF_THIS_PROCESS.append(tempfile.TemporaryDirectory(prefix="advmix-", ignore_cleanup_errors=True))
+        return _OF_THIS_PROCESS[0].name
+    return str(place)
+
+
+_OF_THIS_PROCESS: list[tempfile.TemporaryDirectory[str]] = []
+# torch settles on a directory when its compiler is first imported, which making an optimizer or copying a network does.
+if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = _cache()
 
 Runner = Callable[[Batch], dict[str, Tensor]]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -54,10 +74,6 @@ def _set_up() -> None:
     import torch._dynamo
     import torch._functorch.config
 
-    # Compiled code outlives the process in the user's caches, and not where the machine clears /tmp; and torch takes
-    # code from a cache that others share even if it was compiled under another setting of `donated_buffer`, after which
-    # second gradients are wrong.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("advmix") / "inductor"))
     # torch 2.11 warns that fp32 products could be TF32 ones: that is the recipe's to say.
     warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
     # The gradient in δ is taken inside the graph.
