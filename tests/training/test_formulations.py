@@ -101,6 +101,7 @@ def test_yogi_adds_a_graph_or_two_and_what_is_measured_between_epochs_recompiles
 
 def beside_eager(chosen):
     images = build.dataset(chosen, CPU, print)
+    forget_compiled()
     prepared = engine.rehearsed(chosen, images, build.new_network(chosen, images, CPU), "compiled")
     assert (prepared.compilation.graphs, prepared.compilation.breaks) == (2, 0)
     return prepared
