@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 import traceback
 from enum import StrEnum
@@ -15,7 +16,16 @@ from rich.logging import RichHandler
 from typer.core import TyperGroup
 
 from advmix_cli import __version__
-from advmix_cli.errors import AdvmixError, DivergedError, RecipeError, UsageError, printable
+from advmix_cli.errors import (
+    AdvmixError,
+    DivergedError,
+    RecipeError,
+    RunDirectoryError,
+    StoppedError,
+    UsageError,
+    printable,
+)
+from advmix_cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from advmix_cli.ablation.cells import Cell
@@ -31,7 +41,8 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with stoppable():
+                return super().invoke(ctx)
         except AdvmixError as error:
             if ctx.params.get("debug"):
                 traceback.print_exc()
@@ -46,10 +57,11 @@ class Commands(TyperGroup):
                 raise
             err.print(f"error: {printable(str(error))}", markup=False, emoji=False, highlight=False, soft_wrap=True)
             raise typer.Exit(1) from None
+        except StoppedError as stopped:
+            err.print(printable(str(stopped)), markup=False, emoji=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(stopped.exit_code) from None
         except KeyboardInterrupt:
-            # What these two had finished lies in a run directory; the other commands keep nothing.
-            left = "; the same command does what is left, and starts a training that did not end again"
-            err.print(f"stopped{left if ctx.invoked_subcommand in ('train', 'ablate') else ''}", soft_wrap=True)
+            err.print("stopped at once")
             raise typer.Exit(130) from None
 
 
@@ -70,6 +82,24 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a field; VALUE is TOML. Can be repeated."),
 ]
 DeviceName = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+
+
+def _seconds(text: str) -> float:
+    """ "90s", "9m", "1.5h", or a number of seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if not found:
+        raise typer.BadParameter(f"{text!r} is no time; write 90s, 9m or 1.5h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+StopAfter = Annotated[
+    float | None,
+    typer.Option("--stop-after", metavar="TIME", parser=_seconds, help="Stop by then (90s, 9m, 2h), all work saved."),
+]
+SaveEvery = Annotated[
+    float,
+    typer.Option("--save-every", metavar="TIME", parser=_seconds, help="How often to save an unfinished training."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 
 
@@ -110,7 +140,10 @@ def train(
     directory: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="The run directory. By default runs/NAME-seedN-DIGEST.")
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Instead of the recipe's.")] = None,
+    stop_after: StopAfter = None,
+    save_every: SaveEvery = "5m",  # pyright: ignore[reportArgumentType] (the parser's to read)
     device: DeviceName = "auto",
     settings: Settings = None,
     as_json: Json = False,
@@ -121,19 +154,32 @@ def train(
     chosen = load(recipe, [*(settings or []), *([f"seed={seed}"] if seed is not None else [])])
 
     from advmix_cli import build, run
+    from advmix_cli.fit import STATE, Keeping
     from advmix_cli.report.progress import watcher
+    from advmix_cli.report.results import Results
     from advmix_cli.report.tables import outcome_grid
 
     place = build.device(device)
     target = directory or Path("runs") / f"{Path(recipe).stem}-seed{chosen.seed}-{chosen.digest()[:12]}"
-    with watcher(err) as watch:
-        results = run.execute(chosen, target, place, watch)
+    run.check_directory(chosen, target)
+    if (target / STATE).exists() and not resume:
+        raise RunDirectoryError(f"{target} holds an unfinished training: go on with --resume, or choose another --out")
+    try:
+        with stoppable(stop_after) as stop, watcher(err) as watch:
+            results = run.execute(chosen, target, place, watch, Keeping(save_every, stop))
+    except StoppedError as stopped:
+        if stopped.exit_code == 0 and as_json and (so_far := Results.load(target)):
+            _print_json({**so_far.to_json(), "unfinished": str(stopped)})
+        raise StoppedError(
+            f"unfinished: {stopped}; the same command with --resume goes on in {target}",
+            stopped.exit_code,
+        ) from None
     if as_json:
         _print_json(results.to_json())
     else:
         if not chosen.evaluators:
             err.print("nothing was measured: the recipe has no evaluators")
-        for entry in results.measured:
+        for entry in (one for one in results.measured if one.outcomes):
             outcome_grid(results.title or Path(recipe).stem, entry).print(out)
     err.print(f"run directory: {target}", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
@@ -187,6 +233,8 @@ def ablate(
         typer.Option("--rows", metavar="ROW", help="Only this row, by its name or number. Can be repeated."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what is still to run.")] = False,
+    stop_after: StopAfter = None,
+    save_every: SaveEvery = "5m",  # pyright: ignore[reportArgumentType] (the parser's to read)
     form: Annotated[Format, typer.Option("--format", help="Of the table on stdout.")] = Format.RICH,
     device: DeviceName = "auto",
     settings: Settings = None,
@@ -200,6 +248,7 @@ def ablate(
     from advmix_cli.ablation.cells import cells, select
     from advmix_cli.ablation.plan import plan_grid, plan_records
     from advmix_cli.ablation.queue import run_cells
+    from advmix_cli.fit import Keeping
     from advmix_cli.report.live import live_table
 
     chosen = select(loaded, rows or [])
@@ -208,8 +257,11 @@ def ablate(
         _print_table(form, plan_grid(chosen.title, todo), plan_records(todo))
         return
     place = build.device(device)
-    with live_table(err, lambda: _filled(chosen, todo)[0]) as (watch, redraw):
-        run_cells(todo, place, watch, lambda _: redraw())
+    try:
+        with stoppable(stop_after) as stop, live_table(err, lambda: _filled(chosen, todo)[0]) as (watch, redraw):
+            run_cells(todo, place, watch, lambda _: redraw(), Keeping(save_every, stop))
+    except StoppedError as stopped:
+        raise StoppedError(f"unfinished: {stopped}; the same command does what is left", stopped.exit_code) from None
     grid, records = _filled(chosen, todo)
     _print_table(form, grid, records)
     diverged = [cell.row.name for cell in todo if (found := cell.results()) and found.diverged]

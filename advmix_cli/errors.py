@@ -60,3 +60,11 @@ class DivergedError(AdvmixError):
     """The training loss became non-finite."""
 
     exit_code = 3
+
+
+class StoppedError(KeyboardInterrupt):
+    """A signal or the clock ended the work. As with Ctrl-C, what catches errors does not catch it."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

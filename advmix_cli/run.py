@@ -1,47 +1,44 @@
 """One recipe -> one run directory: train, measure, write.
 
 recipe.toml         the resolved recipe
-metrics.jsonl       a line an epoch
-model.safetensors   the last epoch
-best.safetensors    the best epoch on the validation images
 results.json        what the evaluators found
+.lock               who works in it
+
+and what `fit` writes.
 """
 
-import json
-import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 import torch
 from pydantic import ValidationError
 
-from advmix_cli import build, checkpoint, engine, fitting
-from advmix_cli.attacked import subject_of
-from advmix_cli.checkpoint import BEST, LAST, Checkpoint
+from advmix_cli import build, checkpoint, engine
+from advmix_cli.checkpoint import BEST, LAST
 from advmix_cli.data.images import Dataset
-from advmix_cli.errors import DivergedError, MemoryExhaustedError, RunDirectoryError
-from advmix_cli.evaluation.predict import measured
-from advmix_cli.evaluation.pristine import Pristine
+from advmix_cli.errors import DivergedError, RunDirectoryError
 from advmix_cli.files import write_atomically
-from advmix_cli.measure import evaluate, share_correct
-from advmix_cli.memory import is_out_of_memory, release
+from advmix_cli.fit import METRICS, STATE, Keeping, fit
+from advmix_cli.locks import LOCK, held
+from advmix_cli.measure import evaluate
 from advmix_cli.recipe.schema import FolderData, Recipe
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.results import Measured, Results
-from advmix_cli.training.loop import Training
 
 RECIPE = "recipe.toml"
-METRICS = "metrics.jsonl"
 
 
-def execute(recipe: Recipe, directory: Path, place: torch.device, watch: Watcher) -> Results:
+def execute(
+    recipe: Recipe, directory: Path, place: torch.device, watch: Watcher, keeping: Keeping | None = None
+) -> Results:
     """Do what of `recipe` is not yet done in `directory`, and return all of its results.
 
-    UsageErrors come before anything is written. DivergedError leaves results that say so.
+    UsageErrors come before anything is written. DivergedError leaves results that say so, StoppedError all that was
+    done: the next call goes on from there.
     """
+    keeping = keeping or Keeping()
     check_directory(recipe, directory)
     known = Results.load(directory)
     if known and known.diverged:
@@ -61,13 +58,21 @@ def execute(recipe: Recipe, directory: Path, place: torch.device, watch: Watcher
     if known and known.finished:
         watch.say(f"already done: {directory}")
         return known
-    trained = (directory / LAST).is_file()
-    if not trained:
+    if not (directory / LAST).is_file():
         engine.check_place(recipe, place)
-    try:
-        write_atomically(directory / RECIPE, tomli_w.dumps(recipe.resolved()))
-    except OSError as error:
-        raise RunDirectoryError(f"{directory} cannot be written: {error.strerror}") from None
+    with held(directory):
+        return _execute(recipe, images, fingerprint, directory, place, watch, keeping)
+
+
+def _execute(
+    recipe: Recipe, images: Dataset, fingerprint: str, directory: Path, place: torch.device, watch: Watcher,
+    keeping: Keeping,
+) -> Results:  # fmt: skip
+    """Within the lock: what was seen before it may have changed."""
+    check_directory(recipe, directory)
+    write_atomically(directory / RECIPE, tomli_w.dumps(recipe.resolved()))
+    trained = (directory / LAST).is_file()
+    known = Results.load(directory)
     if known is None or not trained:
         known = Results(
             title=recipe.title,
@@ -81,16 +86,17 @@ def execute(recipe: Recipe, directory: Path, place: torch.device, watch: Watcher
             seconds=0.0,
         )
     if not trained:
-        if (directory / METRICS).exists():
-            watch.say(f"an earlier training in {directory} did not end: it starts again")
-        started = time.perf_counter()
+        known.save(directory)
+        if (directory / METRICS).exists() and not (directory / STATE).exists():
+            watch.say(f"an earlier training in {directory} was cut off before its first state: it starts again")
         try:
-            _train(recipe, images, place, directory, watch)
+            fitted = fit(recipe, images, fingerprint, place, directory, watch, keeping)
         except DivergedError as error:
             replace(known, diverged=str(error)).save(directory)
             raise
-        known = replace(known, seconds=round(time.perf_counter() - started, 3))
+        known = replace(known, seconds=round(fitted.seconds, 3), engine=fitted.engine)
         known.save(directory)
+    keeping.stop.check()
     for file in _reported(recipe, directory):
         known = _measure(file, recipe, known, images, directory, place, watch)
     known = replace(known, finished=True)
@@ -109,7 +115,7 @@ def check_directory(recipe: Recipe, directory: Path) -> None:
         raise RunDirectoryError(f"{directory} is not a directory")
     path = directory / RECIPE
     if not path.is_file():
-        if any(directory.iterdir()):
+        if any(path.name != LOCK for path in directory.iterdir()):
             raise RunDirectoryError(f"{directory} is not empty and holds no run; choose another directory with --out")
         return
     try:
@@ -132,77 +138,6 @@ def flat(table: object, prefix: str = "") -> dict[str, object]:
     if items is None:
         return {prefix.removesuffix("."): table}
     return {key: value for name, inner in items for key, value in flat(inner, f"{prefix}{name}.").items()}
-
-
-def _train(recipe: Recipe, images: Dataset, place: torch.device, directory: Path, watch: Watcher) -> None:
-    """Train, and say what to do if a batch does not fit."""
-    try:
-        _prepared_epochs(recipe, images, place, directory, watch)
-        return
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-    # Here nothing refers to the network any more: the search has the memory that the training had.
-    release()
-    raise MemoryExhaustedError(fitting.advice(recipe, images, place))
-
-
-def _prepared_epochs(recipe: Recipe, images: Dataset, place: torch.device, directory: Path, watch: Watcher) -> None:
-    network = build.new_network(recipe, images, place)
-    prepared = engine.prepare(recipe, images, network, place)
-    watch.say(str(prepared))
-    _epochs(recipe, prepared.training, images, directory, watch)
-
-
-def _epochs(recipe: Recipe, training: Training, images: Dataset, directory: Path, watch: Watcher) -> None:
-    """Write metrics.jsonl and the checkpoints of the last and of the best epoch."""
-    network = training.network
-    judges = {"validation_accuracy": Pristine(batch_size=500), "validation_pgd_accuracy": build.validator(recipe)}
-    on_test = recipe.validation.on == "test"
-    judged = (images.test if on_test else images.validation).first(recipe.validation.limit)
-    with measured(network):
-        passes = sum(judge.passes(len(images.classes)) for judge in judges.values()) * len(judged) * training.epochs
-        subject = subject_of(recipe, network, judged.first(500), passes, watch.say)
-
-    def save(name: str, selection: str, line: dict[str, Any]) -> None:
-        Checkpoint(
-            recipe=recipe,
-            state=network.state_dict(),
-            classes=images.classes,
-            image_shape=images.image_shape,
-            selection=selection,
-            epoch=line["epoch"],
-            metrics=line,
-        ).save(directory / name)
-
-    best = -1.0
-    line: dict[str, Any] = {}
-    watch.begin(recipe.title or "training", training.epochs * training.batches)
-    with (directory / METRICS).open("w", encoding="utf-8") as metrics:
-        for epoch in training.run(lambda: watch.advance(1)):
-            line = epoch.to_json()
-            if len(judged):
-                with measured(network):
-                    line |= {name: share_correct(judge, subject, judged) for name, judge in judges.items()}
-            metrics.write(json.dumps(line) + "\n")
-            metrics.flush()
-            watch.epoch(_epoch_line(line, training.epochs))
-            if line.get("validation_pgd_accuracy", -1.0) > best:
-                best = line["validation_pgd_accuracy"]
-                save(BEST, "best on test" if on_test else "best on validation", line)
-    save(LAST, "last", line)
-
-
-def _epoch_line(line: dict[str, Any], epochs: int) -> str:
-    parts = [f"loss {line['loss']:.4f}"]
-    if "inner_loss_before" in line:
-        parts.append(f"inner {line['inner_loss_before']:.4f} -> {line['inner_loss_after']:.4f}")
-    parts.append(f"λ {line['ratio']:.3f}")
-    if "validation_accuracy" in line:
-        pristine, robust = (100 * line[name] for name in ("validation_accuracy", "validation_pgd_accuracy"))
-        parts.append(f"validation {pristine:.1f} %, under PGD {robust:.1f} %")
-    parts += [f"lr {line['lr']:.3g}", f"{line['images_per_second']:,.0f} images/s"]
-    return f"epoch {line['epoch']}/{epochs}: {' · '.join(parts)}"
 
 
 def _reported(recipe: Recipe, directory: Path) -> list[Path]:

@@ -100,6 +100,6 @@ def trained(tiny):
     recipe = tiny(*settings)
     images = build.dataset(recipe, torch.device("cpu"), print)
     network = build.new_network(recipe, images, torch.device("cpu"))
-    for _ in build.training(recipe, images, network).run(lambda: None):
+    for _ in build.training(recipe, images, network).run(lambda _: None):
         pass
     return network.eval(), images

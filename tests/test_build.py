@@ -207,7 +207,7 @@ def test_a_batch_larger_than_the_training_set_is_all_of_it(tiny):
         recipe = tiny("data.train_limit=6", f"schedule.batch_size={batch_size}")
         images = build.dataset(recipe, CPU, print)
         training = build.training(recipe, images, build.new_network(recipe, images, CPU))
-        (first, _) = training.run(lambda: None)
+        (first, _) = training.run(lambda _: None)
         return training, first.figures
 
     (exact, expected), (larger, found) = trained(6), trained(10_000)

@@ -219,7 +219,7 @@ def test_a_prepared_training_starts_from_the_network_as_it_was_and_trains_as_eag
         f"engine: compiled, as the recipe says; {prepared.compilation.graphs} graphs, no breaks, ready after "
     )
     eager = build.training(recipe, *prepared_parts(recipe))
-    expected, found = list(eager.run(lambda: None)), list(prepared.training.run(lambda: None))
+    expected, found = list(eager.run(lambda _: None)), list(prepared.training.run(lambda _: None))
     assert [epoch.figures for epoch in found] == [epoch.figures for epoch in expected]
     for name, value in eager.network.state_dict().items():
         assert torch.equal(network.state_dict()[name], value), name
@@ -253,7 +253,7 @@ def test_a_compiler_that_fails_leaves_the_training_eager_with_one_warning(tiny, 
     assert warnings(caplog) == ["training is eager: compiled failed: RuntimeError: no compiler here"]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     plain = build.training(recipe, *prepared_parts(recipe))
-    for expected, found in zip(plain.run(lambda: None), prepared.training.run(lambda: None), strict=True):
+    for expected, found in zip(plain.run(lambda _: None), prepared.training.run(lambda _: None), strict=True):
         assert found.figures == expected.figures
 
 

@@ -10,6 +10,7 @@ from advmix_cli import build, fitting, memory, run
 from advmix_cli.cli import app
 from advmix_cli.errors import MemoryExhaustedError
 from advmix_cli.networks.preactivation import PreActivationNetwork
+from advmix_cli.report.results import Results
 
 CPU = torch.device("cpu")
 
@@ -18,7 +19,8 @@ CPU = torch.device("cpu")
 def holding(monkeypatch):
     """holding(n): every network runs out of memory with more than n images in train mode."""
     monkeypatch.setattr(memory, "release", lambda: None)  # in a process as large as this one it takes its time
-    monkeypatch.setattr(run, "release", lambda: None)
+    monkeypatch.setattr("advmix_cli.fit.release", lambda: None)
+    monkeypatch.setattr("advmix_cli.engine.release", lambda: None)
     forward = PreActivationNetwork.forward
 
     def limit(most):
@@ -37,7 +39,7 @@ def told(recipe, directory, watch):
         run.execute(recipe, directory, CPU, watch)
     assert caught.value.exit_code == 1
     assert not (directory / "model.safetensors").exists()
-    assert not (directory / "results.json").exists()
+    assert not Results.load(directory).finished
     return str(caught.value)
 
 

@@ -54,7 +54,7 @@ def forget(directory, **changes):
 
 def test_a_run_writes_its_five_files(done):
     recipe, directory, results = done
-    names = {"recipe.toml", "metrics.jsonl", "model.safetensors", "best.safetensors", "results.json"}
+    names = {".lock", "recipe.toml", "metrics.jsonl", "model.safetensors", "best.safetensors", "results.json"}
     assert {path.name for path in directory.iterdir()} == names
     assert Recipe.model_validate(tomllib.loads((directory / "recipe.toml").read_text())) == recipe
     assert Results.load(directory).to_json() == results.to_json()
@@ -199,7 +199,8 @@ def test_a_run_killed_in_training_leaves_no_result_and_starts_again(tiny, tmp_pa
     monkeypatch.setattr(watch, "epoch", stop)
     with pytest.raises(KeyboardInterrupt):
         run.execute(tiny(), tmp_path / "run", CPU, watch)
-    assert not (tmp_path / "run" / "results.json").exists()
+    assert not Results.load(tmp_path / "run").finished
+    assert Results.load(tmp_path / "run").measured == ()
     assert not (tmp_path / "run" / "model.safetensors").exists()
     monkeypatch.undo()
     assert run.execute(tiny(), tmp_path / "run", CPU, watch).finished

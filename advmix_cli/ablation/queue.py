@@ -7,10 +7,17 @@ import torch
 from advmix_cli import run
 from advmix_cli.ablation.cells import Cell
 from advmix_cli.errors import DivergedError
+from advmix_cli.fit import Keeping
 from advmix_cli.report.progress import Watcher
 
 
-def run_cells(cells: Sequence[Cell], place: torch.device, watch: Watcher, changed: Callable[[Cell], None]) -> None:
+def run_cells(
+    cells: Sequence[Cell],
+    place: torch.device,
+    watch: Watcher,
+    changed: Callable[[Cell], None],
+    keeping: Keeping | None = None,
+) -> None:
     """Run what is unfinished; `changed` is called before and after each cell. A cell that diverges does not stop the
     others: its results say so. Directories that hold something else are refused before anything starts."""
     for cell in cells:
@@ -21,7 +28,7 @@ def run_cells(cells: Sequence[Cell], place: torch.device, watch: Watcher, change
         if known is None or not (known.finished or known.diverged):
             watch.say(f"[{number}/{len(cells)}] {cell.row.name}, seed {cell.row.recipe.seed}")
             try:
-                run.execute(cell.row.recipe, cell.directory, place, watch)
+                run.execute(cell.row.recipe, cell.directory, place, watch, keeping)
             except DivergedError as error:
                 watch.say(f"diverged: {error}")
         changed(cell)

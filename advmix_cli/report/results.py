@@ -39,7 +39,7 @@ class Measured:
 @dataclass(frozen=True)
 class Results:
     """`images` is the dataset's fingerprint. `seconds` are those of the training with its validation. `diverged` says
-    where, if it did; then nothing was measured."""
+    where, if it did; then nothing was measured. `engine` is how the arithmetic of the training was done, and why."""
 
     title: str
     seed: int
@@ -52,6 +52,7 @@ class Results:
     images: str = ""
     measured: tuple[Measured, ...] = ()
     diverged: str | None = None
+    engine: str = ""
     finished: bool = False
 
     def of(self, selection: str) -> Measured | None:

@@ -1,7 +1,7 @@
 """Epochs of batches."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,21 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a training is: `done` batches of `epoch`, which counts from 1, and their figures.
+
+    With the weights, the buffers and the optimizer's state it is all that the rest of the training depends on: every
+    random number derives from (seed, epoch, batch), so that no generator has a state of its own.
+    """
+
+    epoch: int = 1
+    done: int = 0
+    names: tuple[str, ...] = ()
+    figures: tuple[Tensor, ...] = ()
+    """(figures,) of each batch, on the device."""
+
+
+@dataclass(frozen=True)
 class Training:
     """All that an epoch needs; every random number of it derives from (seed, epoch, batch)."""
 
@@ -57,10 +72,12 @@ class Training:
         """In an epoch; the last, incomplete batch is left out."""
         return len(self.images) // self.batch_size
 
-    def run(self, tick: Callable[[], None]) -> Iterator[Epoch]:
-        """Train, an epoch at a time; `tick` is called after each batch. DivergedError at a non-finite loss."""
-        for epoch in range(1, self.epochs + 1):
-            yield self._epoch(epoch, tick)
+    def run(self, tick: Callable[[Progress], None], start: Progress = Progress()) -> Iterator[Epoch]:
+        """Train from `start` to the end, an epoch at a time; `tick` is called after each batch, and what it raises ends
+        the training between two batches. DivergedError at a non-finite loss."""
+        while start.epoch <= self.epochs:
+            yield self._epoch(start, tick)
+            start = Progress(start.epoch + 1)
 
     def order(self, epoch: int) -> Tensor:
         """(N,) the images of an epoch, on their device."""
@@ -83,11 +100,13 @@ class Training:
         )
         return Batch(order[index * self.batch_size : (index + 1) * self.batch_size], moves, draws)
 
-    def set_rate(self, progress: float) -> float:
-        """Give the optimizer the learning rate at `progress` in [0, 1) of the training, and return it."""
-        rate = self.lr * self.schedule(progress)
-        self.use_rate(rate)
-        return rate
+    def _progress(self, epoch: int, index: int) -> float:
+        """Of the training, in [0, 1), before batch `index` of an epoch."""
+        return (epoch - 1 + index / self.batches) / self.epochs
+
+    def set_rate(self, progress: float) -> None:
+        """Give the optimizer the learning rate at `progress` in [0, 1) of the training."""
+        self.use_rate(self.lr * self.schedule(progress))
 
     def use_rate(self, rate: float) -> None:
         """Give the optimizer this learning rate."""
@@ -97,30 +116,32 @@ class Training:
             else:
                 group["lr"] = rate
 
-    def _epoch(self, epoch: int, tick: Callable[[], None]) -> Epoch:
-        gathered: list[dict[str, Tensor]] = []
-        started, rate = time.perf_counter(), self.lr
+    def _epoch(self, start: Progress, tick: Callable[[Progress], None]) -> Epoch:
+        epoch, progress = start.epoch, start
+        started = time.perf_counter()
         order = self.order(epoch)
-        for index in range(self.batches):
-            rate = self.set_rate((epoch - 1 + index / self.batches) / self.epochs)
-            gathered.append(self.on_batch(self.draw(order, epoch, index)))
-            tick()
+        for index in range(start.done, self.batches):
+            self.set_rate(self._progress(epoch, index))
+            figures = self.on_batch(self.draw(order, epoch, index))
+            row = torch.stack(list(figures.values()))
+            progress = Progress(epoch, index + 1, tuple(figures), (*progress.figures, row))
+            tick(progress)
         # One look at the device an epoch: a look a batch would stall a GPU.
-        table = torch.stack([torch.stack(list(figures.values())) for figures in gathered]).double().cpu()
+        table = torch.stack(progress.figures).double().cpu()
         seconds = time.perf_counter() - started
-        _raise_if_diverged(table, list(gathered[0]), epoch)
+        _raise_if_diverged(table, progress.names, epoch)
         if not all(bool(value.isfinite().all()) for value in self.network.state_dict().values()):
             raise DivergedError(f"the weights became non-finite at epoch {epoch}, batch {self.batches}")
         return Epoch(
             number=epoch,
-            figures=dict(zip(gathered[0], table.mean(dim=0).tolist(), strict=True)),
-            lr=rate,
-            images_per_second=self.batches * self.batch_size / seconds,
+            figures=dict(zip(progress.names, table.mean(dim=0).tolist(), strict=True)),
+            lr=self.lr * self.schedule(self._progress(epoch, self.batches - 1)),
+            images_per_second=(self.batches - start.done) * self.batch_size / seconds,
             seconds=seconds,
         )
 
 
-def _raise_if_diverged(table: Tensor, names: list[str], epoch: int) -> None:
+def _raise_if_diverged(table: Tensor, names: Sequence[str], epoch: int) -> None:
     """`table` (batches, figures), the first of which is the loss: it is named if it is among the broken ones."""
     broken = (~table.isfinite()).any(dim=1).nonzero()
     if len(broken):

@@ -47,7 +47,7 @@ def executed(monkeypatch):
     """Names of the cells that were run, instead of running them; those in `fails` diverge."""
     names, fails = [], set()
 
-    def execute(recipe, directory, _place, _watch):
+    def execute(recipe, directory, _place, _watch, _keeping):
         names.append(recipe.title)
         begin(recipe, directory)
         if recipe.title in fails:

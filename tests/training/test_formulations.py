@@ -56,7 +56,7 @@ def same(one, other):
 def test_every_method_compiles_to_two_graphs_that_train_bit_for_bit_as_eager_code_does(row, mode):
     chosen = recipe(row, f'maximizer.ascent.batch_norm="{mode}"')
     eager, compiled = training(chosen), training(chosen, "compiled")
-    (expected,), (found,) = eager.run(lambda: None), compiled.run(lambda: None)
+    (expected,), (found,) = eager.run(lambda _: None), compiled.run(lambda _: None)
     assert found.figures == expected.figures
     assert same(state(compiled), state(eager))
     assert Compilation.so_far() == Compilation(graphs=2, breaks=0)
@@ -78,7 +78,7 @@ VARIANTS = [
 def test_every_setting_of_the_engine_the_loss_and_the_method_compiles_to_the_same_bits(setting):
     chosen = load("digits", [*QUICK, setting])
     eager, compiled = training(chosen), training(chosen, "compiled")
-    (expected,), (found,) = eager.run(lambda: None), compiled.run(lambda: None)
+    (expected,), (found,) = eager.run(lambda _: None), compiled.run(lambda _: None)
     assert found.figures == expected.figures
     assert same(state(compiled), state(eager))
     assert Compilation.so_far() == Compilation(graphs=2, breaks=0)
@@ -89,7 +89,7 @@ def test_yogi_adds_a_graph_or_two_and_what_is_measured_between_epochs_recompiles
     chosen = recipe("Ours", 'optimizer={kind="yogi", lr=0.01}', "schedule.epochs=3", "maximizer.ascent.steps=2")
     eager, compiled = training(chosen), training(chosen, "compiled")
     after = []
-    for expected, found in zip(eager.run(lambda: None), compiled.run(lambda: None), strict=True):
+    for expected, found in zip(eager.run(lambda _: None), compiled.run(lambda _: None), strict=True):
         assert found.figures == expected.figures
         after.append(Compilation.so_far())
         with measured(compiled.network):
@@ -230,5 +230,5 @@ def test_an_epoch_of_plain_training_is_the_same_in_a_graph(formulation):
     images = build.dataset(chosen, place, print)
     eager = build.training(chosen, images, build.new_network(chosen, images, place))
     made = engine.rehearsed(chosen, images, build.new_network(chosen, images, place), formulation).training
-    (expected,), (found,) = eager.run(lambda: None), made.run(lambda: None)
+    (expected,), (found,) = eager.run(lambda _: None), made.run(lambda _: None)
     assert found.figures == pytest.approx(expected.figures, rel=1e-2)

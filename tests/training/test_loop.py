@@ -60,7 +60,7 @@ def with_step(made, **changes):
     return replace(made, on_batch=replace(made.on_batch, step=replace(made.on_batch.step, **changes)))
 
 
-def nothing():
+def nothing(_progress):
     pass
 
 
@@ -104,7 +104,7 @@ def test_the_last_incomplete_batch_is_left_out_and_no_image_comes_twice():
     logits, seen = watched(network)
     ticks = []
     made = training(network, logits=logits, epochs=3)
-    list(made.run(lambda: ticks.append(len(seen))))
+    list(made.run(lambda _: ticks.append(len(seen))))
     assert made.batches == 2
     assert ticks == [1, 2, 3, 4, 5, 6]
     assert [len(batch) for batch in seen] == [4] * 6
@@ -154,7 +154,7 @@ def test_the_rate_drops_on_the_first_step_after_seven_tenths_of_the_epochs():
     network = linear()
     made = training(network, epochs=30, lr=0.5, schedule=Steps((0.7, 0.9), 0.1))
     rates = []
-    epochs = list(made.run(lambda: rates.append(made.optimizer.param_groups[0]["lr"])))
+    epochs = list(made.run(lambda _: rates.append(made.optimizer.param_groups[0]["lr"])))
     assert rates == pytest.approx([0.5] * 42 + [0.05] * 12 + [0.005] * 6)
     assert [epoch.number for epoch in epochs] == list(range(1, 31))
     assert [epoch.lr for epoch in epochs] == rates[1::2]
@@ -163,7 +163,7 @@ def test_the_rate_drops_on_the_first_step_after_seven_tenths_of_the_epochs():
 def test_the_rate_moves_with_every_batch_and_starts_at_the_schedules_start():
     made = training(linear(), epochs=2, lr=0.5, schedule=OneCycle(peak=0.5, initial=0.2, final=0.0))
     rates = []
-    list(made.run(lambda: rates.append(made.optimizer.param_groups[0]["lr"])))
+    list(made.run(lambda _: rates.append(made.optimizer.param_groups[0]["lr"])))
     assert rates == pytest.approx([0.1, 0.3, 0.5, 0.25])
 
 

@@ -1,0 +1,36 @@
+"""One process at a time in a run directory."""
+
+import fcntl
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from advmix_cli.errors import RunDirectoryError, printable
+
+LOCK = ".lock"
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """`directory`, made if it is not there, is this process's. The lock is the kernel's: it ends with its holder,
+    however that ends, and the file that stays behind means nothing. RunDirectoryError says who holds it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        opened = (directory / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise RunDirectoryError(f"{directory} cannot be written: {error.strerror}") from None
+    with opened as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = printable(file.read(200).strip()) or "another process"
+            raise RunDirectoryError(f"{directory} is in use: {holder}") from None
+        file.truncate(0)
+        since = datetime.now(UTC).isoformat(" ", "seconds")
+        file.write(f"process {os.getpid()} on {platform.node()}, since {since}\n")
+        file.flush()
+        yield

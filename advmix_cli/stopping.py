@@ -1,0 +1,68 @@
+"""How work is stopped from outside: by a signal, or by the clock."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import FrameType
+
+from advmix_cli.errors import StoppedError
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGALRM") if hasattr(signal, name)]
+
+
+class Stop:
+    """A request to stop. Work that must end between two steps runs within `heard_at_checks` and asks with `check`; all
+    other work, `heard_at_once` within it too, is ended where it is."""
+
+    def __init__(self) -> None:
+        self.asked: StoppedError | None = None
+        self._at_once = True
+
+    def ask(self, number: int, _frame: FrameType | None = None) -> None:
+        """A signal's handler. The second Ctrl-C ends everything at once."""
+        if self.asked is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.asked is None:
+            name = signal.Signals(number).name
+            timed = name == "SIGALRM"
+            self.asked = StoppedError("time is up" if timed else f"stopped by {name}", 0 if timed else 128 + number)
+        if self._at_once:
+            raise self.asked
+
+    def check(self) -> None:
+        """StoppedError if a stop has been asked for."""
+        if self.asked:
+            raise self.asked
+
+    def heard_at_checks(self) -> AbstractContextManager[None]:
+        """Within, a signal waits for `check`."""
+        return self._hearing(at_once=False)
+
+    def heard_at_once(self) -> AbstractContextManager[None]:
+        """Within, a signal raises, one that has come before too."""
+        self.check()
+        return self._hearing(at_once=True)
+
+    @contextmanager
+    def _hearing(self, *, at_once: bool) -> Iterator[None]:
+        before, self._at_once = self._at_once, at_once
+        try:
+            yield
+        finally:
+            self._at_once = before
+
+
+@contextmanager
+def stoppable(seconds: float | None = None) -> Iterator[Stop]:
+    """SIGINT, SIGTERM and SIGUSR1 ask to stop, and so does the end of `seconds`. For the main thread."""
+    stop = Stop()
+    before = {number: signal.signal(number, stop.ask) for number in SIGNALS}
+    if seconds is not None:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield stop
+    finally:
+        if seconds is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,55 @@
+"""A training between two batches, as tensors, and back: what `Progress` does not hold."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from advmix_cli.training.loop import Progress, Training
+
+
+def tensors(training: Training, progress: Progress) -> dict[str, Tensor]:
+    """Weights, buffers, the optimizer's state and the figures of the epoch so far, on the CPU, bit for bit."""
+    found = dict(_network(training)) | dict(_optimizer(training))
+    if progress.figures:
+        found["figures"] = torch.stack(progress.figures)
+    return {
+        name: value.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
+        for name, value in found.items()
+    }
+
+
+@torch.no_grad()
+def restore(training: Training, saved: Mapping[str, Tensor], epoch: int, done: int, names: tuple[str, ...]) -> Progress:
+    """Put `saved` into a training that has been prepared, in place: a captured graph knows its tensors by their
+    addresses. KeyError or RuntimeError if it is the state of another training."""
+    for name, value in _network(training):
+        value.copy_(saved[name])
+    parameters = [parameter for group in training.optimizer.param_groups for parameter in group["params"]]
+    for name, value in saved.items():
+        kind, _, rest = name.partition(".")
+        if kind != "optimizer":
+            continue
+        index, _, what = rest.partition(".")
+        parameter = parameters[int(index)]
+        state = training.optimizer.state[parameter]
+        if what not in state:
+            # What the optimizer would have made at its first step: like the weights, or a count.
+            state[what] = torch.zeros_like(
+                parameter if value.shape == parameter.shape else value, device=parameter.device
+            )
+        state[what].copy_(value)
+    figures = saved["figures"].to(training.images.pixels.device).unbind() if done else ()
+    return Progress(epoch, done, names, tuple(figures))
+
+
+def _network(training: Training) -> Iterator[tuple[str, Tensor]]:
+    return ((f"network.{name}", value) for name, value in training.network.state_dict().items())
+
+
+def _optimizer(training: Training) -> Iterator[tuple[str, Tensor]]:
+    parameters = (parameter for group in training.optimizer.param_groups for parameter in group["params"])
+    for index, parameter in enumerate(parameters):
+        for what, value in training.optimizer.state[parameter].items():
+            if isinstance(value, Tensor):
+                yield f"optimizer.{index}.{what}", value
