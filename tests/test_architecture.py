@@ -12,7 +12,7 @@ ROOT = Path(advmix_cli.__file__).parent
 FLOORS = (
     {"__main__"},
     {"cli"},
-    {"ablation", "bench", "plan"},
+    {"ablation", "bench", "plan", "selftest"},
     {"run"},
     {"fit"},
     {"measure", "fitting"},

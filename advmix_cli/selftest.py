@@ -1,0 +1,102 @@
+"""Whether a training that is killed ends as one that is not: tried here, on this machine, with real processes."""
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+import torch
+from safetensors.torch import load_file
+
+from advmix_cli.checkpoint import LAST
+from advmix_cli.errors import AdvmixError
+from advmix_cli.fit import METRICS, STATE
+from advmix_cli.recipe.schema import Recipe
+
+TIMINGS = {"seconds", "images_per_second"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training that was killed (SIGKILL) `after` so many seconds, and started again. `found`: the newest state that
+    was there; `different`: what is not bitwise identical to the training that was not killed."""
+
+    number: int
+    after: float
+    found: str
+    different: tuple[str, ...]
+
+
+def trials(recipe: Recipe, count: int, device: str, seed: int) -> Iterator[Trial]:
+    """Train once without a kill, then `count` times with one, at a random moment of the process's life. The states are
+    saved after every batch. AdvmixError if a training fails of itself."""
+    recipe = recipe.model_copy(update={"evaluators": ()})
+    moments = random.Random(seed)
+    with tempfile.TemporaryDirectory(prefix="advmix-selftest-") as place:
+        path = Path(place) / "recipe.toml"
+        path.write_text(tomli_w.dumps(recipe.resolved()), encoding="utf-8")
+        command = [sys.executable, "-m", "advmix_cli", "train", str(path), "--device", device, "--resume"]
+        command += ["--save-every", "0s", "--out"]
+        whole = Path(place) / "whole"
+        started = time.perf_counter()
+        _finish(command, whole)
+        life = time.perf_counter() - started
+        for number in range(1, count + 1):
+            part, after = Path(place) / f"part-{number}", moments.uniform(0, life)
+            _kill([*command, str(part)], after)
+            manifests = sorted((part / STATE).glob("*.json"))
+            ended = "the end" if (part / LAST).exists() else "none"
+            found = manifests[-1].stem if manifests else ended
+            _finish(command, part)
+            yield Trial(number, after, found, tuple(_different(whole, part)))
+
+
+def _kill(command: list[str], after: float) -> None:
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        process.wait(after)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _finish(command: list[str], directory: Path) -> None:
+    command = [*command, str(directory)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AdvmixError(f"the training ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
+
+
+def _different(one: Path, other: Path) -> Iterator[str]:
+    """What two run directories do not have in common, beside times."""
+    files = sorted({path.name for place in (one, other) for path in place.glob("*.safetensors")})
+    for file in files:
+        if not ((one / file).exists() and (other / file).exists()):
+            yield file
+            continue
+        left, right = load_file(one / file), load_file(other / file)
+        names = sorted(left.keys() | right.keys())
+        yield from (
+            f"{file}: {name}"
+            for name in names
+            if name not in left or name not in right or not _bitwise(left[name], right[name])
+        )
+    if _lines(one) != _lines(other):
+        yield METRICS
+
+
+def _bitwise(left: torch.Tensor, right: torch.Tensor) -> bool:
+    return left.dtype == right.dtype and left.shape == right.shape and left.numpy().tobytes() == right.numpy().tobytes()
+
+
+def _lines(directory: Path) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in (directory / METRICS).read_text(encoding="utf-8").splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMINGS} for line in lines]
