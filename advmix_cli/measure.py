@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from advmix_cli.attacked import subject_of
 from advmix_cli.checkpoint import Checkpoint
 from advmix_cli.data.images import Dataset, Images
 from advmix_cli.errors import CheckpointError, MemoryExhaustedError, UsageError
+from advmix_cli.evaluation.notebook import Blank, Notebook
 from advmix_cli.evaluation.outcome import Evaluator, Outcome, Tick
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.subject import Subject
@@ -29,13 +30,19 @@ log = logging.getLogger("advmix")
 
 def share_correct(judge: Evaluator, subject: Subject, images: Images) -> float:
     """The accuracy of the network, a fraction."""
-    return float(_verdicts(judge, subject, images, lambda _done, _note: None).double().mean())
+    return float(_verdicts(judge, subject, images, lambda _done, _note: None, Blank()).double().mean())
 
 
 def evaluate(
-    evaluators: Sequence[schema.Evaluator], recipe: Recipe, network: nn.Module, images: Dataset, watch: Watcher
+    evaluators: Sequence[schema.Evaluator],
+    recipe: Recipe,
+    network: nn.Module,
+    images: Dataset,
+    watch: Watcher,
+    notes: Callable[[schema.Evaluator], Notebook] = lambda _: Blank(),
 ) -> Iterator[Outcome]:
-    """Measure `network` with one evaluator after the other, on the engine of `recipe`."""
+    """Measure `network` with one evaluator after the other, on the engine of `recipe`; `notes` has for each of them
+    what it has found before."""
     if not evaluators:
         return
     wanted = [images.part(chosen.split).first(chosen.limit) for chosen in evaluators]
@@ -50,19 +57,19 @@ def evaluate(
         watch.begin(f"measuring {chosen.name}", len(own))
         started = time.perf_counter()
         with measured(network):
-            correct = int(_verdicts(evaluator, subject, own, watch.advance).sum())
+            correct = int(_verdicts(evaluator, subject, own, watch.advance, notes(chosen)).sum())
         settings = {"split": chosen.split, **evaluator.settings(len(images.classes))}
         yield Outcome(chosen.name, len(own), correct, time.perf_counter() - started, settings)
 
 
-def _verdicts(evaluator: Evaluator, subject: Subject, images: Images, tick: Tick) -> Tensor:
+def _verdicts(evaluator: Evaluator, subject: Subject, images: Images, tick: Tick, notes: Notebook) -> Tensor:
     """Where the memory does not hold a batch, it goes through the network in halves of halves, and the evaluator starts
     again: its noise, and upstream's, are those of the batch that was asked for."""
     size = min(evaluator.batch_size, len(images))
     fitting = subject
     while True:
         try:
-            return evaluator(fitting, images, tick)
+            return evaluator(fitting, images, tick, notes)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

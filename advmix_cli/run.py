@@ -2,11 +2,14 @@
 
 recipe.toml         the resolved recipe
 results.json        what the evaluators found
+verdicts/           what an unfinished evaluator has found so far
 .lock               who works in it
 
 and what `fit` writes.
 """
 
+import json
+import shutil
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +22,17 @@ from advmix_cli import build, checkpoint, engine
 from advmix_cli.checkpoint import BEST, LAST
 from advmix_cli.data.images import Dataset
 from advmix_cli.errors import DivergedError, RunDirectoryError
+from advmix_cli.evaluation.notebook import Kept
 from advmix_cli.files import write_atomically
 from advmix_cli.fit import METRICS, STATE, Keeping, fit
 from advmix_cli.locks import LOCK, held
 from advmix_cli.measure import evaluate
-from advmix_cli.recipe.schema import FolderData, Recipe
+from advmix_cli.recipe.schema import Evaluator, FolderData, Recipe
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.results import Measured, Results
 
 RECIPE = "recipe.toml"
+VERDICTS = "verdicts"
 
 
 def execute(
@@ -101,6 +106,7 @@ def _execute(
         known = _measure(file, recipe, known, images, directory, place, watch)
     known = replace(known, finished=True)
     known.save(directory)
+    shutil.rmtree(directory / VERDICTS, ignore_errors=True)
     return known
 
 
@@ -162,7 +168,13 @@ def _measure(
     for outcome in filter(None, (twin.outcome(chosen.name) for chosen in missing)):
         entry = replace(entry, outcomes=(*entry.outcomes, outcome))
     left = [chosen for chosen in missing if entry.outcome(chosen.name) is None]
-    for outcome in evaluate(left, recipe, network, images, watch):
+    weights = checkpoint.digest(saved.state)
+
+    def notes(chosen: Evaluator) -> Kept:
+        owner = json.dumps([weights, known.images, checkpoint.versions(), chosen.model_dump(mode="json")])
+        return Kept(directory / VERDICTS / f"{file.stem} {chosen.name}.jsonl", owner, place)
+
+    for outcome in evaluate(left, recipe, network, images, watch, notes):
         entry = replace(entry, outcomes=(*entry.outcomes, outcome))
         known = known.with_measured(entry)
         known.save(directory)

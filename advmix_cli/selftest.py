@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +35,8 @@ class Trial:
 
 
 def trials(recipe: Recipe, count: int, device: str, seed: int) -> Iterator[Trial]:
-    """Train once without a kill, then `count` times with one, at a random moment of the process's life. The states are
-    saved after every batch. AdvmixError if a training fails of itself."""
+    """Train once without a kill, then `count` times with one, at a random moment between the first state and the end.
+    The states are saved after every batch. AdvmixError if a training fails of itself."""
     recipe = recipe.model_copy(update={"evaluators": ()})
     moments = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="advmix-selftest-") as place:
@@ -44,12 +45,15 @@ def trials(recipe: Recipe, count: int, device: str, seed: int) -> Iterator[Trial
         command = [sys.executable, "-m", "advmix_cli", "train", str(path), "--device", device, "--resume"]
         command += ["--save-every", "0s", "--out"]
         whole = Path(place) / "whole"
-        started = time.perf_counter()
+        with _started([*command, str(whole)], whole) as process:
+            began = time.perf_counter()
+            process.wait()
+            life = time.perf_counter() - began
         _finish(command, whole)
-        life = time.perf_counter() - started
         for number in range(1, count + 1):
             part, after = Path(place) / f"part-{number}", moments.uniform(0, life)
-            _kill([*command, str(part)], after)
+            with _started([*command, str(part)], part) as process, suppress(subprocess.TimeoutExpired):
+                process.wait(after)
             manifests = sorted((part / STATE).glob("*.json"))
             ended = "the end" if (part / LAST).exists() else "none"
             found = manifests[-1].stem if manifests else ended
@@ -57,15 +61,17 @@ def trials(recipe: Recipe, count: int, device: str, seed: int) -> Iterator[Trial
             yield Trial(number, after, found, tuple(_different(whole, part)))
 
 
-def _kill(command: list[str], after: float) -> None:
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        process.wait(after)
-    except subprocess.TimeoutExpired:
-        pass
-    finally:
-        process.kill()
-        process.wait()
+@contextmanager
+def _started(command: list[str], directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The process, once it has saved its first state, or has ended; it is killed at the end."""
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet) as process:
+        try:
+            while process.poll() is None and not any((directory / STATE).glob("*.json")):
+                time.sleep(0.002)
+            yield process
+        finally:
+            process.kill()
 
 
 def _finish(command: list[str], directory: Path) -> None:

@@ -6,7 +6,7 @@ iterations, Square with 1,000 queries and its schedule not rescaled. The other v
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from advmix_cli.data.images import Images, to_unit
 from advmix_cli.errors import EvaluationError
+from advmix_cli.evaluation.notebook import Notebook
 from advmix_cli.evaluation.outcome import Tick
 from advmix_cli.evaluation.predict import FiniteLogits, is_correct
 from advmix_cli.evaluation.subject import Logits, Subject
@@ -102,41 +103,73 @@ class AutoAttack:
         }
         return sum(restarts[name] * each[name] for name in self._attacks(classes))
 
-    def __call__(self, subject: Subject, images: Images, tick: Tick) -> Tensor:
+    def __call__(self, subject: Subject, images: Images, tick: Tick, notes: Notebook) -> Tensor:
         x, labels = to_unit(images.pixels), images.labels.long()
-        standing = torch.cat(
-            [
-                is_correct(subject.judge, batch, own)
-                for batch, own in zip(x.split(self.batch_size), labels.split(self.batch_size), strict=True)
-            ]
-        )
-        robust = self._withstand(subject.attacked, subject.judge, x, labels, tick)
+        standing = self._correct(subject.judge, x, labels)
+        robust = self._withstand(subject.attacked, subject.judge, x, labels, tick, notes)
         if subject.attacked is not subject.judge:
             # What the faster network gives up and the judge does not was not attacked to the end: the judge itself is.
             disputed = (~robust.by_upstream & robust.by_judge & standing).nonzero().squeeze(1)
             if len(disputed):
                 tick(0, f"{len(disputed)} disputed")
-                again = self._withstand(subject.judge, subject.judge, x[disputed], labels[disputed], tick)
+                judged = _Prefixed(notes, "disputed: ")
+                again = self._withstand(subject.judge, subject.judge, x[disputed], labels[disputed], tick, judged)
                 robust.by_upstream[disputed] = again.by_upstream
         tick(len(images), "")
         return robust.by_upstream & standing
 
-    def _withstand(self, network: Logits, judge: Logits, x: Tensor, labels: Tensor, tick: Tick) -> "_Robust":
+    def _correct(self, network: Logits, x: Tensor, labels: Tensor) -> Tensor:
+        batches = zip(x.split(self.batch_size), labels.split(self.batch_size), strict=True)
+        return torch.cat([is_correct(network, batch, own) for batch, own in batches])
+
+    def _withstand(
+        self, network: Logits, judge: Logits, x: Tensor, labels: Tensor, tick: Tick, notes: Notebook
+    ) -> "_Robust":
+        """Upstream's own way through the attacks and the batches, each batch of what still stands when its attack
+        begins; upstream itself is called for one attack on one batch, which is then noted."""
+        from pyautoattack.checks import check_square_sr
+
         with torch.no_grad():
             classes = judge(x[:1]).shape[1]
-        with _listening(tick), _own_tracing():
-            found, predicted = self.adversary(FiniteLogits(network), classes, x.device).run_standard_evaluation(
-                x, labels, batch_size=self.batch_size
-            )
+        upstream = self.adversary(FiniteLogits(network), classes, x.device)
+        attacks, accuracies = upstream.attacks_to_run, {"clean": 1.0}
+        by_upstream, by_judge = self._correct(network, x, labels), self._correct(judge, x, labels)
+        with _listening() as log:
+            for attack in attacks:
+                upstream.attacks_to_run = [attack]
+                batches = by_upstream.nonzero().squeeze(1).split(self.batch_size)
+                for number, batch in enumerate(batches, 1):
+                    if not len(batch):
+                        continue
+                    standing = 100 * float(by_upstream.double().mean())
+                    tick(0, f"{attack} {number}/{len(batches)}, {standing:.1f} % standing")
+
+                    def attacked(batch: Tensor = batch) -> Tensor:
+                        return self._attacked(upstream, judge, x[batch], labels[batch])
+
+                    by_upstream[batch], by_judge[batch] = notes.once(f"{attack}, batch {number}", attacked)
+                accuracies[attack] = float(by_upstream.double().mean())
+            check_square_sr(accuracies, logger=log)
+        return _Robust(by_upstream, by_judge)
+
+    def _attacked(self, upstream: Any, judge: Logits, x: Tensor, labels: Tensor) -> Tensor:
+        """(2, B) bool: what upstream says of its one attack on this batch, and what the judge says of its images."""
+        with _own_tracing():
+            found, predicted = upstream.run_standard_evaluation(x, labels, batch_size=self.batch_size)
         _check(x, found, self.epsilon)
         # Upstream returns no accuracy; what it left standing is what it returns the own label for.
-        by_judge = torch.cat(
-            [
-                is_correct(judge, batch, own)
-                for batch, own in zip(found.split(self.batch_size), labels.split(self.batch_size), strict=True)
-            ]
-        )
-        return _Robust(predicted == labels, by_judge)
+        return torch.stack([predicted == labels, is_correct(judge, found, labels)])
+
+
+class _Prefixed:
+    """Notes under names of their own."""
+
+    def __init__(self, notes: Notebook, prefix: str) -> None:
+        self._notes = notes
+        self._prefix = prefix
+
+    def once(self, key: str, look: Callable[[], Tensor]) -> Tensor:
+        return self._notes.once(self._prefix + key, look)
 
 
 class _Robust(NamedTuple):
@@ -156,25 +189,26 @@ def _check(x: Tensor, found: Tensor, epsilon: float) -> None:
 
 
 @contextmanager
-def _listening(tick: Tick) -> Iterator[None]:
-    """Upstream's log goes to the progress display, its warnings (a randomized or masking model) to our own log."""
+def _listening() -> Iterator[logging.Logger]:
+    """Upstream's log; its warnings (a randomized or masking model) go to our own log, each of them once."""
     ours = logging.getLogger("advmix")
+    seen: set[str] = set()
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.levelno >= logging.WARNING:
-                ours.warning("AutoAttack: %s", record.getMessage())
-            else:
-                tick(0, record.getMessage())
+            message = record.getMessage()
+            if message not in seen:
+                seen.add(message)
+                ours.warning("AutoAttack: %s", message)
 
     theirs = logging.getLogger("auto-attack")
     before = theirs.level, theirs.propagate
-    listener = Listener()
+    listener = Listener(logging.WARNING)
     theirs.addHandler(listener)
-    theirs.setLevel(logging.DEBUG)
+    theirs.setLevel(logging.WARNING)
     theirs.propagate = False
     try:
-        yield
+        yield theirs
     finally:
         theirs.removeHandler(listener)
         theirs.setLevel(before[0])

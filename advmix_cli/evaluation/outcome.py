@@ -8,6 +8,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from advmix_cli.data.images import Images
+from advmix_cli.evaluation.notebook import Notebook
 from advmix_cli.evaluation.subject import Subject
 
 Tick = Callable[[int, str], None]
@@ -30,8 +31,9 @@ class Evaluator(Protocol):
         """Network passes an image, if nothing breaks it before the end; a gradient in the image counts as one more."""
         ...
 
-    def __call__(self, subject: Subject, images: Images, tick: Tick) -> Tensor:
-        """(N,) bool: the image is classified correctly, whatever is done to it here. The network is in eval mode."""
+    def __call__(self, subject: Subject, images: Images, tick: Tick, notes: Notebook) -> Tensor:
+        """(N,) bool: the image is classified correctly, whatever is done to it here. The network is in eval mode. What
+        takes its time is looked at through `notes`."""
         ...
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from advmix_cli.data.images import Images, to_unit
 from advmix_cli.errors import EvaluationError
+from advmix_cli.evaluation.notebook import Notebook
 from advmix_cli.evaluation.outcome import Tick
 from advmix_cli.evaluation.predict import is_correct
 from advmix_cli.evaluation.subject import Logits, Subject
@@ -57,7 +58,7 @@ class Pgd:
     def passes(self, classes: int) -> int:  # noqa: ARG002
         return 1 + self.restarts * (2 * self.steps + 1)
 
-    def __call__(self, subject: Subject, images: Images, tick: Tick) -> Tensor:
+    def __call__(self, subject: Subject, images: Images, tick: Tick, notes: Notebook) -> Tensor:
         robust = torch.cat(
             [
                 is_correct(subject.judge, to_unit(pixels), labels)
@@ -70,10 +71,14 @@ class Pgd:
         for restart in range(self.restarts):
             noise = self._noise(images.pixels.shape, restart)
             standing = robust.nonzero().squeeze(1)
-            for batch in standing.split(self.batch_size):
-                x, labels = to_unit(images.pixels[batch]), images.labels[batch]
-                start = self.epsilon * noise[batch.to(noise.device)].to(x.device)
-                withstood = is_correct(subject.judge, self.attack(subject.attacked, x, labels, start), labels)
+            for number, batch in enumerate(standing.split(self.batch_size), 1):
+
+                def withstands(batch: Tensor = batch, noise: Tensor = noise) -> Tensor:
+                    x, labels = to_unit(images.pixels[batch]), images.labels[batch]
+                    start = self.epsilon * noise[batch.to(noise.device)].to(x.device)
+                    return is_correct(subject.judge, self.attack(subject.attacked, x, labels, start), labels)
+
+                withstood = notes.once(f"restart {restart + 1}, batch {number}", withstands)
                 robust[batch[~withstood]] = False
                 tick(len(batch) if restart == self.restarts - 1 else int((~withstood).sum()), "")
         return robust

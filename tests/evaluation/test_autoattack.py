@@ -9,6 +9,7 @@ from torch import nn
 
 from advmix_cli.data.images import Images
 from advmix_cli.evaluation.autoattack import AutoAttack
+from advmix_cli.evaluation.notebook import Blank
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.subject import Subject
 
@@ -68,7 +69,7 @@ def test_verdicts_are_those_of_upstream_called_directly(perceptron, version, bat
     epsilon = 20 / 255
     expected = directly(network, batch, version, epsilon, batch_size)
     with measured(network):
-        verdicts = AutoAttack(version, epsilon, 0, batch_size)(Subject.plain(network), batch, silent)
+        verdicts = AutoAttack(version, epsilon, 0, batch_size)(Subject.plain(network), batch, silent, Blank())
     assert torch.equal(verdicts, expected)
     assert 3 <= verdicts.sum() <= 27  # neither all nor nothing
 
@@ -92,9 +93,11 @@ def test_any_number_of_classes_gets_the_attacks_that_it_allows(version, classes,
     # ε so small that most images withstand everything: every attack comes to its turn.
     evaluator = AutoAttack(version, 0.5 / 255, 0, 4)
     with measured(network):
-        verdicts = evaluator(Subject.plain(network), images(network, 4), lambda _done, note: notes.append(note))
+        verdicts = evaluator(
+            Subject.plain(network), images(network, 4), lambda _done, note: notes.append(note), Blank()
+        )
     assert verdicts.any()
-    assert [note.removeprefix("running ") for note in notes if note.startswith("running ")] == attacks
+    assert [note.split()[0] for note in notes if note] == attacks
     settings = evaluator.settings(classes)
     assert settings["attacks"] == attacks
     if {"apgd-t", "fab-t"} & set(attacks):
@@ -156,7 +159,7 @@ def test_labels_of_any_integer_type_give_the_same_verdicts(perceptron):
     evaluator = AutoAttack("cheap-2020", 20 / 255, 0, 40)
     with measured(network):
         verdicts = [
-            evaluator(Subject.plain(network), Images(batch.pixels, batch.labels.to(kind)).first(12), silent)
+            evaluator(Subject.plain(network), Images(batch.pixels, batch.labels.to(kind)).first(12), silent, Blank())
             for kind in (torch.int64, torch.uint8)
         ]
     assert torch.equal(*verdicts)
@@ -179,7 +182,7 @@ def test_upstreams_warnings_arrive_in_our_log_and_nowhere_else(caplog, capsys):
     theirs = logging.getLogger("auto-attack")
     before = list(theirs.handlers), theirs.level, theirs.propagate
     with caplog.at_level(logging.DEBUG), measured(network):
-        AutoAttack("cheap-2020", 0.1, 0, 4)(Subject.plain(network), images(network.body, 4), silent)
+        AutoAttack("cheap-2020", 0.1, 0, 4)(Subject.plain(network), images(network.body, 4), silent, Blank())
     assert any("randomized" in record.getMessage() for record in caplog.records if record.name == "advmix")
     assert {record.name for record in caplog.records} == {"advmix"}
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
@@ -187,15 +190,15 @@ def test_upstreams_warnings_arrive_in_our_log_and_nowhere_else(caplog, capsys):
     assert (theirs.handlers, theirs.level, theirs.propagate) == before
 
 
-def test_progress_says_which_attack_runs():
+def test_progress_says_which_attack_runs_on_which_batch_and_what_stands():
     network = linear(4)
     notes = []
+    told = lambda _done, note: notes.append(note)  # noqa: E731
     with measured(network):
-        AutoAttack("cheap-2020", 0.01, 0, 4)(
-            Subject.plain(network), images(network, 4), lambda _done, note: notes.append(note)
-        )
-    assert "running square" in notes
-    assert any("robust accuracy after SQUARE" in note for note in notes)
+        AutoAttack("cheap-2020", 0.5 / 255, 0, 3)(Subject.plain(network), images(network, 4), told, Blank())
+    assert notes[0] == "apgd-ce 1/2, 100.0 % standing"
+    assert notes[1].startswith("apgd-ce 2/2, ")
+    assert any(note.startswith("square 1/") for note in notes)
 
 
 def test_fab_leaves_no_gradients_on_the_parameters():
@@ -203,16 +206,20 @@ def test_fab_leaves_no_gradients_on_the_parameters():
     notes = []
     with measured(network):
         batch = images(network, 4)
-        AutoAttack("cheap-2020", 0.5 / 255, 0, 4)(Subject.plain(network), batch, lambda _done, note: notes.append(note))
-    assert "running fab" in notes
+        AutoAttack("cheap-2020", 0.5 / 255, 0, 4)(
+            Subject.plain(network), batch, lambda _done, note: notes.append(note), Blank()
+        )
+    assert any(note.startswith("fab 1/1, ") for note in notes)
     assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
 
 
 def test_no_robust_image_left_is_no_fault():
     network = linear(4)
     with measured(network):
-        wrong = AutoAttack("cheap-2020", 0.1, 0, 4)(Subject.plain(network), images(network, 6, right=False), silent)
-        broken = AutoAttack("standard", 1.0, 0, 4)(Subject.plain(network), images(network, 6), silent)
+        wrong = AutoAttack("cheap-2020", 0.1, 0, 4)(
+            Subject.plain(network), images(network, 6, right=False), silent, Blank()
+        )
+        broken = AutoAttack("standard", 1.0, 0, 4)(Subject.plain(network), images(network, 6), silent, Blank())
     assert not wrong.any()
     assert not broken.any()
 
@@ -221,18 +228,18 @@ def test_no_robust_image_left_is_no_fault():
 def test_a_single_image_is_measured(version, epsilon):
     network = linear(10)
     with measured(network):
-        verdicts = AutoAttack(version, epsilon, 0, 500)(Subject.plain(network), images(network, 1), silent)
+        verdicts = AutoAttack(version, epsilon, 0, 500)(Subject.plain(network), images(network, 1), silent, Blank())
     assert verdicts.tolist() == [epsilon < 0.1]
 
 
 def test_a_single_image_in_the_last_batch_is_measured():
     network = linear(4)
     with measured(network):
-        assert AutoAttack("cheap-2020", 1e-5, 0, 2)(Subject.plain(network), images(network, 3), silent).all()
+        assert AutoAttack("cheap-2020", 1e-5, 0, 2)(Subject.plain(network), images(network, 3), silent, Blank()).all()
 
 
 def test_without_a_perturbation_the_verdicts_are_the_pristine_ones(perceptron):
     network, batch = perceptron
     with measured(network):
-        verdicts = AutoAttack("rand", 0.0, 0, 40)(Subject.plain(network), batch.first(8), silent)
+        verdicts = AutoAttack("rand", 0.0, 0, 40)(Subject.plain(network), batch.first(8), silent, Blank())
     assert torch.equal(verdicts, (network(batch.pixels / 255).argmax(1) == batch.labels)[:8])

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from advmix_cli.data.images import Images
+from advmix_cli.evaluation.notebook import Blank
 from advmix_cli.evaluation.pgd import Pgd, margin
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.pristine import Pristine
@@ -34,7 +35,7 @@ def silent(_done, _note):
 
 def judge(evaluator, network, images):
     with measured(network):
-        return evaluator(Subject.plain(network), images, silent)
+        return evaluator(Subject.plain(network), images, silent, Blank())
 
 
 def direct_margin(logits, labels):

@@ -12,6 +12,7 @@ from advmix_cli.attacked import subject_of
 from advmix_cli.data.images import Images
 from advmix_cli.errors import MemoryExhaustedError
 from advmix_cli.evaluation.autoattack import AutoAttack
+from advmix_cli.evaluation.notebook import Blank
 from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.pristine import Pristine
@@ -51,7 +52,7 @@ def perceptron(trained):
 
 
 def verdicts(evaluator, subject, images):
-    return evaluator(subject, images, silent)
+    return evaluator(subject, images, silent, Blank())
 
 
 # ---- compiled ------------------------------------------------------------------------------------------------------
@@ -195,7 +196,7 @@ def test_an_image_that_only_the_attacked_network_gives_up_is_attacked_again_and_
         assert ((liar(x).argmax(1) == images.labels) == right).logical_not().nonzero()[:, 0].tolist() == sorted(
             who.tolist()
         )
-        found = evaluator(Subject(network, liar), images, lambda _done, note: notes.append(note))
+        found = evaluator(Subject(network, liar), images, lambda _done, note: notes.append(note), Blank())
     assert torch.equal(found[who], expected[who])
     assert not (found & ~right).any()
     assert any(note.endswith(" disputed") for note in notes)
@@ -260,7 +261,7 @@ def test_too_large_a_batch_goes_in_halves_with_the_same_verdicts_and_a_warning_e
     monkeypatch.setattr(measure, "release", lambda: released.append(True))
     with measured(network):
         expected = verdicts(evaluator, Subject.plain(network), images)
-        found = measure._verdicts(evaluator, Subject.plain(Narrow(network, most)), images, silent)
+        found = measure._verdicts(evaluator, Subject.plain(Narrow(network, most)), images, silent, Blank())
     assert torch.equal(found, expected)
     assert len(released) == len(sizes)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
@@ -274,7 +275,7 @@ def test_where_not_even_one_image_fits_the_measurement_ends(perceptron, monkeypa
     monkeypatch.setattr(measure, "release", lambda: None)
     network, images, _ = perceptron
     with measured(network), pytest.raises(MemoryExhaustedError) as caught:
-        measure._verdicts(evaluator, Subject.plain(Narrow(network, 0)), images, silent)
+        measure._verdicts(evaluator, Subject.plain(Narrow(network, 0)), images, silent, Blank())
     assert str(caught.value) == "out of memory in evaluation, with one image at a time"
     assert caught.value.exit_code == 1
 
@@ -282,8 +283,8 @@ def test_where_not_even_one_image_fits_the_measurement_ends(perceptron, monkeypa
 def test_other_faults_of_a_measurement_are_not_taken_for_a_lack_of_memory(perceptron):
     @dataclass(frozen=True)
     class Broken(Pristine):
-        def __call__(self, subject, images, tick):  # noqa: ARG002
+        def __call__(self, subject, images, tick, notes):  # noqa: ARG002
             raise RuntimeError("a fault of ours")
 
     with pytest.raises(RuntimeError, match="a fault of ours"):
-        measure._verdicts(Broken(5), Subject.plain(perceptron[0]), perceptron[1], silent)
+        measure._verdicts(Broken(5), Subject.plain(perceptron[0]), perceptron[1], silent, Blank())

@@ -11,6 +11,7 @@ from torch import nn
 from advmix_cli.data.images import Images
 from advmix_cli.errors import EvaluationError
 from advmix_cli.evaluation.autoattack import AutoAttack
+from advmix_cli.evaluation.notebook import Blank
 from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import is_correct, measured
 from advmix_cli.evaluation.pristine import Pristine
@@ -144,7 +145,7 @@ def test_logits_that_are_not_finite_give_no_number(evaluator):
     for value in (float("nan"), float("inf"), -float("inf")):
         network = Spoilt(lambda x: torch.arange(len(x)) == len(x) - 1, value).eval()
         with pytest.raises(EvaluationError, match="not finite"):
-            evaluator(Subject.plain(network), images(), silent)
+            evaluator(Subject.plain(network), images(), silent, Blank())
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS[1:], ids=NAMES[1:])
@@ -154,9 +155,9 @@ def test_logits_that_break_only_under_attack_give_no_number(evaluator):
     with measured(network):
         batch = images(12)
         batch = Images(batch.pixels, network(batch.pixels / 255).argmax(1))
-        assert Pristine(12)(Subject.plain(network), batch, silent).all()
+        assert Pristine(12)(Subject.plain(network), batch, silent, Blank()).all()
         with pytest.raises(EvaluationError):
-            evaluator(Subject.plain(network), batch, silent)
+            evaluator(Subject.plain(network), batch, silent, Blank())
 
 
 def test_pgd_gives_no_number_for_gradients_that_are_not_finite():
@@ -168,7 +169,7 @@ def test_pgd_gives_no_number_for_gradients_that_are_not_finite():
     batch = images()
     batch = Images(batch.pixels, Flat()(batch.pixels / 255).argmax(1))
     with pytest.raises(EvaluationError):
-        PGD(Subject.plain(Flat().eval()), batch, silent)
+        PGD(Subject.plain(Flat().eval()), batch, silent, Blank())
 
 
 @pytest.mark.parametrize("where", ["a weight", "a running statistic"])
@@ -213,7 +214,7 @@ def test_tracing_goes_on(chosen, measure):
 def test_ticks_add_up_to_the_images(evaluator):
     done = []
     with measured(network := linear()):
-        evaluator(Subject.plain(network), images(11), lambda count, _note: done.append(count))
+        evaluator(Subject.plain(network), images(11), lambda count, _note: done.append(count), Blank())
     assert sum(done) == 11
     assert min(done) >= 0
 
@@ -221,7 +222,7 @@ def test_ticks_add_up_to_the_images(evaluator):
 @pytest.mark.parametrize("evaluator", EVALUATORS, ids=NAMES)
 def test_a_verdict_an_image(evaluator):
     with measured(network := linear()):
-        verdicts = evaluator(Subject.plain(network), images(5), silent)
+        verdicts = evaluator(Subject.plain(network), images(5), silent, Blank())
     assert verdicts.shape == (5,)
     assert verdicts.dtype == torch.bool
 
@@ -229,7 +230,7 @@ def test_a_verdict_an_image(evaluator):
 def test_pristine_verdicts_are_those_of_the_arg_max(trained):
     network, data = trained
     with measured(network):
-        verdicts = Pristine(100)(Subject.plain(network), data.test, silent)
+        verdicts = Pristine(100)(Subject.plain(network), data.test, silent, Blank())
         expected = network(data.test.pixels / 255).argmax(1) == data.test.labels
     assert torch.equal(verdicts, expected)
     assert 0.9 < verdicts.double().mean() < 1
