@@ -92,6 +92,10 @@ def find(place: Path) -> Path:
 def load(place: Path) -> Checkpoint:
     """Read a checkpoint; CheckpointError if it is truncated, changed, or was not written by advmix."""
     path = find(place)
+    if path.suffix in (".pt", ".pth", ".pkl", ".pickle"):
+        raise CheckpointError(
+            f"{path} is a pickle, which can run code when it is read; `advmix import` takes the tensors out of it"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -362,6 +362,27 @@ def bench(
             grid.print(out)
 
 
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A .pt or .pth file.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
+) -> None:
+    """Take the tensors out of a file that torch has pickled, without running what is in it."""
+    if target.exists():
+        raise UsageError(f"{target} is there already")
+
+    from safetensors.torch import save
+
+    from advmix_cli.files import write_atomically
+    from advmix_cli.foreign import tensors
+
+    found = tensors(source)
+    write_atomically(target, save(found, metadata={"format": "pt"}))
+    err.print(
+        f"{len(found)} tensors: {printable(str(target))}", markup=False, emoji=False, highlight=False, soft_wrap=True
+    )
+
+
 @selftests.command("resume")
 def selftest_resume(
     recipe: Annotated[

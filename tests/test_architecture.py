@@ -22,7 +22,7 @@ FLOORS = (
     {"build"},
     {"training", "report"},
     {"evaluation", "data", "checkpoint", "recipe", "state"},
-    {"method", "networks", "locks", "stopping"},
+    {"method", "networks", "locks", "stopping", "foreign"},
     {"errors", "seeding", "files", "memory", "clock", "__init__"},
 )
 # Within a floor, one way only: an evaluator is given images, a checkpoint holds a recipe.

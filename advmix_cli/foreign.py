@@ -1,0 +1,56 @@
+"""Weights from a file that torch has pickled: its tensors, and nothing that runs."""
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advmix_cli.errors import CheckpointError
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
+"""Keys under which training code keeps a network's tensors beside other things."""
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """The network's tensors in a .pt or .pth file, by plain names ("module.", which DataParallel adds, is left out).
+
+    torch reads it with `weights_only`, which builds tensors and containers and calls nothing else. CheckpointError for
+    everything that is not a mapping of names to tensors, or keeps one under one of WRAPPERS.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of older ways to pickle, which are tried all the same
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from None
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+    ):
+        page = path.read_bytes()[:200].lstrip().startswith(b"<")
+        reason = "it looks like a web page" if page else "it holds something else than tensors, or is damaged"
+        raise CheckpointError(f"{path}: not a file of tensors that can be read safely: {reason}") from None
+    for wrapper in WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+            break
+    if not isinstance(found, Mapping) or not found or not all(_is_named_tensor(*item) for item in found.items()):
+        raise CheckpointError(f"{path}: holds no mapping of names to tensors, alone or under {', '.join(WRAPPERS)}")
+    plain = {name.removeprefix("module."): value.detach().clone().contiguous() for name, value in found.items()}
+    if len(plain) < len(found):
+        raise CheckpointError(f"{path}: two tensors have the same name without 'module.'")
+    return plain
+
+
+def _is_named_tensor(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided

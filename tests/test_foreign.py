@@ -1,0 +1,98 @@
+"""Pickled files: their tensors come out, and nothing in them runs."""
+
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from advmix_cli.cli import app
+
+STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3).t(), "bn.num_batches_tracked": torch.tensor(7)}
+
+
+def import_(source, target):
+    return CliRunner().invoke(app, ["import", str(source), str(target)])
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {"state_dict": state, "epoch": 3, "optimizer": {"lr": 0.1}},
+        lambda state: {"net": {f"module.{name}": value for name, value in state.items()}, "acc": 1.0},
+    ],
+)
+def test_the_tensors_come_out_bit_for_bit(tmp_path, wrap):
+    source, target = tmp_path / "a.pt", tmp_path / "a.safetensors"
+    torch.save(wrap(STATE), source)
+    done = import_(source, target)
+    assert done.exit_code == 0, done.output
+    found = load_file(target)
+    assert found.keys() == STATE.keys()
+    assert all(torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in STATE.items())
+
+
+class Payload:
+    def __init__(self, sentinel):
+        self.sentinel = sentinel
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.sentinel),)
+
+
+def test_what_a_pickle_would_run_is_never_run(tmp_path):
+    sentinel = tmp_path / "ran"
+    for number, content in enumerate((Payload(sentinel), {"state_dict": STATE, "x": Payload(sentinel)})):
+        torch.save(content, tmp_path / f"{number}.pt")
+        (tmp_path / f"{number}.pth").write_bytes(pickle.dumps(content))
+    for path in (*tmp_path.glob("*.pt"), *tmp_path.glob("*.pth")):
+        done = import_(path, tmp_path / "out.safetensors")
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "not a file of tensors that can be read safely" in " ".join(done.stderr.split())
+        done = CliRunner().invoke(app, ["eval", str(path)])
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "is a pickle, which can run code when it is read" in " ".join(done.stderr.split())
+    assert not sentinel.exists()
+    assert not (tmp_path / "out.safetensors").exists()
+    pickle.loads(pickle.dumps(Payload(sentinel)))
+    assert sentinel.exists()  # it would have
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<!DOCTYPE html><html>Access denied</html>", "it looks like a web page"),
+        (b"", "not a file of tensors"),
+        (b"\x80\x02garbage", "not a file of tensors"),
+        (b"PK\x03\x04" + bytes(100), "not a file of tensors"),
+    ],
+)
+def test_what_is_no_file_of_tensors_is_one_message(tmp_path, content, words):
+    source = tmp_path / "a.pt"
+    source.write_bytes(content)
+    done = import_(source, tmp_path / "out.safetensors")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("content", [{}, [torch.ones(1)], torch.ones(1), {"a": 1.0}, {1: torch.ones(1)}])
+def test_what_holds_no_network_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "a.pt")
+    done = import_(tmp_path / "a.pt", tmp_path / "out.safetensors")
+    assert done.exit_code == 2
+    assert "holds no mapping of names to tensors" in " ".join(done.stderr.split())
+
+
+def test_a_missing_file_and_an_existing_target_are_told(tmp_path):
+    assert import_(tmp_path / "none.pt", tmp_path / "o.safetensors").exit_code == 2
+    torch.save(STATE, tmp_path / "a.pt")
+    (tmp_path / "o.safetensors").write_text("mine")
+    done = import_(tmp_path / "a.pt", tmp_path / "o.safetensors")
+    assert done.exit_code == 2
+    assert "is there already" in done.stderr
+    assert (tmp_path / "o.safetensors").read_text() == "mine"
