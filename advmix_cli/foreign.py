@@ -27,16 +27,7 @@ def tensors(path: Path) -> dict[str, Tensor]:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from None
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-    ):
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError):
         page = path.read_bytes()[:200].lstrip().startswith(b"<")
         reason = "it looks like a web page" if page else "it holds something else than tensors, or is damaged"
         raise CheckpointError(f"{path}: not a file of tensors that can be read safely: {reason}") from None
