@@ -293,3 +293,44 @@ def test_ablate_fills_a_table_and_does_nothing_twice():
     assert second.exit_code == 0
     assert float(next(csv.DictReader(io.StringIO(second.stdout)))["accuracy"]) == record["accuracy"]
     assert second.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plan", "nosuch\x1b[31mred"],
+        ["train", "digits", "--device", "\x1b[31mred"],
+        ["plan", "digits", "--set", 'data={source="folder", root="/no\\u001b[31mre"}'],
+    ],
+)
+def test_what_a_terminal_would_obey_is_escaped(words):
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "\x1b" not in done.stderr
+    assert "\\x1b[31mre" in done.stderr
+
+
+def test_a_machine_that_cannot_write_is_one_message(tmp_path, monkeypatch):
+    def full(*_arguments, **_settings):
+        raise OSError(28, "No space left on device", "runs")
+
+    monkeypatch.setattr("advmix_cli.recipe.load.load", full)
+    done = CliRunner().invoke(app, ["train", "digits", "--out", str(tmp_path / "run")])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "error: [Errno 28] No space left on device: 'runs'\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["bench", "SHIPPED/tables/table1.toml"], "this is a table, and a recipe is wanted"),
+        (["ablate", "SHIPPED/cifar10-ours.toml"], "this is a recipe, and a table is wanted"),
+        (["plan", "tabel1"], "did you mean 'table1'?"),
+    ],
+)
+def test_a_table_for_a_recipe_and_the_other_way_round_are_told(words, told):
+    from advmix_cli.recipe.shipped import ROOT
+
+    done = CliRunner().invoke(app, [word.replace("SHIPPED", str(ROOT)) for word in words])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert told in " ".join(done.stderr.split())

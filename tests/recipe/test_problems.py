@@ -276,3 +276,19 @@ def test_whatever_a_file_says_every_problem_has_a_position(data):
     except RecipeError as error:
         lines = str(error).split("\n")
     assert all(re.match(r"f:\d+:\d+: .", line) for line in lines)
+
+
+@pytest.mark.parametrize("text", [f"[{'.'.join('z' * 800)}]\nx = 1\n", f"{'.'.join('a' * 5000)} = 1\n"])
+def test_tables_in_tables_without_end_are_one_message(tmp_path, text):
+    path = tmp_path / "deep.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load(str(path))
+    assert str(caught.value) == f"{path}: tables are nested more than 20 deep"
+
+
+@pytest.mark.parametrize("field", ["schedule.epochs", "maximizer.ascent.steps", "validation.steps"])
+def test_whole_numbers_end_at_a_million(field):
+    assert load("digits", [f"{field}=1000000"])
+    with pytest.raises(RecipeError, match="must be less than or equal to 1000000"):
+        load("digits", [f"{field}=1{'0' * 400}"])
