@@ -89,7 +89,7 @@ DeviceName = Annotated[str, typer.Option("--device", metavar="DEVICE", help="aut
 def _seconds(text: str) -> float:
     """ "90s", "9m", "1.5h", or a number of seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
-    if not found:
+    if not found or not float(found[1]):
         raise typer.BadParameter(f"{text!r} is no time; write 90s, 9m or 1.5h")
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
@@ -156,6 +156,7 @@ def train(
     chosen = load(recipe, [*(settings or []), *([f"seed={seed}"] if seed is not None else [])])
 
     from advmix_cli import build, run
+    from advmix_cli.checkpoint import LAST
     from advmix_cli.fit import STATE, Keeping
     from advmix_cli.report.progress import watcher
     from advmix_cli.report.results import Results
@@ -164,14 +165,16 @@ def train(
     place = build.device(device)
     target = directory or Path("runs") / f"{Path(recipe).stem}-seed{chosen.seed}-{chosen.digest()[:12]}"
     run.check_directory(chosen, target)
-    if (target / STATE).exists() and not resume:
+    known = Results.load(target)
+    if (target / STATE).exists() and not (target / LAST).exists() and not resume and not (known and known.diverged):
         raise RunDirectoryError(f"{target} holds an unfinished training: go on with --resume, or choose another --out")
     try:
         with stoppable(stop_after) as stop, watcher(err) as watch:
             results = run.execute(chosen, target, place, watch, Keeping(save_every, stop))
     except StoppedError as stopped:
-        if stopped.exit_code == 0 and as_json and (so_far := Results.load(target)):
-            _print_json({**so_far.to_json(), "unfinished": str(stopped)})
+        if as_json:
+            so_far = Results.load(target)
+            _print_json({**(so_far.to_json() if so_far else {"finished": False}), "unfinished": str(stopped)})
         raise StoppedError(
             f"unfinished: {stopped}; the same command with --resume goes on in {target}",
             stopped.exit_code,
@@ -263,6 +266,7 @@ def ablate(
         with stoppable(stop_after) as stop, live_table(err, lambda: _filled(chosen, todo)[0]) as (watch, redraw):
             run_cells(todo, place, watch, lambda _: redraw(), Keeping(save_every, stop))
     except StoppedError as stopped:
+        _print_table(form, *_filled(chosen, todo))
         raise StoppedError(f"unfinished: {stopped}; the same command does what is left", stopped.exit_code) from None
     grid, records = _filled(chosen, todo)
     _print_table(form, grid, records)

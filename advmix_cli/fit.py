@@ -8,9 +8,8 @@ state/              where an unfinished training goes on
 
 import json
 import os
-import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,22 +49,15 @@ class Keeping:
     stop: Stop = field(default_factory=Stop)
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """How the training was done, and the seconds that it took in all, its validation included."""
-
-    engine: str
-    seconds: float
-
-
 def fit(
     recipe: Recipe, images: Dataset, fingerprint: str, place: torch.device, directory: Path, watch: Watcher,
-    keeping: Keeping,
-) -> Fitted:  # fmt: skip
-    """Train to the end, from the newest state in `directory` if there is one. StoppedError after the state has been
+    keeping: Keeping, done: Callable[[str, float], None],
+) -> None:  # fmt: skip
+    """Train to the end, from the newest state in `directory` if there is one. `done` is told the engine and the seconds
+    in all, before the last weights are written: where they are, it has been told. StoppedError after the state has been
     saved; MemoryExhaustedError says which batch fits."""
     try:
-        return _Fit(recipe, images, fingerprint, place, directory, watch, keeping).run()
+        return _Fit(recipe, images, fingerprint, place, directory, watch, keeping, done).run()
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -83,9 +75,11 @@ class _Fit:
     directory: Path
     watch: Watcher
     keeping: Keeping
+    done: Callable[[str, float], None]
 
-    def run(self) -> Fitted:
+    def run(self) -> None:
         known = state.newest(self.directory / STATE, self.watch.say)
+        state.leave_only(known, self.directory / STATE)
         network = build.new_network(self.recipe, self.images, self.place)
         # Before it is restored, so that a resumed training is rehearsed on what a new one is rehearsed on.
         prepared = engine.prepare(self.recipe, self.images, network, self.place)
@@ -95,7 +89,10 @@ class _Fit:
         if known:
             start, best, before = self._restored(prepared.training, known, machine), known.best, known.seconds
         seconds = self._epochs(prepared.training, start, best, before, machine)
-        return Fitted(str(prepared), seconds)
+        self.done(str(prepared), seconds)
+        line = json.loads((self.directory / METRICS).read_text(encoding="utf-8").splitlines()[-1])
+        with self.keeping.stop.heard_at_checks():
+            self._save(network, LAST, "last", line)
 
     def _machine(self, prepared: Prepared) -> dict[str, str]:
         """What the bits of a training depend on, beside its recipe."""
@@ -122,7 +119,7 @@ class _Fit:
     def _epochs(
         self, training: Training, start: Progress, best: float, before: float, machine: dict[str, str]
     ) -> float:
-        """Write metrics.jsonl and the checkpoints of the last and of the best epoch; returns the seconds in all."""
+        """Write metrics.jsonl and the checkpoint of the best epoch; returns the seconds in all."""
         network, on_test = training.network, self.recipe.validation.on == "test"
         judges = {
             "validation_accuracy": Pristine(batch_size=500),
@@ -134,7 +131,7 @@ class _Fit:
             passes = an_image * len(judged) * training.epochs
             subject = subject_of(self.recipe, network, judged.first(500), passes, self.watch.say)
         started = saved_at = time.perf_counter()
-        at, line = start, {}
+        at = start
 
         def save() -> None:
             nonlocal saved_at
@@ -175,10 +172,9 @@ class _Fit:
                         best = line["validation_pgd_accuracy"]
                         self._save(network, BEST, "best on test" if on_test else "best on validation", line)
             except StoppedError:
-                save()
+                with self.keeping.stop.heard_at_checks():
+                    save()
                 raise
-            self._save(network, LAST, "last", line)
-        shutil.rmtree(self.directory / STATE, ignore_errors=True)
         return before + time.perf_counter() - started
 
     def _save(self, network: nn.Module, name: str, selection: str, line: dict[str, Any]) -> None:

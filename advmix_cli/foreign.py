@@ -44,4 +44,12 @@ def tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _is_named_tensor(name: Any, value: Any) -> bool:
-    return isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+    """Of a kind that safetensors holds, and no larger than what was read: an expanded tensor can claim any size."""
+    return (
+        isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )

@@ -19,14 +19,15 @@ def held(directory: Path) -> Iterator[None]:
     however that ends, and the file that stays behind means nothing. RunDirectoryError says who holds it."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        opened = (directory / LOCK).open("a+", encoding="utf-8")
+        # No link is followed: what it pointed to would be emptied.
+        number = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        opened = os.fdopen(number, "r+", encoding="utf-8")
     except OSError as error:
         raise RunDirectoryError(f"{directory} cannot be written: {error.strerror}") from None
     with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
             holder = printable(file.read(200).strip()) or "another process"
             raise RunDirectoryError(f"{directory} is in use: {holder}") from None
         file.truncate(0)

@@ -12,6 +12,7 @@ import json
 import shutil
 import tomllib
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import tomli_w
@@ -30,6 +31,7 @@ from advmix_cli.measure import evaluate
 from advmix_cli.recipe.schema import Evaluator, FolderData, Recipe
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.results import Measured, Results
+from advmix_cli.stopping import Stop
 
 RECIPE = "recipe.toml"
 VERDICTS = "verdicts"
@@ -75,6 +77,9 @@ def _execute(
 ) -> Results:  # fmt: skip
     """Within the lock: what was seen before it may have changed."""
     check_directory(recipe, directory)
+    for name in (RECIPE, METRICS, BEST, LAST, "results.json"):
+        for cut_off in directory.glob(f".{name}.*"):
+            cut_off.unlink(missing_ok=True)
     write_atomically(directory / RECIPE, tomli_w.dumps(recipe.resolved()))
     trained = (directory / LAST).is_file()
     known = Results.load(directory)
@@ -94,16 +99,21 @@ def _execute(
         known.save(directory)
         if (directory / METRICS).exists() and not (directory / STATE).exists():
             watch.say(f"an earlier training in {directory} was cut off before its first state: it starts again")
+        begun = known
+
+        def done(engine: str, seconds: float) -> None:
+            replace(begun, seconds=round(seconds, 3), engine=engine).save(directory)
+
         try:
-            fitted = fit(recipe, images, fingerprint, place, directory, watch, keeping)
+            fit(recipe, images, fingerprint, place, directory, watch, keeping, done)
         except DivergedError as error:
             replace(known, diverged=str(error)).save(directory)
             raise
-        known = replace(known, seconds=round(fitted.seconds, 3), engine=fitted.engine)
-        known.save(directory)
+        known = Results.load(directory) or known
+    shutil.rmtree(directory / STATE, ignore_errors=True)
     keeping.stop.check()
     for file in _reported(recipe, directory):
-        known = _measure(file, recipe, known, images, directory, place, watch)
+        known = _measure(file, recipe, known, images, directory, place, watch, keeping.stop)
     known = replace(known, finished=True)
     known.save(directory)
     shutil.rmtree(directory / VERDICTS, ignore_errors=True)
@@ -121,7 +131,8 @@ def check_directory(recipe: Recipe, directory: Path) -> None:
         raise RunDirectoryError(f"{directory} is not a directory")
     path = directory / RECIPE
     if not path.is_file():
-        if any(path.name != LOCK for path in directory.iterdir()):
+        ours = (LOCK, f".{RECIPE}.")  # and what a first write that was cut off leaves
+        if not all(path.name.startswith(ours) for path in directory.iterdir()):
             raise RunDirectoryError(f"{directory} is not empty and holds no run; choose another directory with --out")
         return
     try:
@@ -154,8 +165,9 @@ def _reported(recipe: Recipe, directory: Path) -> list[Path]:
 
 
 def _measure(
-    file: Path, recipe: Recipe, known: Results, images: Dataset, directory: Path, place: torch.device, watch: Watcher
-) -> Results:
+    file: Path, recipe: Recipe, known: Results, images: Dataset, directory: Path, place: torch.device, watch: Watcher,
+    stop: Stop,
+) -> Results:  # fmt: skip
     """Measure a checkpoint by what of the recipe's evaluators is not yet in `known`, saving after each."""
     saved = checkpoint.load(file)
     if saved.recipe.digest() != recipe.digest():
@@ -163,16 +175,20 @@ def _measure(
     network = build.saved_network(saved, place)
     entry = known.of(saved.selection) or Measured(saved.selection, saved.epoch)
     # The best epoch may be the last one: the same weights need not be measured twice.
-    twin = next((other for other in known.measured if other.epoch == saved.epoch), entry)
+    weights = checkpoint.digest(saved.state)
+    last = directory / LAST
+    is_last = file == last or checkpoint.digest(checkpoint.load(last).state) == weights
+    twin = next((other for other in known.measured if is_last and other.epoch == saved.epoch), entry)
     missing = [chosen for chosen in recipe.evaluators if entry.outcome(chosen.name) is None]
     for outcome in filter(None, (twin.outcome(chosen.name) for chosen in missing)):
         entry = replace(entry, outcomes=(*entry.outcomes, outcome))
     left = [chosen for chosen in missing if entry.outcome(chosen.name) is None]
-    weights = checkpoint.digest(saved.state)
 
     def notes(chosen: Evaluator) -> Kept:
-        owner = json.dumps([weights, known.images, checkpoint.versions(), chosen.model_dump(mode="json")])
-        return Kept(directory / VERDICTS / f"{file.stem} {chosen.name}.jsonl", owner, place)
+        library, capability = version("pyautoattack"), torch.backends.cpu.get_cpu_capability()
+        machine = [checkpoint.versions(), library, build.device_name(place), capability]
+        owner = json.dumps([weights, known.images, recipe.digest(), machine, chosen.model_dump(mode="json")])
+        return Kept(directory / VERDICTS / f"{file.stem} {chosen.name}.jsonl", owner, place, stop.check)
 
     for outcome in evaluate(left, recipe, network, images, watch, notes):
         entry = replace(entry, outcomes=(*entry.outcomes, outcome))

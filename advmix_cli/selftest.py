@@ -19,6 +19,7 @@ from advmix_cli.checkpoint import LAST
 from advmix_cli.errors import AdvmixError
 from advmix_cli.fit import METRICS, STATE
 from advmix_cli.recipe.schema import Recipe
+from advmix_cli.report.results import Results
 
 TIMINGS = {"seconds", "images_per_second"}
 
@@ -50,10 +51,14 @@ def trials(recipe: Recipe, count: int, device: str, seed: int) -> Iterator[Trial
             process.wait()
             life = time.perf_counter() - began
         _finish(command, whole)
-        for number in range(1, count + 1):
-            part, after = Path(place) / f"part-{number}", moments.uniform(0, life)
+        number = 0
+        while number < count:
+            part, after = Path(place) / f"part-{time.monotonic_ns()}", moments.uniform(0, life)
             with _started([*command, str(part)], part) as process, suppress(subprocess.TimeoutExpired):
                 process.wait(after)
+            if process.returncode == 0:
+                continue  # it had ended before
+            number += 1
             manifests = sorted((part / STATE).glob("*.json"))
             ended = "the end" if (part / LAST).exists() else "none"
             found = manifests[-1].stem if manifests else ended
@@ -97,6 +102,9 @@ def _different(one: Path, other: Path) -> Iterator[str]:
         )
     if _lines(one) != _lines(other):
         yield METRICS
+    results = Results.load(other)
+    if not (results and results.finished and results.engine) or (other / STATE).exists():
+        yield "results.json"
 
 
 def _bitwise(left: torch.Tensor, right: torch.Tensor) -> bool:

@@ -38,9 +38,14 @@ class State:
     machine: dict[str, str]
     tensors: dict[str, Tensor] = field(repr=False)
 
+    @property
+    def stem(self) -> str:
+        """Of its files."""
+        return f"{self.epoch:06}-{self.done:06}"
+
     def save(self, directory: Path) -> None:
         """Write it beside the older ones, and leave the last two."""
-        stem = directory / f"{self.epoch:06}-{self.done:06}"
+        stem = directory / self.stem
         write_atomically(stem.with_suffix(".safetensors"), save(self.tensors))
         rest: dict[str, Any] = {name: value for name, value in asdict(self).items() if name != "tensors"}
         write_atomically(stem.with_suffix(".json"), json.dumps({**rest, "sha256": digest(self.tensors)}, indent=2))
@@ -60,6 +65,15 @@ def newest(directory: Path, say: Callable[[str], None]) -> State | None:
         except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
             say(f"{manifest} is damaged ({error!r:.200}); looking for an older state")
     return None
+
+
+def leave_only(wanted: State | None, directory: Path) -> None:
+    """Remove every other state, and what saves that were cut off have left. A damaged one with a later name would
+    otherwise pass for the newest."""
+    if directory.is_dir():
+        for path in directory.iterdir():
+            if wanted is None or path.stem != wanted.stem:
+                path.unlink()
 
 
 def _manifests(directory: Path) -> list[Path]:

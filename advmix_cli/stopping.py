@@ -40,13 +40,14 @@ class Stop:
 
     def heard_at_once(self) -> AbstractContextManager[None]:
         """Within, a signal raises, one that has come before too."""
-        self.check()
         return self._hearing(at_once=True)
 
     @contextmanager
     def _hearing(self, *, at_once: bool) -> Iterator[None]:
         before, self._at_once = self._at_once, at_once
         try:
+            if at_once:
+                self.check()
             yield
         finally:
             self._at_once = before
@@ -56,7 +57,8 @@ class Stop:
 def stoppable(seconds: float | None = None) -> Iterator[Stop]:
     """SIGINT, SIGTERM and SIGUSR1 ask to stop, and so does the end of `seconds`. For the main thread."""
     stop = Stop()
-    before = {number: signal.signal(number, stop.ask) for number in SIGNALS}
+    numbers = [number for number in SIGNALS if seconds is not None or number != signal.SIGALRM]
+    before = {number: signal.signal(number, stop.ask) for number in numbers}
     if seconds is not None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
     try:

@@ -80,7 +80,10 @@ def test_what_is_no_file_of_tensors_is_one_message(tmp_path, content, words):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("content", [{}, [torch.ones(1)], torch.ones(1), {"a": 1.0}, {1: torch.ones(1)}])
+@pytest.mark.parametrize("content", [
+    {}, [torch.ones(1)], torch.ones(1), {"a": 1.0}, {1: torch.ones(1)}, {"a": torch.zeros(1).expand(10**13)},
+    {"a": torch.ones(1, device="meta")},
+])  # fmt: skip
 def test_what_holds_no_network_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.pt")
     done = import_(tmp_path / "a.pt", tmp_path / "out.safetensors")

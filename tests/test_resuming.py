@@ -238,8 +238,8 @@ def test_within_a_wait_some_work_is_ended_at_once():
     with stoppable() as stop, stop.heard_at_checks():
         with pytest.raises(StoppedError), stop.heard_at_once():
             send(signal.SIGTERM)
-        with pytest.raises(StoppedError):
-            stop.heard_at_once()
+        with pytest.raises(StoppedError), stop.heard_at_once():
+            pytest.fail("it was asked before")
 
 
 def test_the_end_of_the_time_is_no_failure():

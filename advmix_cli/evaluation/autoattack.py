@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from advmix_cli.data.images import Images, to_unit
 from advmix_cli.errors import EvaluationError
-from advmix_cli.evaluation.notebook import Notebook
+from advmix_cli.evaluation.notebook import Notebook, named
 from advmix_cli.evaluation.outcome import Tick
 from advmix_cli.evaluation.predict import FiniteLogits, is_correct
 from advmix_cli.evaluation.subject import Logits, Subject
@@ -134,6 +134,7 @@ class AutoAttack:
         upstream = self.adversary(FiniteLogits(network), classes, x.device)
         attacks, accuracies = upstream.attacks_to_run, {"clean": 1.0}
         by_upstream, by_judge = self._correct(network, x, labels), self._correct(judge, x, labels)
+        who = "" if network is judge else "compiled, "
         with _listening() as log:
             for attack in attacks:
                 upstream.attacks_to_run = [attack]
@@ -147,7 +148,9 @@ class AutoAttack:
                     def attacked(batch: Tensor = batch) -> Tensor:
                         return self._attacked(upstream, judge, x[batch], labels[batch])
 
-                    by_upstream[batch], by_judge[batch] = notes.once(f"{attack}, batch {number}", attacked)
+                    by_upstream[batch], by_judge[batch] = notes.once(
+                        f"{who}{attack}, batch {number}: {named(batch)}", attacked
+                    )
                 accuracies[attack] = float(by_upstream.double().mean())
             check_square_sr(accuracies, logger=log)
         return _Robust(by_upstream, by_judge)

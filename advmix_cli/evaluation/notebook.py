@@ -20,6 +20,12 @@ class Notebook(Protocol):
         ...
 
 
+def named(batch: Tensor) -> str:
+    """A batch by its images: (B,) indices -> a name. Which images stand in a batch follows from what was found before,
+    and another machine may find something else."""
+    return f"{len(batch)} images {_checksum(batch.tolist())}"
+
+
 class Blank:
     """Keeps nothing."""
 
@@ -31,8 +37,10 @@ class Kept:
     """A file with a line a finding, each with its own checksum, under a first line that says whose they are. A line
     that is torn, changed, or another's is as if it were not there, and so is what follows it."""
 
-    def __init__(self, path: Path, owner: str, device: torch.device) -> None:
+    def __init__(self, path: Path, owner: str, device: torch.device, check: Callable[[], None] = lambda: None) -> None:
+        """`check` is called before each look."""
         self._path = path
+        self._check = check
         self._device = device
         self._found: dict[str, Tensor] = {}
         lines = self._read(owner)
@@ -43,6 +51,7 @@ class Kept:
 
     def once(self, key: str, look: Callable[[], Tensor]) -> Tensor:
         if key not in self._found:
+            self._check()
             found = look().cpu()
             content = [key, list(found.shape), "".join("1" if bit else "0" for bit in found.flatten().tolist())]
             self._write(json.dumps([*content, _checksum(content)]))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from advmix_cli.data.images import Images, to_unit
 from advmix_cli.errors import EvaluationError
-from advmix_cli.evaluation.notebook import Notebook
+from advmix_cli.evaluation.notebook import Notebook, named
 from advmix_cli.evaluation.outcome import Tick
 from advmix_cli.evaluation.predict import is_correct
 from advmix_cli.evaluation.subject import Logits, Subject
@@ -68,6 +68,7 @@ class Pgd:
             ]
         )
         tick(int((~robust).sum()), "")
+        who = "" if subject.attacked is subject.judge else "compiled, "
         for restart in range(self.restarts):
             noise = self._noise(images.pixels.shape, restart)
             standing = robust.nonzero().squeeze(1)
@@ -78,7 +79,7 @@ class Pgd:
                     start = self.epsilon * noise[batch.to(noise.device)].to(x.device)
                     return is_correct(subject.judge, self.attack(subject.attacked, x, labels, start), labels)
 
-                withstood = notes.once(f"restart {restart + 1}, batch {number}", withstands)
+                withstood = notes.once(f"{who}restart {restart + 1}, batch {number}: {named(batch)}", withstands)
                 robust[batch[~withstood]] = False
                 tick(len(batch) if restart == self.restarts - 1 else int((~withstood).sum()), "")
         return robust
