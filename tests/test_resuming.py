@@ -351,3 +351,59 @@ def test_a_difference_in_one_bit_is_seen(tiny, tmp_path, watch):
     lines = (other / "metrics.jsonl").read_text()
     (other / "metrics.jsonl").write_text(lines.replace('"epoch": 2', '"epoch": 20'))
     assert list(_different(one, other)) == [found, "metrics.jsonl"]
+
+
+def test_after_damage_to_all_states_the_new_ones_are_kept(whole, tmp_path, watch):
+    recipe, expected = whole()
+    part = tmp_path / "part"
+    stopped(recipe, part, watch, at=9, every=0)
+    for manifest in (part / "state").glob("*.json"):
+        manifest.write_text("{")
+    stopped(recipe, part, watch, at=2)
+    assert [path.stem for path in (part / "state").glob("*.json")] == ["000001-000002"]
+    run.execute(recipe, part, CPU, watch)
+    assert same(bits(part), expected)
+
+
+def test_killed_right_after_the_last_weights_it_still_knows_how_they_came_to_be(tiny, tmp_path, watch, monkeypatch):
+    recipe, part = tiny(*SMALL), tmp_path / "part"
+    with monkeypatch.context() as patch:
+        patch.setattr("advmix_cli.run.shutil.rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run.execute(recipe, part, CPU, watch, Keeping(every=0))
+    assert (part / "model.safetensors").exists()
+    assert (part / "state").exists()
+    results = run.execute(recipe, part, CPU, watch)
+    assert results.finished
+    assert results.engine.startswith("engine: eager")
+    assert results.seconds > 0
+    assert not (part / "state").exists()
+
+
+def test_killed_in_the_very_first_write_the_directory_can_be_used_and_is_cleaned(tiny, tmp_path, watch):
+    part = tmp_path / "part"
+    part.mkdir()
+    for name in (".lock", ".recipe.toml.abc"):
+        (part / name).touch()
+    run.execute(tiny(*SMALL), part, CPU, watch)
+    assert not (part / ".recipe.toml.abc").exists()
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "thesis.txt")
+    with pytest.raises(RunDirectoryError, match="cannot be written"), held(tmp_path / "run"):
+        pytest.fail("entered")
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "-1s", "soon", "1d", ""])
+def test_a_time_is_a_time(text):
+    from typer.testing import CliRunner
+
+    from advmix_cli.cli import app
+
+    found = CliRunner().invoke(app, ["train", "digits", "--stop-after", text])
+    assert found.exit_code == 2
+    assert "write 90s, 9m or 1.5h" in " ".join(found.stderr.replace("│", " ").split())

@@ -142,3 +142,20 @@ def test_a_run_goes_on_within_an_evaluator_and_leaves_no_notes(tiny, tmp_path, w
     found = run.execute(recipe, part, CPU, watch)
     assert found.of("last").outcomes[0].correct == expected.of("last").outcomes[0].correct > 0
     assert not (part / "verdicts").exists()
+
+
+def test_findings_are_those_of_the_images_that_they_were_found_on(trained, tmp_path):
+    """Another machine may begin with other images standing; then a batch of the same number holds others."""
+    network, whole = trained
+    images, evaluator = Images(whole.test.pixels[:14], whole.test.labels[:14]), EVALUATORS["pgd"]
+    expected = finding(network, evaluator, images, Blank())
+    shifted = Images(images.pixels, images.labels.clone())
+    shifted.labels[0] = (shifted.labels[0] + 1) % 10  # one image less stands, and every batch holds others
+    finding(network, evaluator, shifted, kept(tmp_path / "n"))
+    assert torch.equal(finding(network, evaluator, images, kept(tmp_path / "n")), expected)
+
+
+def test_a_stop_is_heard_before_each_look(tmp_path):
+    notes = Kept(tmp_path / "n", "me", CPU, check=fails)
+    with pytest.raises(AssertionError, match="looked again"):
+        notes.once("a", lambda: torch.tensor([True]))
