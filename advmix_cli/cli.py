@@ -89,14 +89,24 @@ DeviceName = Annotated[str, typer.Option("--device", metavar="DEVICE", help="aut
 def _seconds(text: str) -> float:
     """ "90s", "9m", "1.5h", or a number of seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
-    if not found or not float(found[1]):
+    if not found:
         raise typer.BadParameter(f"{text!r} is no time; write 90s, 9m or 1.5h")
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
+def _some_seconds(text: str) -> float:
+    """As `_seconds`, and more than none."""
+    seconds = _seconds(text)
+    if not seconds:
+        raise typer.BadParameter(f"{text!r} is no time to work in; write 90s, 9m or 1.5h")
+    return seconds
+
+
 StopAfter = Annotated[
     float | None,
-    typer.Option("--stop-after", metavar="TIME", parser=_seconds, help="Stop by then (90s, 9m, 2h), all work saved."),
+    typer.Option(
+        "--stop-after", metavar="TIME", parser=_some_seconds, help="Stop by then (90s, 9m, 2h), all work saved."
+    ),
 ]
 SaveEvery = Annotated[
     float,
