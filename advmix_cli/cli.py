@@ -104,9 +104,7 @@ def _some_seconds(text: str) -> float:
 
 StopAfter = Annotated[
     float | None,
-    typer.Option(
-        "--stop-after", metavar="TIME", parser=_some_seconds, help="Stop by then (90s, 9m, 2h), all work saved."
-    ),
+    typer.Option("--stop-after", metavar="TIME", parser=_some_seconds, help="Stop by then (90s, 9m), all work saved."),
 ]
 SaveEvery = Annotated[
     float,

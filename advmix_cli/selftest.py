@@ -56,8 +56,9 @@ def trials(recipe: Recipe, count: int, device: str, seed: int) -> Iterator[Trial
             part, after = Path(place) / f"part-{time.monotonic_ns()}", moments.uniform(0, life)
             with _started([*command, str(part)], part) as process, suppress(subprocess.TimeoutExpired):
                 process.wait(after)
-            if process.returncode == 0:
-                continue  # it had ended before
+            results = Results.load(part)
+            if results and results.finished:
+                continue  # the kill came after all was done
             number += 1
             manifests = sorted((part / STATE).glob("*.json"))
             ended = "the end" if (part / LAST).exists() else "none"
