@@ -65,8 +65,9 @@ def compiled_verdicts(tiny, network, images, evaluator):
         subject = subject_of(tiny('engine.compile="step"'), network, images.first(25), 10**12, print)
         assert subject.attacked is not subject.judge
         found = verdicts(evaluator, subject, images)
-    # With gradients, without, and with none asked for; each once more where torch takes small batches another way.
-    assert Compilation.so_far().graphs <= 6
+    # With gradients, without, and with none asked for; each once or twice more where torch takes small batches another
+    # way. AutoAttack is called a dozen times, and does not compile anew for each of them.
+    assert Compilation.so_far().graphs <= 8
     assert Compilation.so_far().breaks == 0
     return found, expected
 
