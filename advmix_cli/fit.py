@@ -88,11 +88,7 @@ class _Fit:
         start, best, before = Progress(), -1.0, 0.0
         if known:
             start, best, before = self._restored(prepared.training, known, machine), known.best, known.seconds
-        seconds = self._epochs(prepared.training, start, best, before, machine)
-        self.done(str(prepared), seconds)
-        line = json.loads((self.directory / METRICS).read_text(encoding="utf-8").splitlines()[-1])
-        with self.keeping.stop.heard_at_checks():
-            self._save(network, LAST, "last", line)
+        self._epochs(prepared, start, best, before, machine)
 
     def _machine(self, prepared: Prepared) -> dict[str, str]:
         """What the bits of a training depend on, beside its recipe."""
@@ -116,10 +112,10 @@ class _Fit:
         self.watch.say(f"resumed at epoch {start.epoch}, after {start.done} of its {training.batches} batches")
         return start
 
-    def _epochs(
-        self, training: Training, start: Progress, best: float, before: float, machine: dict[str, str]
-    ) -> float:
-        """Write metrics.jsonl and the checkpoint of the best epoch; returns the seconds in all."""
+    def _epochs(self, prepared: Prepared, start: Progress, best: float, before: float, machine: dict[str, str]) -> None:
+        """Write metrics.jsonl and the checkpoints of the best and of the last epoch. From the first batch to the last
+        checkpoint a signal waits until nothing is lost by it."""
+        training = prepared.training
         network, on_test = training.network, self.recipe.validation.on == "test"
         judges = {
             "validation_accuracy": Pristine(batch_size=500),
@@ -172,10 +168,11 @@ class _Fit:
                         best = line["validation_pgd_accuracy"]
                         self._save(network, BEST, "best on test" if on_test else "best on validation", line)
             except StoppedError:
-                with self.keeping.stop.heard_at_checks():
-                    save()
+                save()
                 raise
-        return before + time.perf_counter() - started
+            self.done(str(prepared), before + time.perf_counter() - started)
+            line = json.loads((self.directory / METRICS).read_text(encoding="utf-8").splitlines()[-1])
+            self._save(network, LAST, "last", line)
 
     def _save(self, network: nn.Module, name: str, selection: str, line: dict[str, Any]) -> None:
         Checkpoint(

@@ -407,3 +407,19 @@ def test_a_time_is_a_time(text):
     found = CliRunner().invoke(app, ["train", "digits", "--stop-after", text])
     assert found.exit_code == 2
     assert "write 90s, 9m or 1.5h" in " ".join(found.stderr.replace("│", " ").split())
+
+
+def test_a_signal_after_the_last_batch_loses_nothing(tiny, tmp_path, watch, monkeypatch):
+    recipe, part = tiny(*SMALL), tmp_path / "part"
+    true = fit._Fit._save
+
+    def signalled(self, network, name, selection, line):
+        if name == "model.safetensors":
+            send(signal.SIGTERM)
+        true(self, network, name, selection, line)
+
+    monkeypatch.setattr(fit._Fit, "_save", signalled)
+    with stoppable() as stop, pytest.raises(StoppedError, match="SIGTERM"):
+        run.execute(recipe, part, CPU, watch, Keeping(1e9, stop))
+    assert (part / "model.safetensors").exists()
+    assert run.execute(recipe, part, CPU, watch).finished
