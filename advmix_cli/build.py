@@ -1,6 +1,5 @@
 """Recipe -> objects: the one file that sees both sides."""
 
-import platform
 from collections.abc import Callable
 from functools import cache
 from typing import assert_never
@@ -54,13 +53,6 @@ def device(name: str) -> torch.device:
     if chosen.index is not None and chosen.type == "cuda":
         torch.cuda.set_device(chosen)  # streams, graphs and compiled code are the current device's
     return chosen
-
-
-def device_name(place: torch.device) -> str:
-    """As its maker calls it."""
-    if place.type == "cuda":
-        return torch.cuda.get_device_name(place)
-    return torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
 
 
 def arithmetic(recipe: Recipe) -> None:

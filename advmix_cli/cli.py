@@ -46,9 +46,8 @@ class Commands(TyperGroup):
         except AdvmixError as error:
             if ctx.params.get("debug"):
                 traceback.print_exc()
-            count = str(error).count("\n") + 1
-            several = isinstance(error, RecipeError) and count > 1
-            err.print(f"error: {count} problems\n" if several else "error: ", style="red", end="")
+            count = error.count if isinstance(error, RecipeError) else 1
+            err.print(f"error: {count:,} problems\n" if count > 1 else "error: ", style="red", end="")
             err.print(printable(str(error)), markup=False, emoji=False, highlight=False, soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
         except OSError as error:
@@ -441,7 +440,7 @@ def check(
         except UsageError as error:
             faults.append(str(error))
     if faults:
-        raise RecipeError("\n".join(faults))
+        raise RecipeError(*faults)
 
 
 @recipes.command("show")

@@ -25,7 +25,15 @@ class UsageError(AdvmixError):
 
 
 class RecipeError(UsageError):
-    """One or more problems in a recipe or table file, a line each, in the file's order."""
+    """One or more problems in a recipe or table file, a line each, in the file's order; `count` of them."""
+
+    SHOWN = 50
+
+    def __init__(self, *problems: str) -> None:
+        lines = [line for problem in problems for line in problem.split("\n")]
+        self.count = len(lines)
+        more = [f"and {self.count - self.SHOWN} more"] if self.count > self.SHOWN else []
+        super().__init__("\n".join([*lines[: self.SHOWN], *more]))
 
 
 class DataError(UsageError):

@@ -1,4 +1,4 @@
-"""The one writer: a file is either the old one or the whole new one."""
+"""The one writer: a file is either the old one or the whole new one. And a reader that has a bound."""
 
 import os
 import tempfile
@@ -6,22 +6,66 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write `content` to a temporary file in the same directory, flush it to the disk, and rename it to `path`."""
+    """Write `content` to a temporary file in the same directory, flush it to the disk, and rename it to `path`. OSError
+    names `path`, and what was there before is as it was."""
     data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        _flush_directory(path.parent)
+    except OSError as error:
+        raise _named(error, path) from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add `line` and its end to a file that is read line by line, and flush it to the disk. A process that is killed
+    here can leave a part of it, without an end: such a line is none. OSError names `path`, and leaves no part of it."""
     try:
-        os.fsync(directory)
+        is_new = not path.exists()
+        # Without a buffer, which would be written after all when the file is closed.
+        with path.open("ab", buffering=0) as stream:
+            before, left = stream.tell(), f"{line}\n".encode()
+            try:
+                while left:
+                    left = left[stream.write(left) :]
+                os.fsync(stream.fileno())
+            except OSError:
+                os.truncate(path, before)
+                raise
+        if is_new:
+            _flush_directory(path.parent)
+    except OSError as error:
+        raise _named(error, path) from error
+
+
+def read_text(path: Path, at_most: int) -> str:
+    """The UTF-8 text of a file of `at_most` so many bytes. ValueError for a longer one, of which no more is read."""
+    with path.open("rb") as stream:
+        content = stream.read(at_most + 1)
+    if len(content) > at_most:
+        raise ValueError(f"longer than {at_most:,} bytes")
+    return content.decode()
+
+
+def _flush_directory(path: Path) -> None:
+    """A new name is on the disk once its directory is."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
     finally:
-        os.close(directory)
+        os.close(number)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """Python's own error of a full disk has no name."""
+    return OSError(error.errno, error.strerror or str(error), str(path))

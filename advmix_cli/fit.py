@@ -7,7 +7,6 @@ state/              where an unfinished training goes on
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,28 +16,30 @@ from typing import Any
 import torch
 from torch import nn
 
-from advmix_cli import build, checkpoint, engine, fitting, state
+from advmix_cli import build, checkpoint, engine, fitting, machine, seals, state
 from advmix_cli.attacked import subject_of
 from advmix_cli.checkpoint import BEST, LAST, Checkpoint
 from advmix_cli.data.images import Dataset, Images
-from advmix_cli.engine import Prepared
-from advmix_cli.errors import MemoryExhaustedError, RunDirectoryError, StoppedError
+from advmix_cli.errors import CheckpointError, MemoryExhaustedError, RunDirectoryError, StoppedError
 from advmix_cli.evaluation.outcome import Evaluator
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.pristine import Pristine
 from advmix_cli.evaluation.subject import Subject
-from advmix_cli.files import write_atomically
+from advmix_cli.files import append_line, read_text, write_atomically
 from advmix_cli.measure import share_correct
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.progress import Watcher
-from advmix_cli.state import State
+from advmix_cli.state import Best, State
 from advmix_cli.stopping import Stop
+from advmix_cli.tensors import digest, on_cpu
 from advmix_cli.training import resuming
 from advmix_cli.training.loop import Progress, Training
 
 METRICS = "metrics.jsonl"
 STATE = "state"
+LONGEST_METRICS = 2**30
+"""Bytes; the million epochs that a recipe can have need a third of it."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,14 @@ class Keeping:
 
 
 def fit(
-    recipe: Recipe, images: Dataset, fingerprint: str, place: torch.device, directory: Path, watch: Watcher,
-    keeping: Keeping, done: Callable[[str, float], None],
+    recipe: Recipe, images: Dataset, place: torch.device, directory: Path, watch: Watcher, keeping: Keeping,
+    done: Callable[[tuple[dict[str, Any], ...], float], None],
 ) -> None:  # fmt: skip
-    """Train to the end, from the newest state in `directory` if there is one. `done` is told the engine and the seconds
-    in all, before the last weights are written: where they are, it has been told. StoppedError after the state has been
-    saved; MemoryExhaustedError says which batch fits."""
+    """Train to the end, from the newest state in `directory` if there is one. `done` is told the machines that trained
+    and the seconds in all, before the last weights are written: where they are, it has been told. StoppedError after
+    the state has been saved; MemoryExhaustedError says which batch fits."""
     try:
-        return _Fit(recipe, images, fingerprint, place, directory, watch, keeping, done).run()
+        return _Fit(recipe, images, images.fingerprints(), place, directory, watch, keeping, done).run()
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -66,16 +67,33 @@ def fit(
     raise MemoryExhaustedError(fitting.advice(recipe, images, place))
 
 
+@dataclass
+class _Kept:
+    """What of a training is kept between its epochs: where it is, and what it has found."""
+
+    at: Progress = field(default_factory=Progress)
+    best: Best | None = None
+    lines: list[str] = field(default_factory=list)
+    """Of metrics.jsonl, of the epochs before `at`."""
+    machines: tuple[dict[str, Any], ...] = ()
+    seconds: float = 0.0
+    """Before this process."""
+
+    def metrics(self) -> str:
+        """All of metrics.jsonl."""
+        return "".join(f"{line}\n" for line in self.lines)
+
+
 @dataclass(frozen=True)
 class _Fit:
     recipe: Recipe
     images: Dataset
-    fingerprint: str
+    fingerprints: dict[str, str]
     place: torch.device
     directory: Path
     watch: Watcher
     keeping: Keeping
-    done: Callable[[str, float], None]
+    done: Callable[[tuple[dict[str, Any], ...], float], None]
 
     def run(self) -> None:
         known = state.newest(self.directory / STATE, self.watch.say)
@@ -84,95 +102,120 @@ class _Fit:
         # Before it is restored, so that a resumed training is rehearsed on what a new one is rehearsed on.
         prepared = engine.prepare(self.recipe, self.images, network, self.place)
         self.watch.say(str(prepared))
-        machine = self._machine(prepared)
-        start, best, before = Progress(), -1.0, 0.0
-        if known:
-            start, best, before = self._restored(prepared.training, known, machine), known.best, known.seconds
-        self._epochs(prepared, start, best, before, machine)
+        kept = self._restored(prepared.training, known) if known else _Kept()
+        here = {**machine.described(self.place), "engine": prepared.formulation}
+        self._notice(kept, here)
+        self._epochs(prepared.training, kept)
 
-    def _machine(self, prepared: Prepared) -> dict[str, str]:
-        """What the bits of a training depend on, beside its recipe."""
-        return {
-            **checkpoint.versions(),
-            "device": build.device_name(self.place),
-            "CPU capability": torch.backends.cpu.get_cpu_capability(),
-            "engine": prepared.formulation,
-        }
-
-    def _restored(self, training: Training, known: State, machine: dict[str, str]) -> Progress:
-        if (known.recipe, known.images) != (self.recipe.digest(), self.fingerprint):
+    def _restored(self, training: Training, known: State) -> _Kept:
+        if (known.recipe, known.images) != (self.recipe.digest(), self.fingerprints):
             raise RunDirectoryError(f"{self.directory / STATE} belongs to another recipe or other images")
-        differ = [name for name in machine if known.machine.get(name) != machine[name]]
-        if differ:
-            changes = "; ".join(f"{name} was {known.machine.get(name)}, is {machine[name]}" for name in differ)
-            self.watch.say(f"warning: not bit for bit what an uninterrupted training would be: {changes}")
-        if known.best >= 0 and not (self.directory / BEST).is_file():
-            raise RunDirectoryError(f"{self.directory / BEST} is gone; delete {self.directory} to start again")
-        start = resuming.restore(training, known.tensors, known.epoch, known.done, known.names)
-        self.watch.say(f"resumed at epoch {start.epoch}, after {start.done} of its {training.batches} batches")
-        return start
+        lines = _lines_before(self.directory / METRICS, known.epoch, known.metrics)
+        at = resuming.restore(training, known.tensors, known.epoch, known.done, known.names)
+        if known.best is not None:
+            if (known.best.epoch + 1, 0) == (at.epoch, at.done):
+                # The state was saved before its weights were written as the best: here they are.
+                self._save(training.network, BEST, self._best_selection, json.loads(lines[-1]))
+            self._check_best(known.best, before=at.epoch)
+        self.watch.say(f"resumed at epoch {at.epoch}, after {at.done} of its {training.batches} batches")
+        return _Kept(at, known.best, lines, known.machines, known.seconds)
 
-    def _epochs(self, prepared: Prepared, start: Progress, best: float, before: float, machine: dict[str, str]) -> None:
+    def _check_best(self, best: Best, before: int | None = None) -> None:
+        """RunDirectoryError if best.safetensors is not that of the best epoch, nor one from `before` on: after damage
+        to the newest state such an epoch is trained anew."""
+        path = self.directory / BEST
+        try:
+            saved = checkpoint.load(path)
+        except CheckpointError as error:
+            raise RunDirectoryError(f"{error}; delete {self.directory} to start again") from None
+        anew = before is not None and saved.epoch >= before
+        if digest(saved.state) != best.digest and not anew:
+            raise RunDirectoryError(
+                f"{path} is not the network of epoch {best.epoch}, the best one; delete {self.directory} to start again"
+            )
+
+    def _notice(self, kept: _Kept, here: dict[str, str]) -> None:
+        """Say what is not as it was, and note it."""
+        last = {name: value for name, value in kept.machines[-1].items() if name in here} if kept.machines else here
+        differ = [name for name in here if last.get(name) != here[name]]
+        if differ:
+            changes = "; ".join(f"{name} was {last.get(name)}, is {here[name]}" for name in differ)
+            self.watch.say(f"warning: not bit for bit what an uninterrupted training would be: {changes}")
+        if differ or not kept.machines:
+            kept.machines += ({"from_epoch": kept.at.epoch, "from_batch": kept.at.done + 1, **here},)
+
+    @property
+    def _best_selection(self) -> str:
+        return "best on test" if self.recipe.validation.on == "test" else "best on validation"
+
+    def _epochs(self, training: Training, kept: _Kept) -> None:
         """Write metrics.jsonl and the checkpoints of the best and of the last epoch. From the first batch to the last
         checkpoint a signal waits until nothing is lost by it."""
-        training = prepared.training
-        network, on_test = training.network, self.recipe.validation.on == "test"
+        network = training.network
         judges = {
             "validation_accuracy": Pristine(batch_size=500),
             "validation_pgd_accuracy": build.validator(self.recipe),
         }
-        judged = (self.images.test if on_test else self.images.validation).first(self.recipe.validation.limit)
+        judged = (self.images.test if self.recipe.validation.on == "test" else self.images.validation).first(
+            self.recipe.validation.limit
+        )
         with measured(network):
             an_image = sum(judge.passes(len(self.images.classes)) for judge in judges.values())
             passes = an_image * len(judged) * training.epochs
             subject = subject_of(self.recipe, network, judged.first(500), passes, self.watch.say)
         started = saved_at = time.perf_counter()
-        at = start
+
+        def seconds() -> float:
+            return kept.seconds + time.perf_counter() - started
 
         def save() -> None:
             nonlocal saved_at
             State(
                 recipe=self.recipe.digest(),
-                images=self.fingerprint,
-                epoch=at.epoch,
-                done=at.done,
-                names=at.names,
-                best=best,
-                seconds=before + time.perf_counter() - started,
-                machine=machine,
-                tensors=resuming.tensors(training, at),
+                images=self.fingerprints,
+                epoch=kept.at.epoch,
+                done=kept.at.done,
+                names=kept.at.names,
+                best=kept.best,
+                metrics=seals.digest(kept.metrics()),
+                seconds=seconds(),
+                machines=kept.machines,
+                tensors=resuming.tensors(training, kept.at),
             ).save(self.directory / STATE)
             saved_at = time.perf_counter()
 
         def between(progress: Progress) -> None:
-            nonlocal at
-            at = progress
+            kept.at = progress
             self.watch.advance(1)
             self.keeping.stop.check()
             if time.perf_counter() - saved_at >= self.keeping.every:
                 save()
 
-        write_atomically(self.directory / METRICS, _lines_before(self.directory / METRICS, start.epoch))
+        write_atomically(self.directory / METRICS, kept.metrics())
         self.watch.begin(self.recipe.title or "training", training.epochs * training.batches)
-        self.watch.advance((start.epoch - 1) * training.batches + start.done)
-        with self.keeping.stop.heard_at_checks(), (self.directory / METRICS).open("a", encoding="utf-8") as metrics:
+        self.watch.advance((kept.at.epoch - 1) * training.batches + kept.at.done)
+        with self.keeping.stop.heard_at_checks():
             try:
-                for epoch in training.run(between, start):
+                for epoch in training.run(between, kept.at):
                     with self.keeping.stop.heard_at_once():
-                        line = epoch.to_json() | _validated(network, judges, subject, judged)
-                    metrics.write(json.dumps(line) + "\n")
-                    metrics.flush()
-                    os.fsync(metrics.fileno())
-                    self.watch.epoch(_epoch_line(line, training.epochs))
-                    if line.get("validation_pgd_accuracy", -1.0) > best:
-                        best = line["validation_pgd_accuracy"]
-                        self._save(network, BEST, "best on test" if on_test else "best on validation", line)
+                        found = epoch.to_json() | _validated(network, judges, subject, judged)
+                    kept.lines.append(json.dumps(found))
+                    append_line(self.directory / METRICS, kept.lines[-1])
+                    kept.at = Progress(epoch.number + 1)
+                    self.watch.epoch(_epoch_line(found, training.epochs))
+                    accuracy = found.get("validation_pgd_accuracy", -1.0)
+                    if accuracy > (kept.best.accuracy if kept.best else -1.0):
+                        kept.best = Best(accuracy, epoch.number, digest(on_cpu(network.state_dict())))
+                        # First the state, whose weights are the best ones: a kill between the two loses neither.
+                        save()
+                        self._save(network, BEST, self._best_selection, found)
             except StoppedError:
                 save()
                 raise
-            self.done(str(prepared), before + time.perf_counter() - started)
-            line = json.loads((self.directory / METRICS).read_text(encoding="utf-8").splitlines()[-1])
-            self._save(network, LAST, "last", line)
+            if kept.best is not None:
+                self._check_best(kept.best)
+            self.done(kept.machines, seconds())
+            self._save(network, LAST, "last", json.loads(kept.lines[-1]))
 
     def _save(self, network: nn.Module, name: str, selection: str, line: dict[str, Any]) -> None:
         Checkpoint(
@@ -180,6 +223,7 @@ class _Fit:
             state=network.state_dict(),
             classes=self.images.classes,
             image_shape=self.images.image_shape,
+            images=self.fingerprints,
             selection=selection,
             epoch=line["epoch"],
             metrics=line,
@@ -196,18 +240,18 @@ def _validated(
         return {name: share_correct(judge, subject, judged) for name, judge in judges.items()}
 
 
-def _lines_before(path: Path, epoch: int) -> str:
-    """The lines of the epochs before `epoch`, without one that was cut off. RunDirectoryError if one is missing."""
-    if epoch == 1:
-        return ""
+def _lines_before(path: Path, epoch: int, expected: str) -> list[str]:
+    """The lines of the epochs before `epoch`, whose digest is `expected`; what follows them is trained anew.
+    RunDirectoryError if they are not what they were."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[: epoch - 1]
-        whole = [json.loads(line)["epoch"] for line in lines] == list(range(1, epoch))
-    except (OSError, ValueError, KeyError, TypeError):
-        whole, lines = False, []
-    if not whole:
-        raise RunDirectoryError(f"{path} lacks an epoch that has been trained; delete {path.parent} to start again")
-    return "".join(lines)
+        lines = read_text(path, LONGEST_METRICS).splitlines()[: epoch - 1]
+    except (OSError, ValueError):
+        lines = []
+    if seals.digest("".join(f"{line}\n" for line in lines)) != expected:
+        raise RunDirectoryError(
+            f"{path} lacks an epoch that has been trained, or was changed; delete {path.parent} to start again"
+        )
+    return lines
 
 
 def _epoch_line(line: dict[str, Any], epochs: int) -> str:

@@ -1,18 +1,22 @@
 """A network and an evaluator -> an outcome."""
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
 
 import torch
+from platformdirs import user_cache_path
 from torch import Tensor, nn
 
-from advmix_cli import build
+from advmix_cli import build, machine, seals
 from advmix_cli.attacked import subject_of
 from advmix_cli.checkpoint import Checkpoint
 from advmix_cli.data.images import Dataset, Images
 from advmix_cli.errors import CheckpointError, MemoryExhaustedError, UsageError
-from advmix_cli.evaluation.notebook import Blank, Notebook
+from advmix_cli.evaluation.notebook import Blank, Kept, Notebook
 from advmix_cli.evaluation.outcome import Evaluator, Outcome, Tick
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.subject import Subject
@@ -23,6 +27,7 @@ from advmix_cli.recipe.positions import Position
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.recipe.suggest import did_you_mean
 from advmix_cli.report.progress import Watcher
+from advmix_cli.tensors import digest
 from advmix_cli.training.accelerate import forget_compiled
 
 log = logging.getLogger("advmix")
@@ -55,11 +60,12 @@ def evaluate(
         subject = subject_of(recipe, network, batch, sum(passes), watch.say)
     for chosen, evaluator, own in zip(evaluators, made, wanted, strict=True):
         watch.begin(f"measuring {chosen.name}", len(own))
-        started = time.perf_counter()
+        notebook, started = notes(chosen), time.perf_counter()
         with measured(network):
-            correct = int(_verdicts(evaluator, subject, own, watch.advance, notes(chosen)).sum())
+            correct = int(_verdicts(evaluator, subject, own, watch.advance, notebook).sum())
+        seconds = time.perf_counter() - started + notebook.recalled
         settings = {"split": chosen.split, **evaluator.settings(len(images.classes))}
-        yield Outcome(chosen.name, len(own), correct, time.perf_counter() - started, settings)
+        yield Outcome(chosen.name, len(own), correct, seconds, settings, machine.described(own.pixels.device))
 
 
 def _verdicts(evaluator: Evaluator, subject: Subject, images: Images, tick: Tick, notes: Notebook) -> Tensor:
@@ -109,10 +115,29 @@ def recipe_to_measure(
     return recipe.model_copy(update={"evaluators": tuple(one.model_copy(update=limits) for one in wanted)})
 
 
-def evaluate_checkpoint(saved: Checkpoint, recipe: Recipe, place: torch.device, watch: Watcher) -> Iterator[Outcome]:
-    """Measure a checkpoint with the evaluators and the data of `recipe`, one after the other.
+def kept_in(
+    directory: Path, saved: Checkpoint, recipe: Recipe, place: torch.device, check: Callable[[], None] = lambda: None,
+    unwritable: Callable[[OSError], None] | None = None,
+) -> Callable[[schema.Evaluator], Kept]:  # fmt: skip
+    """For each evaluator the notes in `directory`, if any, of the same measurement: the same weights, images, settings
+    and machine. See `Kept` for the others."""
+    weights, here = digest(saved.state), machine.described(place)
 
-    CheckpointError if the data are of another shape or of other classes than those that the network was trained on.
+    def notes(chosen: schema.Evaluator) -> Kept:
+        parts = (recipe.model, recipe.threat, recipe.engine, chosen)
+        settings = [part.model_dump(mode="json") for part in parts]
+        owner = json.dumps([weights, saved.images, settings, here, version("pyautoattack")])
+        path = directory / f"{chosen.name} {seals.digest(owner)[:16]}.jsonl"
+        return Kept(path, owner, place, check, *([unwritable] if unwritable else []))
+
+    return notes
+
+
+def evaluate_checkpoint(saved: Checkpoint, recipe: Recipe, place: torch.device, watch: Watcher) -> Iterator[Outcome]:
+    """Measure a checkpoint with the evaluators and the data of `recipe`, one after the other. What is interrupted goes
+    on where it was: the findings are in the user's caches until all is measured.
+
+    CheckpointError if the data are not those that the network was trained on.
     """
     build.arithmetic(recipe)
     images = build.dataset(recipe, place, watch.say)
@@ -122,5 +147,24 @@ def evaluate_checkpoint(saved: Checkpoint, recipe: Recipe, place: torch.device, 
     ):
         if trained != there:
             raise CheckpointError(f"the checkpoint was trained on {what} {trained}, the data has {there}")
+    changed = [part for part, now in images.fingerprints().items() if now != saved.images.get(part)]
+    if changed:
+        raise CheckpointError(f"the {' and '.join(changed)} images have changed since the checkpoint was trained")
     network = build.saved_network(saved, place)
-    yield from evaluate(recipe.evaluators, recipe, network, images, watch)
+    complaints: set[str] = set()
+
+    def unwritable(error: OSError) -> None:
+        if str(error) not in complaints:
+            watch.say(f"warning: {error}: if this is interrupted, it starts again")
+        complaints.add(str(error))
+
+    found: list[Kept] = []
+    notes = kept_in(user_cache_path("advmix") / "verdicts", saved, recipe, place, unwritable=unwritable)
+
+    def noted(chosen: schema.Evaluator) -> Kept:
+        found.append(notes(chosen))
+        return found[-1]
+
+    yield from evaluate(recipe.evaluators, recipe, network, images, watch, noted)
+    for kept in found:
+        kept.discard()

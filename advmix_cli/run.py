@@ -8,30 +8,28 @@ verdicts/           what an unfinished evaluator has found so far
 and what `fit` writes.
 """
 
-import json
 import shutil
-import tomllib
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 import torch
-from pydantic import ValidationError
 
 from advmix_cli import build, checkpoint, engine
 from advmix_cli.checkpoint import BEST, LAST
 from advmix_cli.data.images import Dataset
-from advmix_cli.errors import DivergedError, RunDirectoryError
-from advmix_cli.evaluation.notebook import Kept
+from advmix_cli.errors import DivergedError, RecipeError, RunDirectoryError
 from advmix_cli.files import write_atomically
 from advmix_cli.fit import METRICS, STATE, Keeping, fit
 from advmix_cli.locks import LOCK, held
-from advmix_cli.measure import evaluate
-from advmix_cli.recipe.schema import Evaluator, FolderData, Recipe
+from advmix_cli.measure import evaluate, kept_in
+from advmix_cli.recipe import load
+from advmix_cli.recipe.schema import FolderData, Recipe
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.results import Measured, Results
 from advmix_cli.stopping import Stop
+from advmix_cli.tensors import digest
 
 RECIPE = "recipe.toml"
 VERDICTS = "verdicts"
@@ -57,8 +55,7 @@ def execute(
         watch.say(f"already done: {directory}")
         return known
     images = build.dataset(recipe, place, watch.say)
-    fingerprint = images.fingerprint()
-    if known and known.images != fingerprint:
+    if known and known.images != images.fingerprints():
         raise RunDirectoryError(
             f"{directory} was made with other images than those there now; choose another with --out"
         )
@@ -68,13 +65,12 @@ def execute(
     if not (directory / LAST).is_file():
         engine.check_place(recipe, place)
     with held(directory):
-        return _execute(recipe, images, fingerprint, directory, place, watch, keeping)
+        return _execute(recipe, images, directory, place, watch, keeping)
 
 
 def _execute(
-    recipe: Recipe, images: Dataset, fingerprint: str, directory: Path, place: torch.device, watch: Watcher,
-    keeping: Keeping,
-) -> Results:  # fmt: skip
+    recipe: Recipe, images: Dataset, directory: Path, place: torch.device, watch: Watcher, keeping: Keeping
+) -> Results:
     """Within the lock: what was seen before it may have changed."""
     check_directory(recipe, directory)
     for name in (RECIPE, METRICS, BEST, LAST, "results.json"):
@@ -88,12 +84,9 @@ def _execute(
             title=recipe.title,
             seed=recipe.seed,
             digest=recipe.digest(),
-            device=build.device_name(place),
-            versions=checkpoint.versions(),
             epochs=recipe.schedule.epochs,
             train_images=len(images.train),
-            images=fingerprint,
-            seconds=0.0,
+            images=images.fingerprints(),
         )
     if not trained:
         known.save(directory)
@@ -101,11 +94,11 @@ def _execute(
             watch.say(f"an earlier training in {directory} was cut off before its first state: it starts again")
         begun = known
 
-        def done(engine: str, seconds: float) -> None:
-            replace(begun, seconds=round(seconds, 3), engine=engine).save(directory)
+        def done(machines: tuple[dict[str, Any], ...], seconds: float) -> None:
+            replace(begun, seconds=round(seconds, 3), machines=machines).save(directory)
 
         try:
-            fit(recipe, images, fingerprint, place, directory, watch, keeping, done)
+            fit(recipe, images, place, directory, watch, keeping, done)
         except DivergedError as error:
             replace(known, diverged=str(error)).save(directory)
             raise
@@ -136,8 +129,8 @@ def check_directory(recipe: Recipe, directory: Path) -> None:
             raise RunDirectoryError(f"{directory} is not empty and holds no run; choose another directory with --out")
         return
     try:
-        other = Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, ValidationError):
+        other = load.read(path).recipe()
+    except RecipeError:
         raise RunDirectoryError(
             f"{path} is not a recipe of this version; choose another directory with --out"
         ) from None
@@ -175,21 +168,15 @@ def _measure(
     network = build.saved_network(saved, place)
     entry = known.of(saved.selection) or Measured(saved.selection, saved.epoch)
     # The best epoch may be the last one: the same weights need not be measured twice.
-    weights = checkpoint.digest(saved.state)
     last = directory / LAST
-    is_last = file == last or checkpoint.digest(checkpoint.load(last).state) == weights
+    is_last = file == last or digest(checkpoint.load(last).state) == digest(saved.state)
     twin = next((other for other in known.measured if is_last and other.epoch == saved.epoch), entry)
     missing = [chosen for chosen in recipe.evaluators if entry.outcome(chosen.name) is None]
     for outcome in filter(None, (twin.outcome(chosen.name) for chosen in missing)):
         entry = replace(entry, outcomes=(*entry.outcomes, outcome))
     left = [chosen for chosen in missing if entry.outcome(chosen.name) is None]
 
-    def notes(chosen: Evaluator) -> Kept:
-        library, capability = version("pyautoattack"), torch.backends.cpu.get_cpu_capability()
-        machine = [checkpoint.versions(), library, build.device_name(place), capability]
-        owner = json.dumps([weights, known.images, recipe.digest(), machine, chosen.model_dump(mode="json")])
-        return Kept(directory / VERDICTS / f"{file.stem} {chosen.name}.jsonl", owner, place, stop.check)
-
+    notes = kept_in(directory / VERDICTS, saved, recipe, place, stop.check)
     for outcome in evaluate(left, recipe, network, images, watch, notes):
         entry = replace(entry, outcomes=(*entry.outcomes, outcome))
         known = known.with_measured(entry)

@@ -104,7 +104,7 @@ def _different(one: Path, other: Path) -> Iterator[str]:
     if _lines(one) != _lines(other):
         yield METRICS
     results = Results.load(other)
-    if not (results and results.finished and results.engine) or (other / STATE).exists():
+    if not (results and results.finished and results.machines) or (other / STATE).exists():
         yield "results.json"
 
 

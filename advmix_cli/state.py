@@ -1,8 +1,8 @@
 """The state of a training that has not ended: all that the rest of it depends on.
 
 state/EEEEEE-BBBBBB.safetensors   the tensors, after so many batches of that epoch
-state/EEEEEE-BBBBBB.json          the rest, and the SHA-256 of the tensors: written last, so that a state without it
-                                  is none
+state/EEEEEE-BBBBBB.json          the rest, the SHA-256 of the tensors, and its own: written last, so that a state
+                                  without it is none
 """
 
 import json
@@ -12,30 +12,43 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
-from advmix_cli.checkpoint import digest
-from advmix_cli.files import write_atomically
+from advmix_cli.files import read_text, write_atomically
+from advmix_cli.seals import sealed, unsealed
+from advmix_cli.tensors import digest, read
 
 KEPT = 2
 """States in a directory: the one before the newest is there until another one is complete."""
+LONGEST_MANIFEST = 2**20
+"""Bytes; it has a thousand, and a few hundred more for each machine that the training moved to."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch with the best `accuracy` on the validation images so far, and the digest of its weights."""
+
+    accuracy: float
+    epoch: int
+    digest: str
 
 
 @dataclass(frozen=True)
 class State:
-    """`recipe` and `images` are their digests; `epoch`, `done` and `names` those of the training's progress; `best` is
-    the best validation accuracy so far; `seconds` went into the training until now; `machine` is what its bits depend
-    on beside the recipe."""
+    """`recipe` and `images` are their digests, and so is `metrics` of the lines of the epochs before; `epoch`, `done`
+    and `names` are those of the training's progress; `seconds` went into the training until now; `machines` are those
+    that trained, each from an epoch and a number of batches on: what the bits depend on beside the recipe."""
 
     recipe: str
-    images: str
+    images: dict[str, str]
     epoch: int
     done: int
     names: tuple[str, ...]
-    best: float
+    best: Best | None
+    metrics: str
     seconds: float
-    machine: dict[str, str]
+    machines: tuple[dict[str, Any], ...]
     tensors: dict[str, Tensor] = field(repr=False)
 
     @property
@@ -47,8 +60,10 @@ class State:
         """Write it beside the older ones, and leave the last two."""
         stem = directory / self.stem
         write_atomically(stem.with_suffix(".safetensors"), save(self.tensors))
-        rest: dict[str, Any] = {name: value for name, value in asdict(self).items() if name != "tensors"}
-        write_atomically(stem.with_suffix(".json"), json.dumps({**rest, "sha256": digest(self.tensors)}, indent=2))
+        rest = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "tensors"}
+        rest["best"] = self.best and asdict(self.best)
+        manifest = sealed({**rest, "tensors": digest(self.tensors)})
+        write_atomically(stem.with_suffix(".json"), json.dumps(manifest, indent=2))
         for manifest in _manifests(directory)[KEPT:]:
             manifest.unlink()
         wanted = {manifest.stem for manifest in _manifests(directory)}
@@ -62,7 +77,7 @@ def newest(directory: Path, say: Callable[[str], None]) -> State | None:
     for manifest in _manifests(directory):
         try:
             return _read(manifest)
-        except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             say(f"{manifest} is damaged ({error!r:.200}); looking for an older state")
     return None
 
@@ -82,8 +97,13 @@ def _manifests(directory: Path) -> list[Path]:
 
 
 def _read(manifest: Path) -> State:
-    rest = json.loads(manifest.read_text(encoding="utf-8"))
-    tensors = load(manifest.with_suffix(".safetensors").read_bytes())
-    if rest.pop("sha256") != digest(tensors):
+    rest = unsealed(json.loads(read_text(manifest, LONGEST_MANIFEST)))
+    _, tensors = read(manifest.with_suffix(".safetensors"))
+    if rest.pop("tensors") != digest(tensors):
         raise ValueError("its tensors are not those that were saved")
-    return State(**{**rest, "names": tuple(rest["names"])}, tensors=tensors)
+    best = rest["best"] and Best(**rest["best"])
+    machines, names = tuple(rest["machines"]), tuple(rest["names"])
+    found = State(**{**rest, "best": best, "machines": machines, "names": names}, tensors=tensors)
+    if found.stem != manifest.stem:
+        raise ValueError(f"it is the state {found.stem}")
+    return found

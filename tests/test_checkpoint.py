@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from advmix_cli import build, checkpoint
 from advmix_cli.checkpoint import Checkpoint
 from advmix_cli.errors import CheckpointError
+from advmix_cli.seals import sealed, unsealed
+from advmix_cli.tensors import digest
 
 CPU = torch.device("cpu")
 
@@ -27,6 +29,7 @@ def saved(tiny):
         state=network.state_dict(),
         classes=tuple("0123456789"),
         image_shape=(1, 8, 8),
+        images={"train": "a", "validation": "b", "test": "c"},
         selection="best on validation",
         epoch=2,
         metrics={"loss": 0.1 + 0.2},
@@ -88,8 +91,8 @@ def test_a_directory_stands_for_its_last_epoch(path):
 
 def test_the_digest_depends_on_names_shapes_and_bits_but_not_on_the_order(saved):
     state = {name: value.contiguous() for name, value in saved.state.items()}
-    first = checkpoint.digest(state)
-    assert checkpoint.digest(dict(reversed(state.items()))) == first
+    first = digest(state)
+    assert digest(dict(reversed(state.items()))) == first
     negated = state["linear.bias"].clone()
     negated[1] = 0.0  # was -0.0
     others = [
@@ -99,7 +102,7 @@ def test_the_digest_depends_on_names_shapes_and_bits_but_not_on_the_order(saved)
         {("x" if name == "linear.bias" else name): value for name, value in state.items()},
         {name: value for name, value in state.items() if name != "linear.bias"},
     ]
-    assert len({first, *map(checkpoint.digest, others)}) == 6
+    assert len({first, *map(digest, others)}) == 6
 
 
 @pytest.mark.parametrize("length", [0, 4, 8, 100, 0.5, -1])
@@ -155,27 +158,27 @@ def test_a_missing_file_is_refused(tmp_path):
 def rewrite(path, change):
     """The same tensors under a header that `change` has edited."""
     with safe_open(path, framework="pt") as file:
-        header = json.loads(file.metadata()["advmix"])
+        header = unsealed(json.loads(file.metadata()["advmix"]))
     state = load_file(path)
     save_file(state, path, metadata={"format": "pt", "advmix": change(header)})
 
 
-@pytest.mark.parametrize("key", ["schema", "recipe", "tensors", "classes", "image_shape", "selection", "epoch"])
+@pytest.mark.parametrize("key", ["schema", "recipe", "tensors", "classes", "image_shape", "images", "epoch"])
 def test_a_header_without_one_of_its_keys_is_refused(path, key):
-    rewrite(path, lambda header: json.dumps({name: value for name, value in header.items() if name != key}))
+    rewrite(path, lambda header: json.dumps(sealed({name: header[name] for name in header if name != key})))
     message = refused(path)
     assert "header is damaged" in message
     assert key in message
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"schema": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"schema": 2}'])
 def test_a_header_of_another_form_is_refused(path, text):
     rewrite(path, lambda _header: text)
     assert "header is damaged" in refused(path)
 
 
 def test_a_schema_of_the_future_is_refused(path):
-    rewrite(path, lambda header: json.dumps({**header, "schema": 2, "versions": {"advmix": "9.9"}}))
+    rewrite(path, lambda header: json.dumps({**header, "schema": 9, "versions": {"advmix": "9.9"}}))
     message = refused(path)
     assert "9.9" in message
     assert "another format" in message
@@ -189,7 +192,7 @@ def test_a_schema_of_the_future_without_versions_is_refused(path):
 def test_a_recipe_that_is_no_longer_valid_is_refused(path):
     def widen(header):
         header["recipe"]["model"]["width"] = "wide"
-        return json.dumps(header)
+        return json.dumps(sealed(header))
 
     rewrite(path, widen)
     message = refused(path)

@@ -106,11 +106,11 @@ def test_the_search_trains_on_nothing_that_is_kept(tiny, holding):
     holding(40)
     recipe = tiny("model.width=1")
     images = build.dataset(recipe, CPU, print)
-    before = torch.get_rng_state(), images.fingerprint()
+    before = torch.get_rng_state(), images.fingerprints()
     assert fitting.largest_batch(recipe, images, CPU, at_most=64) in (39, 40)
     assert fitting.largest_batch(recipe, images, CPU, at_most=30) == 30
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert images.fingerprint() == before[1]
+    assert images.fingerprints() == before[1]
 
 
 def test_the_command_ends_with_1_and_one_message(tmp_path, monkeypatch, holding):

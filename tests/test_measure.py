@@ -26,7 +26,7 @@ def done(tiny, tmp_path, watch):
 @pytest.fixture
 def saved(tiny):
     """A checkpoint without weights: enough to ask what would be measured."""
-    return checkpoint.Checkpoint(tiny(), {}, tuple("0123456789"), (1, 8, 8), "last", 2)
+    return checkpoint.Checkpoint(tiny(), {}, tuple("0123456789"), (1, 8, 8), {}, "last", 2)
 
 
 def ask(saved, *settings, names=(), limit=None):

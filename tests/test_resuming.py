@@ -13,7 +13,7 @@ import tomli_w
 import torch
 from safetensors.torch import load_file
 
-from advmix_cli import fit, run, state
+from advmix_cli import fit, machine, run, state
 from advmix_cli.errors import RunDirectoryError, StoppedError
 from advmix_cli.fit import Keeping
 from advmix_cli.locks import held
@@ -153,7 +153,7 @@ def test_a_torn_last_line_of_the_metrics_is_left_out(whole, tmp_path, watch):
 
 
 @pytest.mark.parametrize(
-    ("lost", "words"), [("metrics.jsonl", "lacks an epoch that has been trained"), ("best.safetensors", "is gone")]
+    ("lost", "words"), [("metrics.jsonl", "lacks an epoch that has been trained"), ("best.safetensors", "no such file")]
 )
 def test_a_file_that_is_lost_is_an_error_and_not_another_result(whole, tmp_path, watch, lost, words):
     recipe, _ = whole()
@@ -168,7 +168,7 @@ def test_another_machine_is_noticed_before_it_goes_on(whole, tmp_path, watch, sa
     recipe, _ = whole()
     part = tmp_path / "part"
     stopped(recipe, part, watch, at=3)
-    monkeypatch.setattr(fit.build, "device_name", lambda _: "another machine")
+    monkeypatch.setattr(machine, "device_name", lambda _: "another machine")
     run.execute(recipe, part, CPU, watch)
     assert "warning: not bit for bit what an uninterrupted training would be: device was " in said.getvalue()
     assert ", is another machine\n" in said.getvalue()
@@ -375,7 +375,7 @@ def test_killed_right_after_the_last_weights_it_still_knows_how_they_came_to_be(
     assert (part / "state").exists()
     results = run.execute(recipe, part, CPU, watch)
     assert results.finished
-    assert results.engine.startswith("engine: eager")
+    assert [machine["engine"] for machine in results.machines] == ["eager"]
     assert results.seconds > 0
     assert not (part / "state").exists()
 

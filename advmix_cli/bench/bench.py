@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from advmix_cli import build, checkpoint, engine, fitting
+from advmix_cli import build, engine, fitting, machine
 from advmix_cli.bench import peaks
 from advmix_cli.bench.arms import (
     DELTA_ONLY,
@@ -237,8 +237,8 @@ def _measured(
         peak_bytes = {arm.name: _peak(arm, place) for arm in arms} if place.type == "cuda" else {}
     return Bench(
         recipe=recipe,
-        device=build.device_name(place),
-        versions=checkpoint.versions(),
+        device=machine.device_name(place),
+        versions=machine.versions(),
         default=f"{next((one for one in tried if one not in missing), 'impossible')}, {why}",
         cost=counted,
         peaks=highest,

@@ -12,12 +12,13 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from advmix_cli.data.images import Images, Raw
 from advmix_cli.errors import DataError
 from advmix_cli.files import write_atomically
 from advmix_cli.seeding import generator
+from advmix_cli.tensors import digest, read
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -71,8 +72,10 @@ def _images(place: Path, classes: list[str], size: int | None, channels: int, sa
             key.update(f"{name}/{entry.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     cache = user_cache_path("advmix") / "folders" / f"{key.hexdigest()}.safetensors"
     try:
-        return Images(**load_file(cache))
-    except (OSError, SafetensorError, TypeError):
+        metadata, cached = read(cache)
+        if metadata.get("sha256") == digest(cached):
+            return Images(**cached)
+    except (OSError, SafetensorError, ValueError, TypeError):
         pass  # not cached yet, or not whole
     say(f"decoding {len(files):,} images of {place}")
     with ThreadPoolExecutor() as pool:
@@ -87,7 +90,8 @@ def _images(place: Path, classes: list[str], size: int | None, channels: int, sa
     stacked = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2)
     labels = torch.tensor([label for _, label in files])
     images = Images(stacked[order].contiguous(), labels[order])
-    write_atomically(cache, save({"pixels": images.pixels, "labels": images.labels}))
+    tensors = {"pixels": images.pixels, "labels": images.labels}
+    write_atomically(cache, save(tensors, metadata={"sha256": digest(tensors)}))
     return images
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -32,9 +32,21 @@ class Images:
         """The first `count` images, or all of them."""
         return Images(self.pixels[:count], self.labels[:count])
 
+    def fingerprint(self) -> str:
+        """SHA-256 of every pixel and label."""
+        total = hashlib.sha256()
+        for value in (self.pixels, self.labels):
+            total.update(f"{tuple(value.shape)} {value.dtype}".encode())
+            total.update(value.cpu().contiguous().numpy().data)
+        return total.hexdigest()
+
     def at(self, indices: Tensor) -> "Images":
         """The images at `indices`, in that order."""
         return Images(self.pixels[indices], self.labels[indices])
+
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 class Raw(NamedTuple):
@@ -55,18 +67,13 @@ class Dataset(NamedTuple):
     mean: list[float]
     std: list[float]
 
-    def part(self, name: Literal["train", "validation", "test"]) -> Images:
+    def part(self, name: Part) -> Images:
         """The images of that name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
-    def fingerprint(self) -> str:
-        """SHA-256 of every pixel and label."""
-        total = hashlib.sha256()
-        for images in (self.train, self.validation, self.test):
-            for value in (images.pixels, images.labels):
-                total.update(f"{tuple(value.shape)}".encode())
-                total.update(value.cpu().contiguous().numpy().data)
-        return total.hexdigest()
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of every pixel and label, of each part."""
+        return {name: self.part(name).fingerprint() for name in PARTS}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -71,9 +71,6 @@ def _torchvision(dataset: Callable[..., _Loaded], root: str | None, name: str) -
             f"download it where there is a network, or name its directory: --set 'data.root=\"DIR\"'"
         ) from None
     images = [Images(_channels_first(part.data), torch.as_tensor(part.targets).long()) for part in parts]
-    for part in images:
-        if len(part.pixels) != len(part.labels):
-            raise DataError(f"{place}: {name} has {len(part.pixels)} images, but {len(part.labels)} labels")
     return Raw(images[0], images[1], tuple(str(label) for label in parts[0].classes))
 
 

@@ -171,6 +171,10 @@ class _Prefixed:
         self._notes = notes
         self._prefix = prefix
 
+    @property
+    def recalled(self) -> float:
+        return self._notes.recalled
+
     def once(self, key: str, look: Callable[[], Tensor]) -> Tensor:
         return self._notes.once(self._prefix + key, look)
 

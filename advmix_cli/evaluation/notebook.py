@@ -1,14 +1,19 @@
 """What an evaluator has found so far, batch by batch, so that one that was interrupted goes on where it was."""
 
-import hashlib
 import json
-import os
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from advmix_cli.files import append_line, read_text, write_atomically
+from advmix_cli.seals import digest, sealed, unsealed
+
+LONGEST = 2**28
+"""Bytes; a batch of 500 images has 800."""
 
 
 class Notebook(Protocol):
@@ -19,77 +24,98 @@ class Notebook(Protocol):
         """What `look` finds, bool of any shape; it is not called if `key` has been looked at before."""
         ...
 
+    @property
+    def recalled(self) -> float:
+        """The seconds that went into what was not looked at again."""
+        ...
+
 
 def named(batch: Tensor) -> str:
     """A batch by its images: (B,) indices -> a name. Which images stand in a batch follows from what was found before,
     and another machine may find something else."""
-    return f"{len(batch)} images {_checksum(batch.tolist())}"
+    return f"{len(batch)} images {digest(json.dumps(batch.tolist()))[:16]}"
 
 
 class Blank:
     """Keeps nothing."""
 
+    recalled = 0.0
+
     def once(self, key: str, look: Callable[[], Tensor]) -> Tensor:  # noqa: ARG002
         return look()
+
+
+def _fail(error: OSError) -> None:
+    raise error
 
 
 class Kept:
     """A file with a line a finding, each with its own checksum, under a first line that says whose they are. A line
     that is torn, changed, or another's is as if it were not there, and so is what follows it."""
 
-    def __init__(self, path: Path, owner: str, device: torch.device, check: Callable[[], None] = lambda: None) -> None:
-        """`check` is called before each look."""
+    def __init__(
+        self, path: Path, owner: str, device: torch.device, check: Callable[[], None] = lambda: None,
+        unwritable: Callable[[OSError], None] = _fail,
+    ) -> None:  # fmt: skip
+        """`check` is called before each look, `unwritable` where the file cannot be written."""
         self._path = path
         self._check = check
         self._device = device
-        self._found: dict[str, Tensor] = {}
-        lines = self._read(owner)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not lines:
-            path.unlink(missing_ok=True)
-            self._write(json.dumps({"of": owner}))
+        self._unwritable = unwritable
+        self._found: dict[str, tuple[Tensor, float]] = {}
+        self.recalled = 0.0
+        self._lines = self._read(owner) or [json.dumps({"of": owner})]
 
     def once(self, key: str, look: Callable[[], Tensor]) -> Tensor:
-        if key not in self._found:
+        if key in self._found:
+            found, seconds = self._found[key]
+            self.recalled += seconds
+        else:
             self._check()
+            started = time.perf_counter()
             found = look().cpu()
-            content = [key, list(found.shape), "".join("1" if bit else "0" for bit in found.flatten().tolist())]
-            self._write(json.dumps([*content, _checksum(content)]))
-            self._found[key] = found
-        return self._found[key].to(self._device)
+            seconds = round(time.perf_counter() - started, 3)
+            bits = "".join("1" if bit else "0" for bit in found.flatten().tolist())
+            line = json.dumps(sealed({"key": key, "shape": list(found.shape), "bits": bits, "seconds": seconds}))
+            self._keep(lambda: self._add(line))
+            # Looked at again by the same process, as when its memory was too small, it has cost its time already.
+            self._found[key] = found, 0.0
+        return found.to(self._device)
 
-    def _write(self, line: str) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+    def discard(self) -> None:
+        """All is found, and kept elsewhere."""
+        self._keep(lambda: self._path.unlink(missing_ok=True))
+
+    def _add(self, line: str) -> None:
+        if self._lines:
+            # What was not whole is left out of the file, too, before anything follows it.
+            write_atomically(self._path, "".join(f"{known}\n" for known in self._lines))
+            self._lines = []
+        append_line(self._path, line)
+
+    def _keep(self, write: Callable[[], Any]) -> None:
+        try:
+            write()
+        except OSError as error:
+            self._unwritable(error)
 
     def _read(self, owner: str) -> list[str]:
-        """The lines that are whole; the file then holds no others."""
+        """The lines that are whole."""
         try:
-            text = self._path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+            text = read_text(self._path, LONGEST)
+        except (OSError, ValueError):
             return []
         whole: list[str] = []
-        for line in text.splitlines(keepends=True):
-            if not line.endswith("\n"):
-                break
+        for line in text.split("\n")[:-1]:
             try:
                 content = json.loads(line)
                 if whole:
-                    key, shape, bits, checksum = content
-                    if checksum != _checksum([key, shape, bits]):
-                        break
-                    self._found[key] = torch.tensor([bit == "1" for bit in bits], dtype=torch.bool).reshape(shape)
+                    content = unsealed(content)
+                    bits = torch.tensor([bit == "1" for bit in content["bits"]], dtype=torch.bool)
+                    self._found[content["key"]] = bits.reshape(content["shape"]), content["seconds"]
                 elif content != {"of": owner}:
                     return []
-            except (ValueError, TypeError, RuntimeError, RecursionError):
+            except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError):
                 break
             whole.append(line)
-        if len("".join(whole)) < len(text) and whole:
-            os.truncate(self._path, len("".join(whole).encode()))
         return whole
-
-
-def _checksum(content: list[object]) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

@@ -39,13 +39,14 @@ class Evaluator(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """`correct` of `n` images, in `seconds`. Accuracies are fractions."""
+    """`correct` of `n` images, in `seconds`, on `machine`. Accuracies are fractions."""
 
     name: str
     n: int
     correct: int
     seconds: float
     settings: dict[str, Any]
+    machine: dict[str, str]
 
     @property
     def accuracy(self) -> float:
@@ -70,9 +71,10 @@ class Outcome:
             "high": high,
             "seconds": round(self.seconds, 3),
             "settings": self.settings,
+            "machine": self.machine,
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Outcome":
         """The inverse of `to_json`; what can be derived is derived again."""
-        return cls(data["name"], data["n"], data["correct"], data["seconds"], data["settings"])
+        return cls(data["name"], data["n"], data["correct"], data["seconds"], data["settings"], data["machine"])

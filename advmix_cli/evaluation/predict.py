@@ -45,14 +45,24 @@ def is_correct(network: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor) -
 
 
 class FiniteLogits(nn.Module):
-    """`network`, but with an EvaluationError for non-finite logits, for code that would take them for numbers."""
+    """`network`, but with an EvaluationError for non-finite logits, and for non-finite gradients in the images, for
+    code that would take them for numbers: the sign of NaN is 0, and an attack that cannot see stands still."""
 
     def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and x.requires_grad:
+            # The gradient of a view is looked at once, and an attack's own tensor keeps no hook.
+            x = x.view_as(x)
+            x.register_hook(_raise_if_not_finite)
         logits = self.network(x)
         if not logits.isfinite().all():
             raise EvaluationError("the network's logits are not finite; their arg max would look like a prediction")
         return logits
+
+
+def _raise_if_not_finite(gradient: Tensor) -> None:
+    if not gradient.isfinite().all():
+        raise EvaluationError("the network's input gradient is not finite, so an attack by gradients is blind")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from advmix_cli import build, engine, fitting
+from advmix_cli import build, engine, fitting, machine
 from advmix_cli.data.images import Dataset, Images
 from advmix_cli.data.outline import Outline
 from advmix_cli.errors import MemoryExhaustedError
@@ -80,7 +80,7 @@ def probes(rows: Sequence[Row], estimates: Sequence[Estimate], place: torch.devi
     trained: dict[object, tuple[str, Speed]] = {}
     judged: dict[object, tuple[str, Evaluation]] = {}
     found: list[Probe] = []
-    device = build.device_name(place)
+    device = machine.device_name(place)
     for row, estimate in zip(rows, estimates, strict=True):
         recipe, counted = row.recipe, estimate.cost
         build.arithmetic(recipe)

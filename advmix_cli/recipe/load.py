@@ -11,6 +11,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from advmix_cli.errors import RecipeError, printable
+from advmix_cli.files import read_text
 from advmix_cli.recipe import problems
 from advmix_cli.recipe.positions import Path, Position, locate
 from advmix_cli.recipe.schema import Recipe
@@ -18,6 +19,8 @@ from advmix_cli.recipe.shipped import find_recipe
 
 DEEPEST = 20
 """Tables in tables; a recipe has four."""
+LARGEST, LONGEST, MOST_DOTS = 64 * 1024, 4_000, 100
+"""Bytes of a file, characters and dots of a line: what the time and memory of parsing grow with the square of."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,22 @@ class Document:
         try:
             return Recipe.model_validate(self.data)
         except ValidationError as error:
-            raise RecipeError("\n".join(problems.describe(error, Recipe, self.where))) from None
+            raise RecipeError(*problems.describe(error, Recipe, self.where)) from None
 
 
 def read(path: FilePath) -> Document:
     """Parse the TOML file at `path`; RecipeError with the position where it is not TOML or not UTF-8."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, LARGEST).removeprefix("\ufeff").replace("\r\n", "\n")
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not a TOML file: byte {error.start} is not UTF-8") from None
+    except ValueError as error:
+        raise RecipeError(f"{path}: not a recipe: {error}") from None
+    for number, line in enumerate(text.split("\n"), 1):
+        if complaint := _excess(line):
+            raise RecipeError(f"{path}:{number}:1: {complaint}")
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -72,6 +80,15 @@ def read(path: FilePath) -> Document:
     if _depth(data) > DEEPEST:
         raise RecipeError(f"{path}: tables are nested more than {DEEPEST} deep")
     return Document(data, locate(text, str(path)))
+
+
+def _excess(line: str) -> str | None:
+    """What of a line is too much to be parsed. Dots that follow a dot are no key's."""
+    if len(line) > LONGEST:
+        return f"the line has {len(line):,} characters, and at most {LONGEST:,} are read"
+    if line.count(".") > MOST_DOTS and len(re.findall(r"(?<!\.)\.", line)) > MOST_DOTS:
+        return f"keys are nested too deep: the line has more than {MOST_DOTS} dots"
+    return None
 
 
 def is_table(document: Document) -> bool:
@@ -103,6 +120,8 @@ def parse_setting(text: str) -> Edit:
     shown = printable(text)
     place = f"--set {shown if len(shown) <= 100 else shown[:97] + '...'}"
     key, equals, value = text.partition("=")
+    if complaint := _excess(text):
+        raise RecipeError(f"{place}: {complaint}")
     if not equals or not key.strip():
         raise RecipeError(f"{place}: write KEY=VALUE, for example --set maximizer.ascent.steps=10")
     try:

@@ -74,7 +74,7 @@ def load_any(name: str, settings: Sequence[str] = ()) -> Table:
         return _table(path, document, settings)
     recipe = document.edited([parse_setting(text) for text in settings]).recipe()
     name = printable(path.stem)
-    return Table(name, recipe.title, (Row(recipe.title or name, recipe, {}),), tuple(settings))
+    return Table(_directory(path), recipe.title, (Row(recipe.title or name, recipe, {}),), tuple(settings))
 
 
 def check_file(path: Path) -> str:
@@ -89,7 +89,7 @@ def _table(path: Path, document: Document, settings: Sequence[str]) -> Table:
     try:
         file = _TableFile.model_validate(document.data)
     except ValidationError as error:
-        raise RecipeError("\n".join(problems.describe(error, _TableFile, document.where))) from None
+        raise RecipeError(*problems.describe(error, _TableFile, document.where)) from None
     try:
         base = read(find_recipe(file.base, beside=path.parent))
     except RecipeError:
@@ -110,7 +110,12 @@ def _table(path: Path, document: Document, settings: Sequence[str]) -> Table:
     )
     if settings:
         rows = _rows(document, file, base, [parse_setting(text) for text in settings])
-    return Table(path.stem, file.title, tuple(rows), tuple(settings))
+    return Table(_directory(path), file.title, tuple(rows), tuple(settings))
+
+
+def _directory(path: Path) -> str:
+    """A table's name is that of the directory of its cells; the stem of "...toml" is ".."."""
+    return printable(path.stem).strip(".") or "table"
 
 
 def _rows(document: Document, file: _TableFile, base: Document, edits: Sequence[Edit]) -> list[Row]:
@@ -146,4 +151,4 @@ def _disagreements(row: Row, earlier: Sequence[Row]) -> list[str]:
 
 def _raise_if(faults: Sequence[str]) -> None:
     if faults:
-        raise RecipeError("\n".join(faults))
+        raise RecipeError(*faults)

@@ -7,9 +7,12 @@ from typing import Any, Self
 
 from advmix_cli.errors import RunDirectoryError
 from advmix_cli.evaluation.outcome import Outcome
-from advmix_cli.files import write_atomically
+from advmix_cli.files import read_text, write_atomically
+from advmix_cli.seals import sealed, unsealed
 
 NAME = "results.json"
+LONGEST = 2**26
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +41,20 @@ class Measured:
 
 @dataclass(frozen=True)
 class Results:
-    """`images` is the dataset's fingerprint. `seconds` are those of the training with its validation. `diverged` says
-    where, if it did; then nothing was measured. `engine` is how the arithmetic of the training was done, and why."""
+    """`images` are the fingerprints of the dataset. `machines` are those that trained, each from a batch of an epoch
+    on: device, versions, engine; with more than one, the numbers are not bit for bit those of any. `seconds` are those
+    of the training with its validation. `diverged` says where, if it did; then nothing was measured."""
 
     title: str
     seed: int
     digest: str
-    device: str
-    versions: dict[str, str]
     epochs: int
     train_images: int
-    seconds: float
-    images: str = ""
+    images: dict[str, str]
+    machines: tuple[dict[str, Any], ...] = ()
+    seconds: float = 0.0
     measured: tuple[Measured, ...] = ()
     diverged: str | None = None
-    engine: str = ""
     finished: bool = False
 
     def of(self, selection: str) -> Measured | None:
@@ -70,16 +72,20 @@ class Results:
 
     def save(self, directory: Path) -> None:
         """Write results.json, whole or not at all."""
-        write_atomically(directory / NAME, json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(sealed(self.to_json()), indent=2, ensure_ascii=False)
+        write_atomically(directory / NAME, text + "\n")
 
     @classmethod
     def load(cls, directory: Path) -> "Results | None":
         """Those of a run directory, or None if there are none yet; RunDirectoryError if they cannot be read."""
         path = directory / NAME
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{**data, "measured": tuple(Measured.from_json(entry) for entry in data["measured"])})
+            data = unsealed(json.loads(read_text(path, LONGEST)))
+            measured = tuple(Measured.from_json(entry) for entry in data["measured"])
+            return cls(**{**data, "machines": tuple(data["machines"]), "measured": measured})
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
-            raise RunDirectoryError(f"{path} is damaged; delete it to measure again, or choose another --out") from None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise RunDirectoryError(
+                f"{path} is damaged or was changed; delete it to measure again, or choose another --out"
+            ) from None

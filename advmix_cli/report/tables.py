@@ -1,6 +1,5 @@
 """Results -> grids and records. Accuracies are shown in percent, intervals are Wilson's at 95%."""
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,14 +96,19 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
     sizes = [(column, size) for column in columns if (size := _sizes(column, lines))]
     if sizes:
         captions.append(f"images: {', '.join(f'{column} {size}' for column, size in sizes)}")
-    made = {json.dumps({"device": run.device, **run.versions}) for line in lines for run in line.runs if run}
+    runs = [run for line in lines for run in line.runs if run]
+    made = {_machine(machine) for run in runs for machine in run.machines}
     if len(made) > 1:
-        captions.append(f"The rows were not all made with the same device and versions: {'; '.join(sorted(made))}")
+        captions.append(f"Not all was trained with the same device and versions: {'; '.join(sorted(made))}")
     if settings:
         captions.append(f"Edited with --set {' --set '.join(settings)}")
         if any(line.paper for line in lines):
             captions.append("The paper's numbers are those of the table as it is shipped, not of this edit.")
     return Grid(title, ("", *columns), tuple(rows), tuple(captions))
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in machine.items() if not name.startswith("from_"))
 
 
 def _sizes(column: str, lines: Sequence[Line]) -> str:

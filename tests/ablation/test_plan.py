@@ -8,10 +8,9 @@ from advmix_cli.report.results import Results
 
 def known(cell, **changes):
     recipe = cell.row.recipe
-    Results(
-        title="", seed=recipe.seed, digest=recipe.digest(), device="cpu", versions={}, epochs=1, train_images=1,
-        seconds=0.0, **changes,
-    ).save(cell.directory)  # fmt: skip
+    Results(title="", seed=recipe.seed, digest=recipe.digest(), epochs=1, train_images=1, images={}, **changes).save(
+        cell.directory
+    )
 
 
 def test_states_epochs_and_passes(tmp_path):

@@ -62,7 +62,7 @@ def test_noise_has_the_shape_and_the_classes_and_is_the_same_every_time():
     outline = WHOLE["cifar100"]
     made, again = outline.noise(300), outline.noise(300)
     assert Outline.of(made) == Outline((3, 32, 32), 100, 300, 0, 300)
-    assert made.fingerprint() == again.fingerprint()
+    assert made.fingerprints() == again.fingerprints()
     assert not torch.equal(made.train.pixels, made.test.pixels)
     assert made.train.pixels.dtype == torch.uint8
     units = made.train.pixels.double() / 255

@@ -8,7 +8,7 @@ import torch
 from rich.cells import cell_len
 from typer.testing import CliRunner
 
-from advmix_cli import build
+from advmix_cli import machine
 from advmix_cli.cli import app
 from advmix_cli.data import sources
 from advmix_cli.plan import timing
@@ -100,7 +100,7 @@ def test_probed_on_noise(tmp_path):
     validation = probe["validation_network_seconds_per_epoch"]
     assert probe["training_seconds"] == pytest.approx(row["epochs"] * (probe["epoch_seconds"] + validation))
     assert all(one["network_seconds"] > 0 for one in probe["evaluators"])
-    assert (probe["device"], probe["largest_batch_is"]) == (build.device_name(torch.device("cpu")), "estimated")
+    assert (probe["device"], probe["largest_batch_is"]) == (machine.device_name(torch.device("cpu")), "estimated")
     assert "engine: eager" in done.stderr
     assert not (tmp_path / "share").exists()
 
@@ -113,7 +113,7 @@ def test_a_probed_recipe_and_a_probed_table_fit_a_terminal(tmp_path):
         done = plan(name, *QUICK)
         assert done.exit_code == 0, done.output
         assert max(cell_len(line) for line in done.stdout.splitlines()) <= 80
-        assert f"Measured on {build.device_name(torch.device('cpu'))}" in done.stdout
+        assert f"Measured on {machine.device_name(torch.device('cpu'))}" in done.stdout
         assert "images/s" in done.stdout
         assert "PGD1" in done.stdout
     assert "measured once for rows that take the same time: one" in " ".join(done.stdout.split())

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from advmix_cli import build, engine
+from advmix_cli import engine, machine
 from advmix_cli.data.outline import Outline
 from advmix_cli.errors import MemoryExhaustedError
 from advmix_cli.plan import probe, timing
@@ -40,7 +40,7 @@ def test_noise_has_as_many_images_as_the_dataset():
 def test_rates_and_times_belong_together(tiny, probed):
     ((row, estimate, found),) = probed(tiny())
     assert 0 < found.speed.images_per_second < math.inf
-    assert (found.speed.formulation, found.speed.peak_bytes, found.device) == ("eager", None, build.device_name(CPU))
+    assert (found.speed.formulation, found.speed.peak_bytes, found.device) == ("eager", None, machine.device_name(CPU))
     told = forecast(row, estimate, found)
     # 128 images in 2 batches of 64, twice, each followed by the validation.
     assert told.epoch * found.speed.images_per_second == pytest.approx(128)

@@ -278,7 +278,7 @@ def test_whatever_a_file_says_every_problem_has_a_position(data):
     assert all(re.match(r"f:\d+:\d+: .", line) for line in lines)
 
 
-@pytest.mark.parametrize("text", [f"[{'.'.join('z' * 800)}]\nx = 1\n", f"{'.'.join('a' * 5000)} = 1\n"])
+@pytest.mark.parametrize("text", [f"[{'.'.join('z' * 80)}]\nx = 1\n", f"{'.'.join('a' * 100)} = 1\n"])
 def test_tables_in_tables_without_end_are_one_message(tmp_path, text):
     path = tmp_path / "deep.toml"
     path.write_text(text)

@@ -13,7 +13,8 @@ COLUMNS = ("pristine", "PGD20")
 
 
 def outcome(name, correct, n=1000):
-    return Outcome(name, n, correct, 1.5, {"split": "test", "epsilon": 8 / 255, "attacks": ["apgd-ce", "square"]})
+    settings = {"split": "test", "epsilon": 8 / 255, "attacks": ["apgd-ce", "square"]}
+    return Outcome(name, n, correct, 1.5, settings, {"torch": "2"})
 
 
 def measured(selection, epoch, *correct):
@@ -23,8 +24,9 @@ def measured(selection, epoch, *correct):
 
 def results(*entries, seed=0, diverged=None):
     return Results(
-        title="t", seed=seed, digest=f"d{seed}", device="cpu", versions={"torch": "2"}, epochs=5, train_images=9,
-        seconds=1.25, measured=entries, diverged=diverged, finished=not diverged,
+        title="t", seed=seed, digest=f"d{seed}", epochs=5, train_images=9, images={"train": "f"},
+        machines=({"from_epoch": 1, "from_batch": 1, "torch": "2"},), seconds=1.25,
+        measured=entries, diverged=diverged, finished=not diverged,
     )  # fmt: skip
 
 
@@ -49,7 +51,7 @@ def test_there_are_no_results_yet(tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null", '{"measured": 3}', '{"measured": [], "x": 1}'])
 def test_results_that_cannot_be_read_are_refused(tmp_path, content):
     (tmp_path / "results.json").write_text(content)
-    with pytest.raises(RunDirectoryError, match="is damaged; delete it"):
+    with pytest.raises(RunDirectoryError, match="is damaged or was changed; delete it"):
         Results.load(tmp_path)
 
 
