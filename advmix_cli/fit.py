@@ -142,7 +142,7 @@ class _Fit:
             changes = "; ".join(f"{name} was {last.get(name)}, is {here[name]}" for name in differ)
             self.watch.say(f"warning: not bit for bit what an uninterrupted training would be: {changes}")
         if differ or not kept.machines:
-            kept.machines += ({"from_epoch": kept.at.epoch, "from_batch": kept.at.done + 1, **here},)
+            kept.machines += ({"from_epoch": kept.at.epoch, "from_batches": kept.at.done, **here},)
 
     @property
     def _best_selection(self) -> str:

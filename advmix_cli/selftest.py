@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from advmix_cli.checkpoint import LAST
 from advmix_cli.errors import AdvmixError
+from advmix_cli.files import write_atomically
 from advmix_cli.fit import METRICS, STATE
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.results import Results
@@ -42,7 +43,7 @@ def trials(recipe: Recipe, count: int, device: str, seed: int) -> Iterator[Trial
     moments = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="advmix-selftest-") as place:
         path = Path(place) / "recipe.toml"
-        path.write_text(tomli_w.dumps(recipe.resolved()), encoding="utf-8")
+        write_atomically(path, tomli_w.dumps(recipe.resolved()))
         command = [sys.executable, "-m", "advmix_cli", "train", str(path), "--device", device, "--resume"]
         command += ["--save-every", "0s", "--out"]
         whole = Path(place) / "whole"

@@ -5,11 +5,13 @@ import os
 from functools import partial
 
 import pytest
+import tomli_w
 import torch
 from hypothesis import settings as hypothesis_settings
+from interrupted import CPU, SMALL, bits
 from rich.console import Console
 
-from advmix_cli import build
+from advmix_cli import build, run
 from advmix_cli.networks.preact_resnet import BLOCKS
 from advmix_cli.recipe.load import Document, parse_setting
 from advmix_cli.recipe.positions import Position
@@ -103,3 +105,23 @@ def trained(tiny):
     for _ in build.training(recipe, images, network).run(lambda _: None):
         pass
     return network.eval(), images
+
+
+@pytest.fixture
+def whole(tiny, tmp_path, watch):
+    """whole(*settings): (the recipe, the bits of its uninterrupted training)."""
+
+    def train(*settings):
+        recipe = tiny(*SMALL, *settings)
+        run.execute(recipe, tmp_path / "whole", CPU, watch)
+        return recipe, bits(tmp_path / "whole")
+
+    return train
+
+
+@pytest.fixture
+def long(tiny, tmp_path):
+    """A recipe that trains for minutes."""
+    path = tmp_path / "long.toml"
+    path.write_text(tomli_w.dumps(tiny("schedule.epochs=9999", "engine.threads=1").resolved()))
+    return path

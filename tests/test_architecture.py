@@ -12,6 +12,7 @@ ROOT = Path(advmix_cli.__file__).parent
 FLOORS = (
     {"__main__"},
     {"cli"},
+    {"commands"},
     {"ablation", "bench", "plan", "selftest"},
     {"run"},
     {"fit"},
@@ -104,17 +105,47 @@ def test_what_the_ends_may_know(name, own, others):
 
 
 def test_the_commands_import_torch_only_inside_functions():
-    """What is imported when the module is: the body, without functions and what only type checkers read."""
-    tree = ast.parse((ROOT / "cli.py").read_text(encoding="utf-8"))
-    found = {
-        node.module if isinstance(node, ast.ImportFrom) else alias.name
-        for node in tree.body
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-    }
-    assert {name for name in found if name.startswith("advmix_cli")} == {
-        "advmix_cli",
-        "advmix_cli.errors",
-        "advmix_cli.stopping",
-    }
-    assert "torch" not in found
+    """What is imported when a module is: the body, without functions and what only type checkers read."""
+    for module in (Path("cli.py"), *(module for module in MODULES if package(module) == "commands")):
+        tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+        found = {
+            node.module if isinstance(node, ast.ImportFrom) else alias.name
+            for node in tree.body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        }
+        light = {"advmix_cli", "advmix_cli.errors", "advmix_cli.stopping"}
+        ours = {name for name in found if name.startswith("advmix_cli")}
+        assert {name for name in ours if not name.startswith("advmix_cli.commands")} <= light, module
+        assert "torch" not in found
+
+
+def calls(module):
+    """What is called in a module, as it is written: "open", "path.open", "subprocess.run"."""
+    for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+@EVERY_MODULE
+def test_files_are_written_by_one_writer(module):
+    """But for the lock, whose content means nothing."""
+    if module in (Path("files.py"), Path("locks.py")):
+        return
+    for name, call in calls(module):
+        last = name.rpartition(".")[2]
+        assert last not in ("write_text", "write_bytes", "save_file", "truncate", "rename"), f"{module}: {name}"
+        assert name not in ("torch.save", "os.open", "json.dump", "Path.replace"), f"{module}: {name}"
+        if last == "open":
+            mode = next((ast.unparse(value) for value in [*call.args, *(k.value for k in call.keywords)]), "'r'")
+            assert name == "Image.open" or mode in ("'r'", "'rb'"), f"{module}: {name}({mode})"
+
+
+@EVERY_MODULE
+def test_no_shell_is_ever_called(module):
+    """A child process is given words, never a line; and the only ones are advmix itself."""
+    for name, call in calls(module):
+        assert name not in ("os.system", "os.popen", "subprocess.getoutput", "eval", "exec"), f"{module}: {name}"
+        assert all(keyword.arg != "shell" for keyword in call.keywords), f"{module}: {name}"
+        if name.startswith(("subprocess.", "os.exec", "os.spawn", "pickle.")):
+            assert module == Path("selftest.py"), f"{module}: {name}"

@@ -1,27 +1,18 @@
 """A training that was stopped goes on as if it had not been: the same bits in weights, buffers and metrics."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 
 import pytest
 import tomli_w
-import torch
-from safetensors.torch import load_file
+from interrupted import CPU, SMALL, StopAt, bits, same, stopped
 
-from advmix_cli import fit, machine, run, state
+from advmix_cli import checkpoint, fit, machine, run, state
 from advmix_cli.errors import RunDirectoryError, StoppedError
+from advmix_cli.files import write_atomically
 from advmix_cli.fit import Keeping
-from advmix_cli.locks import held
 from advmix_cli.report.results import Results
-from advmix_cli.stopping import Stop, stoppable
 from advmix_cli.training import resuming
 
-CPU = torch.device("cpu")
 OPTIMIZERS = {
     "sgd": '{kind="sgd", lr=0.1}',
     "sgd without momentum": '{kind="sgd", lr=0.1, momentum=0.0}',
@@ -29,60 +20,6 @@ OPTIMIZERS = {
     "adamw": '{kind="adamw", lr=0.01}',
     "yogi": '{kind="yogi", lr=0.01}',
 }
-SMALL = ["schedule.epochs=3", "schedule.batch_size=32", "evaluators=[]"]  # 3 epochs of 4 batches
-
-
-class StopAt(Stop):
-    """Asked to stop at its n-th check."""
-
-    def __init__(self, at):
-        super().__init__()
-        self.left = at
-
-    def check(self):
-        self.left -= 1
-        if self.left == 0:
-            self.asked = StoppedError("stopped by a test", 1)
-        super().check()
-
-
-def bits(directory):
-    """All that a training leaves, without what it says of time."""
-    files = sorted(path.name for path in directory.glob("*.safetensors"))
-    tensors = {name: load_file(directory / name) for name in files}
-    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    timeless = [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
-    return tensors, timeless
-
-
-def same(one, other):
-    (tensors, lines), (others, other_lines) = one, other
-    return (
-        lines == other_lines
-        and tensors.keys() == others.keys()
-        and all(
-            tensors[file].keys() == others[file].keys()
-            and all(torch.equal(value, others[file][name]) for name, value in tensors[file].items())
-            for file in tensors
-        )
-    )
-
-
-@pytest.fixture
-def whole(tiny, tmp_path, watch):
-    """whole(*settings): (the recipe, the bits of its uninterrupted training)."""
-
-    def train(*settings):
-        recipe = tiny(*SMALL, *settings)
-        run.execute(recipe, tmp_path / "whole", CPU, watch)
-        return recipe, bits(tmp_path / "whole")
-
-    return train
-
-
-def stopped(recipe, directory, watch, at, every=1e9):
-    with pytest.raises(StoppedError, match="stopped by a test"):
-        run.execute(recipe, directory, CPU, watch, Keeping(every, StopAt(at)))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -201,158 +138,6 @@ def test_an_unfinished_training_wants_resume(tiny, tmp_path, watch):
     assert CliRunner().invoke(app, ["train", str(path), "--out", str(part), "--resume"]).exit_code == 0
 
 
-# ---- signals, time and locks ---------------------------------------------------------------------------------------
-
-
-def send(number):
-    """To this process, which hears it between two instructions."""
-    os.kill(os.getpid(), number)
-    time.sleep(0.01)
-
-
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 138)])
-def test_a_signal_waits_for_a_check_or_raises(name, code):
-    number = getattr(signal, name)
-    before = signal.getsignal(number)
-    with stoppable() as stop:
-        with stop.heard_at_checks():
-            send(number)
-            assert stop.asked
-        with pytest.raises(StoppedError, match=f"stopped by {name}") as caught:
-            stop.check()
-    assert caught.value.exit_code == code
-    with stoppable(), pytest.raises(StoppedError):
-        send(number)
-    assert signal.getsignal(number) == before
-
-
-def test_a_second_interrupt_ends_at_once():
-    with stoppable() as stop, stop.heard_at_checks():
-        send(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt) as caught:
-            send(signal.SIGINT)
-    assert not isinstance(caught.value, StoppedError)
-
-
-def test_within_a_wait_some_work_is_ended_at_once():
-    with stoppable() as stop, stop.heard_at_checks():
-        with pytest.raises(StoppedError), stop.heard_at_once():
-            send(signal.SIGTERM)
-        with pytest.raises(StoppedError), stop.heard_at_once():
-            pytest.fail("it was asked before")
-
-
-def test_the_end_of_the_time_is_no_failure():
-    with stoppable(0.05), pytest.raises(StoppedError, match="time is up") as caught:
-        time.sleep(1)
-    assert caught.value.exit_code == 0
-
-
-def test_what_catches_errors_does_not_catch_a_stop():
-    assert not issubclass(StoppedError, Exception)
-
-
-def command(recipe, directory, *words):
-    words = [sys.executable, "-m", "advmix_cli", "train", str(recipe), "--out", str(directory), "--resume", *words]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.fixture
-def long(tiny, tmp_path):
-    """A recipe that trains for minutes."""
-    path = tmp_path / "long.toml"
-    path.write_text(tomli_w.dumps(tiny("schedule.epochs=9999", "engine.threads=1").resolved()))
-    return path
-
-
-def wait_for(path, process):
-    for _ in range(600):
-        if path.exists():
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    raise AssertionError(f"{path} did not come to be")
-
-
-def test_a_process_that_is_told_to_stop_saves_and_says_how_to_go_on(long, tmp_path):
-    part = tmp_path / "part"
-    process = command(long, part)
-    wait_for(part / "metrics.jsonl", process)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGTERM)
-    out, said = process.communicate(timeout=30)
-    assert (process.returncode, out) == (143, "")
-    assert f"unfinished: stopped by SIGTERM; the same command with --resume goes on in {part}" in said
-    assert "Traceback" not in said
-    assert list((part / "state").glob("*.json"))
-    process = command(long, part, "--stop-after", "12s", "--json")
-    out, said = process.communicate(timeout=60)
-    assert process.returncode == 0, said
-    assert json.loads(out)["unfinished"] == "time is up"
-    assert json.loads(out)["finished"] is False
-
-
-def test_a_directory_has_one_holder_which_is_named_and_a_killed_one_frees_it(long, tmp_path):
-    part = tmp_path / "part"
-    process = command(long, part)
-    wait_for(part / "metrics.jsonl", process)
-    second = command(long, part)
-    out, said = second.communicate(timeout=60)
-    assert (second.returncode, out) == (2, "")
-    assert f"{part} is in use: process {process.pid} on " in said
-    process.kill()
-    process.communicate()
-    with held(part):
-        pass
-
-
-def test_of_many_at_once_one_works(tmp_path):
-    entered, refused, start = [], [], threading.Barrier(8)
-
-    def enter():
-        start.wait()
-        try:
-            with held(tmp_path / "run"):
-                entered.append(1)
-                time.sleep(0.3)
-        except RunDirectoryError:
-            refused.append(1)
-
-    threads = [threading.Thread(target=enter) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (len(entered), len(refused)) == (1, 7)
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_a_training_ends_with_the_same_bits():
-    words = [sys.executable, "-m", "advmix_cli", "selftest", "resume", "--kills", "3"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "3 of 3 resumed, 3 of 3 ended bitwise identical\n"
-    assert done.stderr.count("ended bitwise identical") == 3
-
-
-def test_a_difference_in_one_bit_is_seen(tiny, tmp_path, watch):
-    from advmix_cli.selftest import _different
-
-    recipe = tiny(*SMALL)
-    for name in ("one", "other"):
-        run.execute(recipe, tmp_path / name, CPU, watch)
-    one, other = tmp_path / "one", tmp_path / "other"
-    assert list(_different(one, other)) == []
-    content = bytearray((other / "model.safetensors").read_bytes())
-    content[-1] ^= 1
-    (other / "model.safetensors").write_bytes(content)
-    (found,) = _different(one, other)
-    assert found.startswith("model.safetensors: ")
-    lines = (other / "metrics.jsonl").read_text()
-    (other / "metrics.jsonl").write_text(lines.replace('"epoch": 2', '"epoch": 20'))
-    assert list(_different(one, other)) == [found, "metrics.jsonl"]
-
-
 def test_after_damage_to_all_states_the_new_ones_are_kept(whole, tmp_path, watch):
     recipe, expected = whole()
     part = tmp_path / "part"
@@ -389,37 +174,105 @@ def test_killed_in_the_very_first_write_the_directory_can_be_used_and_is_cleaned
     assert not (part / ".recipe.toml.abc").exists()
 
 
-def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "thesis.txt")
-    with pytest.raises(RunDirectoryError, match="cannot be written"), held(tmp_path / "run"):
-        pytest.fail("entered")
-    assert (tmp_path / "thesis.txt").read_text() == "mine"
+def manifests(directory):
+    return sorted((directory / "state").glob("*.json"))
 
 
-@pytest.mark.parametrize("text", ["0", "0s", "-1s", "soon", "1d", ""])
-def test_a_time_is_a_time(text):
-    from typer.testing import CliRunner
+@pytest.mark.parametrize("key", ["epoch", "done", "best", "seconds", "metrics", "names"])
+def test_a_manifest_that_was_changed_is_damaged(whole, tmp_path, watch, said, key):
+    """A number in it is as much a part of the state as a weight is."""
+    recipe, expected = whole()
+    part = tmp_path / "part"
+    stopped(recipe, part, watch, at=7, every=0)
+    newest = manifests(part)[-1]
+    document = json.loads(newest.read_text())
+    newest.write_text(json.dumps({**document, key: None}))
+    run.execute(recipe, part, CPU, watch)
+    assert f"{newest} is damaged (ValueError('it is not what was written: its checksum differs'))" in said.getvalue()
+    assert same(bits(part), expected)
 
-    from advmix_cli.cli import app
 
-    found = CliRunner().invoke(app, ["train", "digits", "--stop-after", text])
-    assert found.exit_code == 2
-    assert "write 90s, 9m or 1.5h" in " ".join(found.stderr.replace("│", " ").split())
+def test_a_state_under_another_name_is_none(whole, tmp_path, watch, said):
+    """A copy of an old state as the newest one."""
+    recipe, expected = whole()
+    part = tmp_path / "part"
+    stopped(recipe, part, watch, at=7, every=0)
+    oldest = manifests(part)[0]
+    for file in (oldest, oldest.with_suffix(".safetensors")):
+        (part / "state" / f"000003-000003{file.suffix}").write_bytes(file.read_bytes())
+    run.execute(recipe, part, CPU, watch)
+    assert f"it is the state {oldest.stem}" in said.getvalue()
+    assert same(bits(part), expected)
 
 
-def test_a_signal_after_the_last_batch_loses_nothing(tiny, tmp_path, watch, monkeypatch):
+def test_a_metrics_line_that_was_changed_is_an_error(whole, tmp_path, watch):
+    recipe, _ = whole()
+    part = tmp_path / "part"
+    stopped(recipe, part, watch, at=7)
+    text = (part / "metrics.jsonl").read_text()
+    (part / "metrics.jsonl").write_text(text.replace('"validation_accuracy": 0', '"validation_accuracy": 1'))
+    with pytest.raises(RunDirectoryError, match="lacks an epoch that has been trained, or was changed"):
+        run.execute(recipe, part, CPU, watch)
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing is saved on the way out."""
+
+
+def killed_writing(monkeypatch, name, recipe, directory, watch, every=1e9):
+    """Killed just before the first write of a file called `name`."""
+
+    def write(path, content):
+        if path.name == name:
+            raise Killed
+        write_atomically(path, content)
+
+    with monkeypatch.context() as patch:
+        for module in (checkpoint, state, fit):
+            patch.setattr(module, "write_atomically", write)
+        with pytest.raises(Killed):
+            run.execute(recipe, directory, CPU, watch, Keeping(every))
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "000002-000000.json", "000002-000000.safetensors"])
+def test_killed_between_the_state_and_the_best_network_neither_is_lost(whole, tmp_path, watch, monkeypatch, name):
+    recipe, expected = whole()
+    part = tmp_path / "part"
+    killed_writing(monkeypatch, name, recipe, part, watch)
+    assert not (part / "best.safetensors").exists()
+    run.execute(recipe, part, CPU, watch)
+    assert same(bits(part), expected)
+
+
+def test_the_best_network_of_epochs_that_are_trained_anew_is_never_taken_for_the_best(tiny, tmp_path, watch):
+    """After damage to the newest state, on a machine whose bits differ, the epoch that was the best may not be it."""
+    recipe, part = tiny(*SMALL, "validation.fraction=0.3"), tmp_path / "part"
+    stopped(recipe, part, watch, at=14, every=0)  # in the third epoch
+    best = checkpoint.load(part / "best.safetensors")
+    newest = state.newest(part / "state", print)
+    assert newest.best.epoch == best.epoch
+    # As if the best epoch had been another one, which is not there any more.
+    other = state.Best(2.0, newest.epoch - 1, "0" * 64)
+    state.leave_only(None, part / "state")
+    state.State(**{**vars(newest), "best": other}).save(part / "state")
+    with pytest.raises(RunDirectoryError, match=f"is not the network of epoch {other.epoch}, the best one"):
+        run.execute(recipe, part, CPU, watch)
+    # One from an epoch that is yet to come may be beaten; if it is not, there is no best network.
+    checkpoint.Checkpoint(**{**vars(best), "epoch": newest.epoch}).save(part / "best.safetensors")
+    with pytest.raises(RunDirectoryError, match=f"is not the network of epoch {other.epoch}, the best one"):
+        run.execute(recipe, part, CPU, watch)
+    assert len((part / "metrics.jsonl").read_text().splitlines()) == 3
+    assert not (part / "model.safetensors").exists()
+
+
+def test_results_name_every_machine_that_trained(tiny, tmp_path, watch, monkeypatch):
     recipe, part = tiny(*SMALL), tmp_path / "part"
-    true = fit._Fit._save
-
-    def signalled(self, network, name, selection, line):
-        if name == "model.safetensors":
-            send(signal.SIGTERM)
-        true(self, network, name, selection, line)
-
-    monkeypatch.setattr(fit._Fit, "_save", signalled)
-    with stoppable() as stop, pytest.raises(StoppedError, match="SIGTERM"):
-        run.execute(recipe, part, CPU, watch, Keeping(1e9, stop))
-    assert (part / "model.safetensors").exists()
-    assert run.execute(recipe, part, CPU, watch).finished
+    stopped(recipe, part, watch, at=3)
+    stopped(recipe, part, watch, at=2)
+    monkeypatch.setattr(machine, "device_name", lambda _: "another machine")
+    results = run.execute(recipe, part, CPU, watch)
+    first, second = results.machines
+    assert (first["from_epoch"], first["from_batches"]) == (1, 0)
+    assert (second["from_epoch"], second["from_batches"], second["device"]) == (1, 4, "another machine")
+    assert {name for name in first if first[name] != second[name]} == {"from_epoch", "from_batches", "device"}
+    assert Results.load(part).machines == results.machines

@@ -25,7 +25,7 @@ def measured(selection, epoch, *correct):
 def results(*entries, seed=0, diverged=None):
     return Results(
         title="t", seed=seed, digest=f"d{seed}", epochs=5, train_images=9, images={"train": "f"},
-        machines=({"from_epoch": 1, "from_batch": 1, "torch": "2"},), seconds=1.25,
+        machines=({"from_epoch": 1, "from_batches": 0, "torch": "2"},), seconds=1.25,
         measured=entries, diverged=diverged, finished=not diverged,
     )  # fmt: skip
 

@@ -1,0 +1,74 @@
+"""`advmix ablate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from advmix_cli.commands.console import Format, err, print_table
+from advmix_cli.commands.options import DeviceName, SaveEvery, Settings, StopAfter
+from advmix_cli.errors import DivergedError, StoppedError
+from advmix_cli.stopping import stoppable
+
+if TYPE_CHECKING:
+    from advmix_cli.ablation.cells import Cell
+    from advmix_cli.recipe.table import Table
+    from advmix_cli.report.grid import Grid
+
+
+def ablate(
+    table: Annotated[
+        str, typer.Argument(metavar="[TABLE]", help="A .toml file, or the name of a shipped table.")
+    ] = "digits",
+    directory: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the cells lie.")] = Path("runs"),
+    seeds: Annotated[int, typer.Option("--seeds", min=1, metavar="N", help="Runs of each row.")] = 1,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option("--rows", metavar="ROW", help="Only this row, by its name or number. Can be repeated."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what is still to run.")] = False,
+    stop_after: StopAfter = None,
+    save_every: SaveEvery = "5m",  # pyright: ignore[reportArgumentType] (the parser's to read)
+    form: Annotated[Format, typer.Option("--format", help="Of the table on stdout.")] = Format.RICH,
+    device: DeviceName = "auto",
+    settings: Settings = None,
+) -> None:
+    """Run the rows of a table, and print it with the paper's numbers beside ours. What is done is not done again."""
+    from advmix_cli.recipe.table import load_table
+
+    loaded = load_table(table, settings or [])
+
+    from advmix_cli import build
+    from advmix_cli.ablation.cells import cells, select
+    from advmix_cli.ablation.plan import plan_grid, plan_records
+    from advmix_cli.ablation.queue import run_cells
+    from advmix_cli.fit import Keeping
+    from advmix_cli.report.live import live_table
+
+    chosen = select(loaded, rows or [])
+    todo = cells(chosen, seeds, directory / chosen.name)
+    if dry_run:
+        print_table(form, plan_grid(chosen.title, todo), plan_records(todo))
+        return
+    place = build.device(device)
+    try:
+        with stoppable(stop_after) as stop, live_table(err, lambda: _filled(chosen, todo)[0]) as (watch, redraw):
+            run_cells(todo, place, watch, lambda _: redraw(), Keeping(save_every, stop))
+    except StoppedError as stopped:
+        print_table(form, *_filled(chosen, todo))
+        raise StoppedError(f"unfinished: {stopped}; the same command does what is left", stopped.exit_code) from None
+    grid, records = _filled(chosen, todo)
+    print_table(form, grid, records)
+    diverged = [cell.row.name for cell in todo if (found := cell.results()) and found.diverged]
+    if diverged:
+        raise DivergedError(f"diverged: {', '.join(diverged)}; the other rows are measured")
+
+
+def _filled(table: "Table", todo: "list[Cell]") -> "tuple[Grid, list[dict[str, Any]]]":
+    from advmix_cli.report.tables import Line, ablation_grid, ablation_records
+
+    lines = [
+        Line(row.name, tuple(cell.results() for cell in todo if cell.row.name == row.name), row.paper)
+        for row in table.rows
+    ]
+    return ablation_grid(table.title, table.columns, lines, table.settings), ablation_records(table.columns, lines)

@@ -1,0 +1,35 @@
+"""`advmix bench`."""
+
+from typing import Annotated
+
+import typer
+
+from advmix_cli.commands.console import err, out, print_json
+from advmix_cli.commands.options import DeviceName, Json, RecipeName, Settings
+
+
+def bench(
+    recipe: RecipeName,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Measurements of each arm.")] = 7,
+    device: DeviceName = "auto",
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the training speed of a recipe beside the loops that the field writes, on images of noise."""
+    from advmix_cli.recipe.load import load
+
+    chosen = load(recipe, settings or [])
+
+    from advmix_cli import build
+    from advmix_cli.bench.bench import bench as measure
+    from advmix_cli.bench.show import grids
+    from advmix_cli.report.progress import watcher
+
+    place = build.device(device)
+    with watcher(err) as watch:
+        found = measure(chosen, place, rounds, watch)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        for grid in grids(found):
+            grid.print(out)

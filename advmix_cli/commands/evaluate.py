@@ -1,0 +1,49 @@
+"""`advmix eval`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from advmix_cli.commands.console import err, out, print_json
+from advmix_cli.commands.options import DeviceName, Json, Settings
+from advmix_cli.errors import StoppedError
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A run directory or a .safetensors file.")],
+    evaluators: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--evaluator",
+            metavar="NAME",
+            help="Only this one of the recipe's, by its name. Can be repeated.",
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N images.")] = None,
+    device: DeviceName = "auto",
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a checkpoint. It carries its recipe; --set can change the evaluators and data.root."""
+    from advmix_cli import build
+    from advmix_cli import checkpoint as checkpoints
+    from advmix_cli.measure import evaluate_checkpoint, recipe_to_measure
+    from advmix_cli.report.progress import watcher
+    from advmix_cli.report.results import Measured
+    from advmix_cli.report.tables import outcome_grid
+
+    path = checkpoints.find(checkpoint)
+    saved = checkpoints.load(path)
+    chosen = recipe_to_measure(saved, str(path), settings or [], evaluators or [], limit)
+    place = build.device(device)
+    try:
+        with watcher(err) as watch:
+            outcomes = tuple(evaluate_checkpoint(saved, chosen, place, watch))
+    except StoppedError as stopped:
+        raise StoppedError(f"{stopped}; the same command goes on where it was", stopped.exit_code) from None
+    measured = Measured(saved.selection, saved.epoch, outcomes)
+    if as_json:
+        print_json({"checkpoint": str(path), "digest": saved.recipe.digest(), **measured.to_json()})
+    else:
+        outcome_grid(saved.recipe.title or str(path), measured).print(out)

@@ -1,0 +1,27 @@
+"""`advmix import`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from advmix_cli.commands.console import say
+from advmix_cli.errors import UsageError
+
+
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A .pt or .pth file.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
+) -> None:
+    """Take the tensors out of a file that torch has pickled, without running what is in it."""
+    if target.exists():
+        raise UsageError(f"{target} is there already")
+
+    from safetensors.torch import save
+
+    from advmix_cli.files import write_atomically
+    from advmix_cli.foreign import tensors
+
+    found = tensors(source)
+    write_atomically(target, save(found, metadata={"format": "pt"}))
+    say(f"{len(found)} tensors: {target}")

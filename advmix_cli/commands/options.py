@@ -1,0 +1,40 @@
+"""The options that several commands have."""
+
+import re
+from typing import Annotated
+
+import typer
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a shipped recipe.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a field; VALUE is TOML. Can be repeated."),
+]
+DeviceName = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+
+
+def _seconds(text: str) -> float:
+    """ "90s", "9m", "1.5h", or a number of seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if not found:
+        raise typer.BadParameter(f"{text!r} is no time; write 90s, 9m or 1.5h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def _some_seconds(text: str) -> float:
+    """As `_seconds`, and more than none."""
+    seconds = _seconds(text)
+    if not seconds:
+        raise typer.BadParameter(f"{text!r} is no time to work in; write 90s, 9m or 1.5h")
+    return seconds
+
+
+StopAfter = Annotated[
+    float | None,
+    typer.Option("--stop-after", metavar="TIME", parser=_some_seconds, help="Stop by then (90s, 9m), all work saved."),
+]
+SaveEvery = Annotated[
+    float,
+    typer.Option("--save-every", metavar="TIME", parser=_seconds, help="How often to save an unfinished training."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]

@@ -1,0 +1,39 @@
+"""`advmix selftest`."""
+
+from typing import Annotated
+
+import typer
+
+from advmix_cli.commands.console import out, say
+from advmix_cli.commands.options import DeviceName, Settings
+from advmix_cli.errors import AdvmixError
+
+selftests = typer.Typer(no_args_is_help=True, help="Try here what the documentation promises.")
+
+
+@selftests.command("resume")
+def selftest_resume(
+    recipe: Annotated[
+        str, typer.Argument(metavar="[RECIPE]", help="A file or a shipped name. By default a short training of digits.")
+    ] = "",
+    kills: Annotated[int, typer.Option("--kills", min=1, metavar="N", help="Trainings to kill.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the moments.")] = 0,
+    device: DeviceName = "auto",
+    settings: Settings = None,
+) -> None:
+    """Kill a training at a random moment, go on, and compare every bit with one that was not killed."""
+    from advmix_cli.recipe.load import load
+
+    short = ["data.train_limit=512", "model.width=4", "schedule.epochs=4", "schedule.batch_size=32"]
+    chosen = load(recipe or "digits", [*([] if recipe else short), *(settings or [])])
+
+    from advmix_cli.selftest import trials
+
+    same = 0
+    for trial in trials(chosen, kills, device, seed):
+        same += not trial.different
+        verdict = "bitwise identical" if not trial.different else f"DIFFERENT: {', '.join(trial.different[:5])}"
+        say(f"[{trial.number}/{kills}] killed after {trial.after:.2f} s, newest state {trial.found}; ended {verdict}")
+    out.print(f"{kills} of {kills} resumed, {same} of {kills} ended bitwise identical", highlight=False)
+    if same < kills:
+        raise AdvmixError("a resumed training is not the one that was not stopped")

@@ -1,0 +1,53 @@
+"""One process at a time in a run directory."""
+
+import threading
+import time
+
+import pytest
+from processes import command, wait_for
+
+from advmix_cli.errors import RunDirectoryError
+from advmix_cli.locks import held
+
+
+def test_a_directory_has_one_holder_which_is_named_and_a_killed_one_frees_it(long, tmp_path):
+    part = tmp_path / "part"
+    process = command(long, part)
+    wait_for(part / "metrics.jsonl", process)
+    second = command(long, part)
+    out, said = second.communicate(timeout=60)
+    assert (second.returncode, out) == (2, "")
+    assert f"{part} is in use: process {process.pid} on " in said
+    process.kill()
+    process.communicate()
+    with held(part):
+        pass
+
+
+def test_of_many_at_once_one_works(tmp_path):
+    entered, refused, start = [], [], threading.Barrier(8)
+
+    def enter():
+        start.wait()
+        try:
+            with held(tmp_path / "run"):
+                entered.append(1)
+                time.sleep(0.3)
+        except RunDirectoryError:
+            refused.append(1)
+
+    threads = [threading.Thread(target=enter) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(entered), len(refused)) == (1, 7)
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "thesis.txt")
+    with pytest.raises(RunDirectoryError, match="cannot be written"), held(tmp_path / "run"):
+        pytest.fail("entered")
+    assert (tmp_path / "thesis.txt").read_text() == "mine"

@@ -1,0 +1,108 @@
+"""How work is stopped from outside, and what it leaves."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+from interrupted import CPU, SMALL
+from processes import command, wait_for
+
+from advmix_cli import fit, run
+from advmix_cli.errors import StoppedError
+from advmix_cli.fit import Keeping
+from advmix_cli.stopping import stoppable
+
+
+def send(number):
+    """To this process, which hears it between two instructions."""
+    os.kill(os.getpid(), number)
+    time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 138)])
+def test_a_signal_waits_for_a_check_or_raises(name, code):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with stoppable() as stop:
+        with stop.heard_at_checks():
+            send(number)
+            assert stop.asked
+        with pytest.raises(StoppedError, match=f"stopped by {name}") as caught:
+            stop.check()
+    assert caught.value.exit_code == code
+    with stoppable(), pytest.raises(StoppedError):
+        send(number)
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_interrupt_ends_at_once():
+    with stoppable() as stop, stop.heard_at_checks():
+        send(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            send(signal.SIGINT)
+    assert not isinstance(caught.value, StoppedError)
+
+
+def test_within_a_wait_some_work_is_ended_at_once():
+    with stoppable() as stop, stop.heard_at_checks():
+        with pytest.raises(StoppedError), stop.heard_at_once():
+            send(signal.SIGTERM)
+        with pytest.raises(StoppedError), stop.heard_at_once():
+            pytest.fail("it was asked before")
+
+
+def test_the_end_of_the_time_is_no_failure():
+    with stoppable(0.05), pytest.raises(StoppedError, match="time is up") as caught:
+        time.sleep(1)
+    assert caught.value.exit_code == 0
+
+
+def test_what_catches_errors_does_not_catch_a_stop():
+    assert not issubclass(StoppedError, Exception)
+
+
+def test_a_process_that_is_told_to_stop_saves_and_says_how_to_go_on(long, tmp_path):
+    part = tmp_path / "part"
+    process = command(long, part)
+    wait_for(part / "metrics.jsonl", process)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    out, said = process.communicate(timeout=30)
+    assert (process.returncode, out) == (143, "")
+    assert f"unfinished: stopped by SIGTERM; the same command with --resume goes on in {part}" in said
+    assert "Traceback" not in said
+    assert list((part / "state").glob("*.json"))
+    process = command(long, part, "--stop-after", "12s", "--json")
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert json.loads(out)["unfinished"] == "time is up"
+    assert json.loads(out)["finished"] is False
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "-1s", "soon", "1d", ""])
+def test_a_time_is_a_time(text):
+    from typer.testing import CliRunner
+
+    from advmix_cli.cli import app
+
+    found = CliRunner().invoke(app, ["train", "digits", "--stop-after", text])
+    assert found.exit_code == 2
+    assert "write 90s, 9m or 1.5h" in " ".join(found.stderr.replace("│", " ").split())
+
+
+def test_a_signal_after_the_last_batch_loses_nothing(tiny, tmp_path, watch, monkeypatch):
+    recipe, part = tiny(*SMALL), tmp_path / "part"
+    true = fit._Fit._save
+
+    def signalled(self, network, name, selection, line):
+        if name == "model.safetensors":
+            send(signal.SIGTERM)
+        true(self, network, name, selection, line)
+
+    monkeypatch.setattr(fit._Fit, "_save", signalled)
+    with stoppable() as stop, pytest.raises(StoppedError, match="SIGTERM"):
+        run.execute(recipe, part, CPU, watch, Keeping(1e9, stop))
+    assert (part / "model.safetensors").exists()
+    assert run.execute(recipe, part, CPU, watch).finished
