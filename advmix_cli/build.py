@@ -75,6 +75,9 @@ def dataset(recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> 
         _raw(data, say), held_out=held_out, train_limit=data.train_limit, test_limit=data.test_limit, seed=data.seed
     )
     _raise_if_unfit(recipe, Outline.of(whole))
+    known = WHOLE.get(data.source)
+    if known and whole.image_shape != known.image_shape:
+        raise DataError(f"the images of {data.source} are {whole.image_shape}, and should be {known.image_shape}")
     if len(whole.classes) < 2:
         raise DataError(f"there is only one class, '{''.join(whole.classes)}'")
     return whole.to(place)

@@ -7,10 +7,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from advmix_cli import checkpoint, run
+from advmix_cli import checkpoint, machine, run
 from advmix_cli.cli import app
+from advmix_cli.data import sources
+from advmix_cli.data.images import Images
 from advmix_cli.errors import CheckpointError, RecipeError, UsageError
+from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.measure import evaluate_checkpoint, recipe_to_measure
+from advmix_cli.seals import sealed, unsealed
 
 CPU = torch.device("cpu")
 
@@ -110,6 +114,92 @@ def test_data_of_another_shape_or_of_other_classes_are_refused(done, watch, chan
     with pytest.raises(CheckpointError) as caught:
         list(evaluate_checkpoint(other, other.recipe, CPU, watch))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("part", "named"), [("train", "train and validation"), ("test", "test")])
+def test_images_that_changed_since_the_training_are_refused(done, watch, monkeypatch, part, named):
+    """By a grey level of a pixel, or by the label of one image."""
+    _, saved, _ = done
+    true = sources.digits()
+
+    def changed():
+        images = getattr(true, part)
+        pixels, labels = images.pixels.clone(), images.labels.clone()
+        if part == "train":
+            pixels[:, 0, 0, 0] += 1
+        else:
+            labels[0] = (labels[0] + 1) % 10
+        return true._replace(**{part: Images(pixels, labels)})
+
+    monkeypatch.setattr(sources, "digits", changed)
+    with pytest.raises(CheckpointError) as caught:
+        list(evaluate_checkpoint(saved, ask(saved), CPU, watch))
+    assert str(caught.value) == f"the {named} images have changed since the checkpoint was trained"
+
+
+class Interrupted:
+    """PGD's attack, and a Ctrl-C at its n-th batch."""
+
+    def __init__(self, monkeypatch, at):
+        self.looks, self.at, self.true = 0, at, Pgd.attack
+        monkeypatch.setattr(Pgd, "attack", lambda *arguments: self(*arguments))
+
+    def __call__(self, *arguments):
+        self.looks += 1
+        if self.looks == self.at:
+            raise KeyboardInterrupt
+        return self.true(*arguments)
+
+
+def test_an_evaluation_that_was_interrupted_goes_on_where_it_was(done, watch, monkeypatch, tmp_path):
+    _, saved, _ = done
+    evaluators = (
+        "evaluators=[{kind='pristine'}, {kind='pgd', steps=2, step_size='1/255', epsilon='2/255', batch_size=1}]"
+    )
+    recipe = ask(saved, evaluators)
+    with monkeypatch.context() as patch:
+        whole = Interrupted(patch, at=0)
+        expected = list(evaluate_checkpoint(saved, recipe, CPU, watch))
+    assert not list(tmp_path.rglob("verdicts/*"))
+    with monkeypatch.context() as patch:
+        Interrupted(patch, at=3)
+        with pytest.raises(KeyboardInterrupt):
+            list(evaluate_checkpoint(saved, recipe, CPU, watch))
+    (notes,) = (tmp_path / "cache" / "advmix" / "verdicts").iterdir()
+    lines = [json.loads(line) for line in notes.read_text().splitlines()]
+    assert len(lines) == 1 + 2
+    # As if each batch had taken an hour: the seconds are those of all that was found, whenever that was.
+    slow = [sealed({**unsealed(line), "seconds": 3600.0}) for line in lines[1:]]
+    notes.write_text("".join(f"{json.dumps(line)}\n" for line in [lines[0], *slow]))
+    # Notes of other measurements are not these.
+    other = ask(saved, evaluators.replace("steps=2", "steps=1"))
+    assert list(evaluate_checkpoint(saved, other, CPU, watch))[1].settings["steps"] == 1
+    with monkeypatch.context() as patch:
+        rest = Interrupted(patch, at=0)
+        found = list(evaluate_checkpoint(saved, recipe, CPU, watch))
+    assert rest.looks == whole.looks - 2 > 0
+    assert [(one.n, one.correct) for one in found] == [(one.n, one.correct) for one in expected]
+    assert 7200 < found[1].seconds < 7300
+    assert not list(tmp_path.rglob("verdicts/*"))
+
+
+def test_caches_that_cannot_be_written_are_said_once_and_the_evaluation_goes_on(
+    done, watch, said, tmp_path, monkeypatch
+):
+    _, saved, _ = done
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    recipe = ask(saved, "evaluators=[{kind='pgd', steps=1, step_size='1/255', batch_size=3}]")
+    (outcome,) = evaluate_checkpoint(saved, recipe, CPU, watch)
+    assert outcome.n == 40
+    assert said.getvalue().count("if this is interrupted, it starts again") == 1
+
+
+def test_an_outcome_names_its_machine(done, watch):
+    _, saved, _ = done
+    (outcome,) = evaluate_checkpoint(saved, ask(saved, names=["pristine"]), CPU, watch)
+    assert outcome.machine == machine.described(CPU)
+    assert {"torch", "device", "threads", "CPU capability"} <= outcome.machine.keys()
 
 
 def advmix(*arguments):

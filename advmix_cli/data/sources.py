@@ -64,7 +64,7 @@ def _torchvision(dataset: Callable[..., _Loaded], root: str | None, name: str) -
     try:
         place.mkdir(parents=True, exist_ok=True)
         parts = [dataset(str(place), train=train, download=True) for train in (True, False)]
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, TypeError, LookupError, AssertionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
             f"the dataset {name} is not whole in {place}, and it could not be downloaded there: {reason}\n"

@@ -374,13 +374,23 @@ def test_the_same_names_elsewhere_are_other_images(root, tmp_path):
     assert not torch.equal(load(tmp_path / "copy").train.pixels, before.train.pixels)
 
 
-@pytest.mark.parametrize("content", [b"", b"not safetensors", None], ids=["empty", "foreign", "truncated"])
-def test_a_damaged_cache_is_rebuilt(root, monkeypatch, content):
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda _: b"",
+        lambda _: b"not safetensors",
+        lambda content: content[:-5],
+        lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+        lambda content: content.replace(b"sha256", b"sha257"),
+    ],
+    ids=["empty", "foreign", "truncated", "one bit", "another checksum"],
+)
+def test_a_damaged_cache_is_rebuilt(root, monkeypatch, damaged):
     before = load(root)
     files = cached(root)
     assert len(files) == 2
     for file in files:
-        file.write_bytes(file.read_bytes()[:-5] if content is None else content)
+        file.write_bytes(damaged(file.read_bytes()))
     after = load(root)
     assert torch.equal(before.train.pixels, after.train.pixels)
     no_decoding(monkeypatch)

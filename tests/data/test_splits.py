@@ -95,3 +95,22 @@ def test_a_channel_of_one_grey_level_is_refused():
 def test_units_are_grey_levels_over_255():
     levels = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(to_unit(levels), torch.arange(256, dtype=torch.float32) / 255)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": torch.tensor([0, 1, 10, 3])}, "the test labels run from 0 to 10, and there are 10 classes"),
+        ({"labels": torch.tensor([0, 1, -1, 3])}, "the test labels run from -1 to 3, and there are 10 classes"),
+        ({"labels": torch.tensor([0, 1])}, "the test images are torch.uint8 of shape (4, 1, 8, 8) with 2 labels; "),
+        ({"pixels": torch.rand(4, 1, 8, 8)}, "the test images are torch.float32 of shape (4, 1, 8, 8) with 4 labels; "),
+        ({"pixels": torch.zeros(4, 8, 8, dtype=torch.uint8)}, "the test images are torch.uint8 of shape (4, 8, 8) "),
+        ({"pixels": torch.zeros(0, 1, 8, 8, dtype=torch.uint8), "labels": torch.zeros(0)}, "there are no test images"),
+    ],
+)
+def test_what_are_no_images_and_labels_is_refused(change, message):
+    true = Images(torch.arange(256, dtype=torch.uint8).reshape(4, 1, 8, 8), torch.arange(4))
+    raw = Raw(true, Images(**{**vars(true), **change}), tuple("0123456789"))
+    with pytest.raises(DataError) as caught:
+        split(raw, **PLAIN)
+    assert str(caught.value).startswith(message)
