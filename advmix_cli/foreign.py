@@ -1,7 +1,8 @@
 """Weights from a file that torch has pickled: its tensors, and nothing that runs."""
 
-import pickle
+import struct
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,17 @@ def tensors(path: Path) -> dict[str, Tensor]:
     torch reads it with `weights_only`, which builds tensors and containers and calls nothing else. CheckpointError for
     everything that is not a mapping of names to tensors, or keeps one under one of WRAPPERS.
     """
+    if _is_packed(path):
+        raise CheckpointError(
+            f"{path}: a compressed archive, which torch writes none of and which can unpack to any size"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of older ways to pickle, which are tried all the same
             found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError):
+    except Exception:  # torch's reader raises what it happens to meet in damaged bytes, assertions among it
         page = path.read_bytes()[:200].lstrip().startswith(b"<")
         reason = "it looks like a web page" if page else "it holds something else than tensors, or is damaged"
         raise CheckpointError(f"{path}: not a file of tensors that can be read safely: {reason}") from None
@@ -41,6 +46,15 @@ def tensors(path: Path) -> dict[str, Tensor]:
     if len(plain) < len(found):
         raise CheckpointError(f"{path}: two tensors have the same name without 'module.'")
     return plain
+
+
+def _is_packed(path: Path) -> bool:
+    """What is no archive, or a broken one, is torch's to refuse."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):
+        return False
 
 
 def _is_named_tensor(name: Any, value: Any) -> bool:

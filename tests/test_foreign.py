@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import resource
+import zipfile
 
 import pytest
 import torch
@@ -99,3 +101,19 @@ def test_a_missing_file_and_an_existing_target_are_told(tmp_path):
     assert done.exit_code == 2
     assert "is there already" in done.stderr
     assert (tmp_path / "o.safetensors").read_text() == "mine"
+
+
+def test_an_archive_that_would_unpack_to_a_thousand_times_its_size_is_not_unpacked(tmp_path):
+    torch.save({"weight": torch.zeros(10_000_000)}, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as source,
+        zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for member in source.namelist():
+            target.writestr(member, source.read(member))
+    assert (tmp_path / "packed.pt").stat().st_size < 100_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    done = import_(tmp_path / "packed.pt", tmp_path / "o.safetensors")
+    assert done.exit_code == 2
+    assert "a compressed archive" in " ".join(done.stderr.split())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10_000  # kilobytes

@@ -8,9 +8,12 @@ import time
 import pytest
 from interrupted import CPU, SMALL
 from processes import command, wait_for
+from typer.testing import CliRunner
 
 from advmix_cli import fit, run
+from advmix_cli.cli import app
 from advmix_cli.errors import StoppedError
+from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.fit import Keeping
 from advmix_cli.stopping import stoppable
 
@@ -74,7 +77,7 @@ def test_a_process_that_is_told_to_stop_saves_and_says_how_to_go_on(long, tmp_pa
     assert f"unfinished: stopped by SIGTERM; the same command with --resume goes on in {part}" in said
     assert "Traceback" not in said
     assert list((part / "state").glob("*.json"))
-    process = command(long, part, "--stop-after", "12s", "--json")
+    process = command(long, part, "--stop-after", "9s", "--json")
     out, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
     assert json.loads(out)["unfinished"] == "time is up"
@@ -83,10 +86,6 @@ def test_a_process_that_is_told_to_stop_saves_and_says_how_to_go_on(long, tmp_pa
 
 @pytest.mark.parametrize("text", ["0", "0s", "-1s", "soon", "1d", ""])
 def test_a_time_is_a_time(text):
-    from typer.testing import CliRunner
-
-    from advmix_cli.cli import app
-
     found = CliRunner().invoke(app, ["train", "digits", "--stop-after", text])
     assert found.exit_code == 2
     assert "write 90s, 9m or 1.5h" in " ".join(found.stderr.replace("│", " ").split())
@@ -106,3 +105,27 @@ def test_a_signal_after_the_last_batch_loses_nothing(tiny, tmp_path, watch, monk
         run.execute(recipe, part, CPU, watch, Keeping(1e9, stop))
     assert (part / "model.safetensors").exists()
     assert run.execute(recipe, part, CPU, watch).finished
+
+
+def test_an_evaluation_that_is_told_to_stop_says_how_to_go_on(tiny, tmp_path, watch, monkeypatch):
+    pgd = "{kind='pgd', steps=2, step_size='1/255', epsilon='2/255', batch_size=1}"
+    recipe, part, attack, looks = tiny(*SMALL[:2], f"evaluators=[{pgd}]"), tmp_path / "part", Pgd.attack, []
+    run.execute(recipe, part, CPU, watch)
+
+    def signalled(self, *arguments):
+        looks.append(1)
+        if len(looks) == signal_at:
+            send(signal.SIGTERM)
+        return attack(self, *arguments)
+
+    monkeypatch.setattr(Pgd, "attack", signalled)
+    words, signal_at = ["eval", str(part), "--device", "cpu", "--json"], None
+    expected = json.loads(CliRunner().invoke(app, words).stdout)["outcomes"][0]["correct"]
+    whole, signal_at = len(looks), len(looks) + 3
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, done.stdout) == (143, "")
+    assert "stopped by SIGTERM; the same command goes on where it was" in done.stderr
+    assert len(looks) == whole + 3
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, json.loads(done.stdout)["outcomes"][0]["correct"]) == (0, expected)
+    assert len(looks) == whole + 3 + (whole - 2)  # the third look was interrupted

@@ -1,6 +1,7 @@
 """Mutated files load as what they were, or are refused: nothing crashes, hangs, or is taken for something else."""
 
 import json
+import os
 import re
 from collections import Counter
 from dataclasses import replace
@@ -10,7 +11,7 @@ import torch
 from interrupted import CPU, SMALL, stopped
 from mutations import drawings, mutated, within
 
-from advmix_cli import build, checkpoint, run, state
+from advmix_cli import build, checkpoint, foreign, run, state
 from advmix_cli.errors import AdvmixError, CheckpointError, DataError, RunDirectoryError
 from advmix_cli.evaluation.notebook import Kept
 from advmix_cli.recipe.load import Document, read
@@ -164,6 +165,39 @@ def test_mutated_findings(tmp_path, tell, count):
     found = tried(count, "findings", original, b"", 0, load, same)
     tell(f"{count:,} mutated findings of an evaluation: changed, crashed, or above {LIMIT:.0f} s: 0")
     assert found == {"accepted, as it was": count}
+
+
+@COUNTS
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_mutated_pickles(tmp_path, tell, count, is_zip):
+    """They have no checksum, so that a changed number is not seen; a sentinel would be, were anything run."""
+    sentinel, path = tmp_path / "ran", tmp_path / "x.pt"
+    state = {"weight": torch.arange(12.0).reshape(3, 4), "bias": torch.ones(3, dtype=torch.float64)}
+    torch.save(state, path, _use_new_zipfile_serialization=is_zip)
+    original = path.read_bytes()
+    torch.save({**state, "x": Payload(sentinel)}, path, _use_new_zipfile_serialization=is_zip)
+    other, found = path.read_bytes(), Counter()
+    for drawing in drawings(f"pickles {is_zip}", count):
+        path.write_bytes(mutated(original, drawing, other, 400)[1])
+        with within(LIMIT):
+            try:
+                tensors = foreign.tensors(path)
+            except CheckpointError:
+                found["refused"] += 1
+            else:
+                assert all(isinstance(value, torch.Tensor) for value in tensors.values())
+                found["read as tensors"] += 1
+    assert not sentinel.exists()
+    tell(f"{count:,} mutated pickles ({'zip' if is_zip else 'old'}): {dict(found)}; crashed, run, or above 2 s: 0")
+    assert min(found.values()) > 0.05 * count
+
+
+class Payload:
+    def __init__(self, sentinel):
+        self.sentinel = sentinel
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.sentinel),)
 
 
 @COUNTS
