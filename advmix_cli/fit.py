@@ -38,6 +38,7 @@ from advmix_cli.training.loop import Progress, Training
 
 METRICS = "metrics.jsonl"
 STATE = "state"
+NOT_THE_SAME = "not bit for bit what an uninterrupted training would be"
 LONGEST_METRICS = 2**30
 """Bytes; the million epochs that a recipe can have need a third of it."""
 
@@ -58,7 +59,8 @@ def fit(
     and the seconds in all, before the last weights are written: where they are, it has been told. StoppedError after
     the state has been saved; MemoryExhaustedError says which batch fits."""
     try:
-        return _Fit(recipe, images, images.fingerprints(), place, directory, watch, keeping, done).run()
+        with machine.deterministic(recipe.engine.deterministic):
+            return _Fit(recipe, images, images.fingerprints(), place, directory, watch, keeping, done).run()
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -140,7 +142,9 @@ class _Fit:
         differ = [name for name in here if last.get(name) != here[name]]
         if differ:
             changes = "; ".join(f"{name} was {last.get(name)}, is {here[name]}" for name in differ)
-            self.watch.say(f"warning: not bit for bit what an uninterrupted training would be: {changes}")
+            self.watch.say(f"warning: {NOT_THE_SAME}: {changes}")
+        elif kept.machines and self.place.type == "cuda" and not self.recipe.engine.deterministic:
+            self.watch.say(f"warning: {NOT_THE_SAME}: a GPU's are only with engine.deterministic = true")
         if differ or not kept.machines:
             kept.machines += ({"from_epoch": kept.at.epoch, "from_batches": kept.at.done, **here},)
 

@@ -1,6 +1,9 @@
 """What the last bits of a number depend on beside its recipe."""
 
+import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -31,3 +34,19 @@ def described(place: torch.device) -> dict[str, str]:
         "device": device_name(place),
         "CPU capability": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Within, if `wanted`, torch takes only algorithms that give the same bits every time, and raises RuntimeError
+    where it has none. cuBLAS reads its own setting when a process first multiplies matrices on a GPU."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.deterministic = before[1]

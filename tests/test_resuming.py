@@ -1,9 +1,11 @@
 """A training that was stopped goes on as if it had not been: the same bits in weights, buffers and metrics."""
 
 import json
+import os
 
 import pytest
 import tomli_w
+import torch
 from interrupted import CPU, SMALL, StopAt, bits, same, stopped
 
 from advmix_cli import checkpoint, fit, machine, run, state
@@ -276,3 +278,41 @@ def test_results_name_every_machine_that_trained(tiny, tmp_path, watch, monkeypa
     assert (second["from_epoch"], second["from_batches"], second["device"]) == (1, 4, "another machine")
     assert {name for name in first if first[name] != second[name]} == {"from_batches", "device"}
     assert Results.load(part).machines == results.machines
+
+
+def test_with_deterministic_algorithms_it_trains_the_same_on_a_cpu_and_others_are_left_alone(
+    tiny, tmp_path, watch, monkeypatch
+):
+    seen, step = [], torch.optim.Adam.step
+
+    def watched(self, *arguments, **settings):
+        seen.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic))
+        return step(self, *arguments, **settings)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watched)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    run.execute(tiny(*SMALL), tmp_path / "free", CPU, watch)
+    assert set(seen) == {(False, False)}
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    seen.clear()
+    stopped(tiny(*SMALL, "engine.deterministic=true"), tmp_path / "fixed", watch, at=3)
+    run.execute(tiny(*SMALL, "engine.deterministic=true"), tmp_path / "fixed", CPU, watch)
+    assert set(seen) == {(True, True)}
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic) == (False, False)
+    free, fixed = bits(tmp_path / "free"), bits(tmp_path / "fixed")
+    assert same((free[0], []), (fixed[0], []))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("form", ["off", "step", "graph"])
+@pytest.mark.parametrize("method", ['"attack"', '"integrated", delta="shared"'])
+def test_on_a_gpu_a_deterministic_training_goes_on_with_the_same_bits(tiny, tmp_path, watch, form, method):
+    maximizer = f'maximizer={{kind={method}, ascent={{steps=2, step_size="8/255"}}}}'
+    recipe, gpu = tiny(*SMALL, maximizer, f'engine={{compile="{form}", deterministic=true}}'), torch.device("cuda")
+    run.execute(recipe, tmp_path / "whole", gpu, watch)
+    with pytest.raises(StoppedError):
+        run.execute(recipe, tmp_path / "part", gpu, watch, Keeping(1e9, StopAt(3)))
+    run.execute(recipe, tmp_path / "part", gpu, watch)
+    assert same(bits(tmp_path / "part"), bits(tmp_path / "whole"))

@@ -396,6 +396,9 @@ class Engine(Section):
     "step" on a CPU where a training is long enough to pay for it. Where it cannot be done training is eager, with a
     warning; "graph" written here makes that an error. What attacks look at in an evaluation is compiled where that is
     long enough, unless this is "off"."""
+    deterministic: bool = False
+    """Train with such algorithms alone as give the same bits every time. On a CPU all of them do; on a CUDA GPU this
+    costs speed, and a training that was stopped ends with the same bits only with it."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Of the CPU; by default torch's own choice, which follows the machine. The number of threads changes the last bits
     of a sum, so a recipe that names it gives the same numbers on more machines; a small network is fastest with one."""

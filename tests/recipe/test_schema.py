@@ -215,7 +215,7 @@ recipes = table(
     loss=table(divergence=one_of("kl", "cross-entropy"), pristine_weight=fractions),
     validation=table(fraction=one_of(0, 0.02, 0.5), limit=counts, step_size=pixels)
     | table({"on": st.just("test")}, limit=counts, step_size=pixels),
-    engine=table(precision=one_of("fp32", "bf16"), channels_last=flags),
+    engine=table(precision=one_of("fp32", "bf16"), channels_last=flags, deterministic=flags),
     evaluators=evaluators,
 ).filter(lambda raw: raw["maximizer"]["kind"] != "none" or not raw.get("loss", {}).get("pristine_weight"))
 
