@@ -29,7 +29,7 @@ SCHEMA = 2
 @dataclass(frozen=True)
 class Checkpoint:
     """`selection`: which epoch this is: "last", "best on validation" or "best on test". `epoch` counts from 1. `images`
-    are the fingerprints of the dataset."""
+    are the fingerprints of the dataset, and `machines` those that trained it."""
 
     recipe: Recipe
     state: dict[str, Tensor]
@@ -38,6 +38,7 @@ class Checkpoint:
     images: dict[str, str]
     selection: str
     epoch: int
+    machines: tuple[dict[str, Any], ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
@@ -54,6 +55,7 @@ class Checkpoint:
             "images": self.images,
             "selection": self.selection,
             "epoch": self.epoch,
+            "machines": self.machines,
             "metrics": self.metrics,
         }
         write_atomically(path, save(state, metadata={"format": "pt", "advmix": json.dumps(sealed(header))}))
@@ -63,7 +65,13 @@ def find(place: Path) -> Path:
     """The checkpoint file of a run directory (its last epoch), or the file itself."""
     path = place / LAST if place.is_dir() else place
     if not path.is_file():
-        what = "has no model.safetensors: the training did not end" if place.is_dir() else "no such file or directory"
+        best = f"; {place / BEST} is the best epoch so far" if (place / BEST).is_file() else ""
+        if not place.is_dir():
+            what = "no such file or directory"
+        elif (place / "recipe.toml").is_file():
+            what = f"has no {LAST}: the training did not end{best}"
+        else:
+            what = "holds no run"
         raise CheckpointError(f"{place}: {what}")
     return path
 
@@ -97,6 +105,7 @@ def load(place: Path) -> Checkpoint:
             images=header["images"],
             selection=header["selection"],
             epoch=header["epoch"],
+            machines=tuple(header["machines"]),
             metrics=header["metrics"],
         )
     except ValidationError as error:

@@ -48,6 +48,10 @@ class RunDirectoryError(UsageError):
     """A run directory holds another experiment."""
 
 
+class InUseError(RunDirectoryError):
+    """Another process works in a run directory."""
+
+
 class DeviceError(UsageError):
     """The device asked for is not there."""
 

@@ -99,6 +99,8 @@ class _Fit:
 
     def run(self) -> None:
         known = state.newest(self.directory / STATE, self.watch.say)
+        if known is None and (self.directory / METRICS).exists():
+            self.watch.say(f"warning: {self.directory} holds no whole state: its training starts again at epoch 1")
         state.leave_only(known, self.directory / STATE)
         network = build.new_network(self.recipe, self.images, self.place)
         # Before it is restored, so that a resumed training is rehearsed on what a new one is rehearsed on.
@@ -117,7 +119,7 @@ class _Fit:
         if known.best is not None:
             if (known.best.epoch + 1, 0) == (at.epoch, at.done):
                 # The state was saved before its weights were written as the best: here they are.
-                self._save(training.network, BEST, self._best_selection, json.loads(lines[-1]))
+                self._save(training.network, BEST, self._best_selection, json.loads(lines[-1]), known.machines)
             self._check_best(known.best, before=at.epoch)
         self.watch.say(f"resumed at epoch {at.epoch}, after {at.done} of its {training.batches} batches")
         return _Kept(at, known.best, lines, known.machines, known.seconds)
@@ -145,6 +147,8 @@ class _Fit:
             self.watch.say(f"warning: {NOT_THE_SAME}: {changes}")
         elif kept.machines and self.place.type == "cuda" and not self.recipe.engine.deterministic:
             self.watch.say(f"warning: {NOT_THE_SAME}: a GPU's are only with engine.deterministic = true")
+        elif len(kept.machines) > 1:
+            self.watch.say(f"warning: {NOT_THE_SAME}: {len(kept.machines)} machines have trained it")
         if differ or not kept.machines:
             kept.machines += ({"from_epoch": kept.at.epoch, "from_batches": kept.at.done, **here},)
 
@@ -212,16 +216,18 @@ class _Fit:
                         kept.best = Best(accuracy, epoch.number, digest(on_cpu(network.state_dict())))
                         # First the state, whose weights are the best ones: a kill between the two loses neither.
                         save()
-                        self._save(network, BEST, self._best_selection, found)
+                        self._save(network, BEST, self._best_selection, found, kept.machines)
             except StoppedError:
                 save()
                 raise
             if kept.best is not None:
                 self._check_best(kept.best)
             self.done(kept.machines, seconds())
-            self._save(network, LAST, "last", json.loads(kept.lines[-1]))
+            self._save(network, LAST, "last", json.loads(kept.lines[-1]), kept.machines)
 
-    def _save(self, network: nn.Module, name: str, selection: str, line: dict[str, Any]) -> None:
+    def _save(
+        self, network: nn.Module, name: str, selection: str, line: dict[str, Any], machines: tuple[dict[str, Any], ...]
+    ) -> None:
         Checkpoint(
             recipe=self.recipe,
             state=network.state_dict(),
@@ -230,6 +236,7 @@ class _Fit:
             images=self.fingerprints,
             selection=selection,
             epoch=line["epoch"],
+            machines=machines,
             metrics=line,
         ).save(self.directory / name)
 

@@ -34,7 +34,11 @@ def tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: {error.strerror or error}") from None
     except Exception:  # torch's reader raises what it happens to meet in damaged bytes, assertions among it
         page = path.read_bytes()[:200].lstrip().startswith(b"<")
-        reason = "it looks like a web page" if page else "it holds something else than tensors, or is damaged"
+        reason = (
+            "it looks like a web page"
+            if page
+            else ("it is damaged, or holds something else than tensors (of a whole network save its state_dict())")
+        )
         raise CheckpointError(f"{path}: not a file of tensors that can be read safely: {reason}") from None
     for wrapper in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from advmix_cli.errors import RunDirectoryError, printable
+from advmix_cli.errors import InUseError, RunDirectoryError, printable
 
 LOCK = ".lock"
 
@@ -16,7 +16,7 @@ LOCK = ".lock"
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
     """`directory`, made if it is not there, is this process's. The lock is the kernel's: it ends with its holder,
-    however that ends, and the file that stays behind means nothing. RunDirectoryError says who holds it."""
+    however that ends, and the file that stays behind means nothing. InUseError says who holds it."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         # No link is followed: what it pointed to would be emptied.
@@ -29,7 +29,7 @@ def held(directory: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = printable(file.read(200).strip()) or "another process"
-            raise RunDirectoryError(f"{directory} is in use: {holder}") from None
+            raise InUseError(f"{directory} is in use: {holder}") from None
         file.truncate(0)
         since = datetime.now(UTC).isoformat(" ", "seconds")
         file.write(f"process {os.getpid()} on {platform.node()}, since {since}\n")

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -103,7 +103,8 @@ def recipe_to_measure(
     for name in names:
         if name not in known:
             raise UsageError(
-                f"--evaluator '{name}' is none of the recipe's{did_you_mean(name, known)} (it has {', '.join(known)}; "
+                f"--evaluator '{name}' is none of the recipe's{did_you_mean(name, known)} "
+                f"(it has {', '.join(known) or 'none'}; "
                 '--set \'evaluators=[{kind="pgd", steps=20, step_size="2/255"}]\' measures something else)'
             )
     wanted = [one for one in recipe.evaluators if not names or one.name in names]
@@ -133,6 +134,12 @@ def kept_in(
     return notes
 
 
+def changed(known: Mapping[str, str], images: Dataset) -> str:
+    """Which parts of a dataset are not those that are `known`: the start of a sentence."""
+    *others, last = [part for part, now in images.fingerprints().items() if now != known.get(part)]
+    return f"the {' and '.join([*([', '.join(others)] if others else []), last])} images have changed"
+
+
 def evaluate_checkpoint(saved: Checkpoint, recipe: Recipe, place: torch.device, watch: Watcher) -> Iterator[Outcome]:
     """Measure a checkpoint with the evaluators and the data of `recipe`, one after the other. What is interrupted goes
     on where it was: the findings are in the user's caches until all is measured.
@@ -147,9 +154,8 @@ def evaluate_checkpoint(saved: Checkpoint, recipe: Recipe, place: torch.device, 
     ):
         if trained != there:
             raise CheckpointError(f"the checkpoint was trained on {what} {trained}, the data has {there}")
-    changed = [part for part, now in images.fingerprints().items() if now != saved.images.get(part)]
-    if changed:
-        raise CheckpointError(f"the {' and '.join(changed)} images have changed since the checkpoint was trained")
+    if images.fingerprints() != saved.images:
+        raise CheckpointError(f"{changed(saved.images, images)} since the checkpoint was trained")
     network = build.saved_network(saved, place)
     complaints: set[str] = set()
 

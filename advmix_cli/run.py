@@ -8,6 +8,7 @@ verdicts/           what an unfinished evaluator has found so far
 and what `fit` writes.
 """
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from advmix_cli.errors import DivergedError, RecipeError, RunDirectoryError
 from advmix_cli.files import write_atomically
 from advmix_cli.fit import METRICS, STATE, Keeping, fit
 from advmix_cli.locks import LOCK, held
-from advmix_cli.measure import evaluate, kept_in
+from advmix_cli.measure import changed, evaluate, kept_in
 from advmix_cli.recipe import load
 from advmix_cli.recipe.schema import FolderData, Recipe
 from advmix_cli.report.progress import Watcher
@@ -57,7 +58,7 @@ def execute(
     images = build.dataset(recipe, place, watch.say)
     if known and known.images != images.fingerprints():
         raise RunDirectoryError(
-            f"{directory} was made with other images than those there now; choose another with --out"
+            f"{changed(known.images, images)} since {directory} was made; train anew with another --out"
         )
     if known and known.finished:
         watch.say(f"already done: {directory}")
@@ -90,8 +91,6 @@ def _execute(
         )
     if not trained:
         known.save(directory)
-        if (directory / METRICS).exists() and not (directory / STATE).exists():
-            watch.say(f"an earlier training in {directory} was cut off before its first state: it starts again")
         begun = known
 
         def done(machines: tuple[dict[str, Any], ...], seconds: float) -> None:
@@ -137,9 +136,18 @@ def check_directory(recipe: Recipe, directory: Path) -> None:
     if other.digest() != recipe.digest():
         theirs, ours = flat(other.resolved()), flat(recipe.resolved())
         differ = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key) and key != "title"]
-        shown = "; ".join(f"{key} is {theirs.get(key)!r} there, {ours.get(key)!r} here" for key in differ[:3])
+        shown = "; ".join(
+            f"{key} is {_shown(theirs.get(key))} there, {_shown(ours.get(key))} here" for key in differ[:3]
+        )
         more = f"; and {len(differ) - 3} more" if len(differ) > 3 else ""
-        raise RunDirectoryError(f"{directory} holds another recipe: {shown}{more}; choose another directory with --out")
+        raise RunDirectoryError(
+            f"{directory} holds another recipe: {shown}{more}; choose another directory with --out, or go on with what "
+            f"is there: advmix train {path} --out {directory} --resume"
+        )
+
+
+def _shown(value: object) -> str:
+    return "not set" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def flat(table: object, prefix: str = "") -> dict[str, object]:

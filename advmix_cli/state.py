@@ -6,6 +6,7 @@ state/EEEEEE-BBBBBB.json          the rest, the SHA-256 of the tensors, and its 
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -78,7 +79,7 @@ def newest(directory: Path, say: Callable[[str], None]) -> State | None:
         try:
             return _read(manifest)
         except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            say(f"{manifest} is damaged ({error!r:.200}); looking for an older state")
+            say(f"warning: the state {manifest.with_suffix('')} is damaged: {error!s:.200}")
     return None
 
 
@@ -91,9 +92,20 @@ def leave_only(wanted: State | None, directory: Path) -> None:
                 path.unlink()
 
 
+def reached(directory: Path) -> tuple[int, int] | None:
+    """The epoch and the batches of the newest state, by its name alone, if there is one."""
+    return next((_place(manifest) for manifest in _manifests(directory)), None)
+
+
 def _manifests(directory: Path) -> list[Path]:
     """The newest first."""
-    return sorted(directory.glob("*.json"), reverse=True)
+    named = [path for path in directory.glob("*.json") if re.fullmatch(r"\d{6,7}-\d{6,9}", path.stem)]
+    return sorted(named, key=_place, reverse=True)
+
+
+def _place(manifest: Path) -> tuple[int, int]:
+    epoch, _, done = manifest.stem.partition("-")
+    return int(epoch), int(done)
 
 
 def _read(manifest: Path) -> State:

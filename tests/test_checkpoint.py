@@ -152,7 +152,11 @@ def test_other_formats_are_refused_unread(tmp_path, kind, name, words):
 
 def test_a_missing_file_is_refused(tmp_path):
     assert "no such file" in refused(tmp_path / "gone.safetensors")
-    assert "the training did not end" in refused(tmp_path)
+    assert "holds no run" in refused(tmp_path)
+    (tmp_path / "recipe.toml").touch()
+    assert refused(tmp_path).endswith("has no model.safetensors: the training did not end")
+    (tmp_path / "best.safetensors").touch()
+    assert refused(tmp_path).endswith(f"; {tmp_path}/best.safetensors is the best epoch so far")
 
 
 def rewrite(path, change):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import tomllib
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -68,7 +69,7 @@ def message(done):
         (["train", "digits", "--set", "seeed=1"], "--set seeed=1: unknown key 'seeed' in the file; did you mean"),
         (["train", "digits", "--seed", "-1"], "--set seed=-1: seed = -1 must be greater than or equal to 0"),
         (["eval", "nothing"], "nothing: no such file or directory"),
-        (["eval", "."], ".: has no model.safetensors: the training did not end"),
+        (["eval", "."], ".: holds no run"),
         (["ablate", "tabel1"], "no shipped table is called 'tabel1'; did you mean 'table1'?"),
         (["ablate", "--rows", "Atack"], "--rows: 'Atack' is no row of digits; did you mean 'Attack'? (rows: 1"),
         (["ablate", "--rows", "8"], "--rows: '8' is no row of digits (rows: 1 Attack, "),
@@ -190,7 +191,12 @@ def test_another_recipe_in_the_same_directory_is_refused(trained):
     directory, _ = trained
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
     text = message(advmix("train", "digits", "--out", directory, *QUICK, "--seed", "1"))
-    assert text == f"{directory} holds another recipe: seed is 0 there, 1 here; choose another directory with --out"
+    there = f"advmix train {directory}/recipe.toml --out {directory} --resume"
+    assert text == (
+        f"{directory} holds another recipe: seed is 0 there, 1 here; choose another directory with --out, or go on "
+        f"with what is there: {there}"
+    )
+    assert advmix(*there.split()[1:]).exit_code == 0
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
 
 
@@ -249,13 +255,15 @@ def test_a_dry_run_in_every_format_names_every_row_and_writes_nothing(empty):
     lines = list(csv.DictReader(io.StringIO(dry("csv"))))
     assert lines == [{key: str(value) for key, value in record.items()} for record in records]
     rich = dry("rich")
-    assert all(record["directory"] in rich and record["row"] in rich for record in records)
+    assert all(Path(record["directory"]).name in rich and record["row"] in rich for record in records)
+    assert f"in {Path(records[0]['directory']).parent}" in rich
     assert "7 cells, 0 done; still to run: 140 epochs, 1,820 network passes" in " ".join(rich.split())
     markdown = dry("markdown").split("\n")
-    assert [line.split(" | ")[0] for line in markdown if line.startswith("| ")][1:] == [f"| {row}" for row in ROWS]
+    assert [line.split(" (")[0] for line in markdown if line.startswith("| ")][1:] == [f"| {row}" for row in ROWS]
     latex = dry("latex")
-    assert latex.count(r"\\") == 9  # the heading, seven rows, the caption
-    assert r"Ours, frozen $\lambda$, shared $\delta$ & 0 & to do & 20 & 260 & " in latex
+    assert latex.count(r"\\") == 10  # the heading, seven rows, two captions
+    assert r"Ours, frozen $\lambda$, shared $\delta$ (" in latex
+    assert r") & 0 & to do & 20 & 260 " in latex
     assert names(empty) == []
 
 

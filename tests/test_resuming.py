@@ -12,7 +12,8 @@ from advmix_cli import checkpoint, fit, machine, run, state
 from advmix_cli.errors import RunDirectoryError, StoppedError
 from advmix_cli.files import write_atomically
 from advmix_cli.fit import Keeping
-from advmix_cli.report.results import Results
+from advmix_cli.report.results import Measured, Results
+from advmix_cli.report.tables import outcome_grid
 from advmix_cli.training import resuming
 
 OPTIMIZERS = {
@@ -67,17 +68,19 @@ def test_a_state_that_is_damaged_is_said_and_the_one_before_it_is_used(whole, tm
     content[-5] ^= 1
     newest.write_bytes(content)
     run.execute(recipe, part, CPU, watch)
-    assert f"{manifests[-1]} is damaged (ValueError('its tensors are not those that were saved'))" in said.getvalue()
+    place = manifests[-1].with_suffix("")
+    assert f"warning: the state {place} is damaged: its tensors are not those that were saved" in said.getvalue()
     assert same(bits(part), expected)
 
 
-def test_without_a_whole_state_it_starts_again(whole, tmp_path, watch):
+def test_without_a_whole_state_it_says_so_and_starts_again(whole, tmp_path, watch, said):
     recipe, expected = whole()
     part = tmp_path / "part"
     stopped(recipe, part, watch, at=7)
     for manifest in (part / "state").glob("*.json"):
         manifest.write_text(manifest.read_text()[:-20])
     run.execute(recipe, part, CPU, watch)
+    assert f"warning: {part} holds no whole state: its training starts again at epoch 1" in said.getvalue()
     assert same(bits(part), expected)
 
 
@@ -190,7 +193,7 @@ def test_a_manifest_that_was_changed_is_damaged(whole, tmp_path, watch, said, ke
     document = json.loads(newest.read_text())
     newest.write_text(json.dumps({**document, key: None}))
     run.execute(recipe, part, CPU, watch)
-    assert f"{newest} is damaged (ValueError('it is not what was written: its checksum differs'))" in said.getvalue()
+    assert f"{newest.stem} is damaged: it is not what was written: its checksum differs" in said.getvalue()
     assert same(bits(part), expected)
 
 
@@ -277,7 +280,10 @@ def test_results_name_every_machine_that_trained(tiny, tmp_path, watch, monkeypa
     assert (first["from_epoch"], first["from_batches"]) == (1, 0)
     assert (second["from_epoch"], second["from_batches"], second["device"]) == (1, 4, "another machine")
     assert {name for name in first if first[name] != second[name]} == {"from_batches", "device"}
-    assert Results.load(part).machines == results.machines
+    assert Results.load(part).machines == results.machines == checkpoint.load(part).machines
+    (caption,) = (line for line in outcome_grid("", Measured("last", 3), results.machines).captions)
+    device = first["device"]
+    assert caption == f"trained on 2 machines: device {device} from epoch 1; device another machine from epoch 1"
 
 
 def test_with_deterministic_algorithms_it_trains_the_same_on_a_cpu_and_others_are_left_alone(

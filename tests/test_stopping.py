@@ -95,10 +95,10 @@ def test_a_signal_after_the_last_batch_loses_nothing(tiny, tmp_path, watch, monk
     recipe, part = tiny(*SMALL), tmp_path / "part"
     true = fit._Fit._save
 
-    def signalled(self, network, name, selection, line):
+    def signalled(self, network, name, *rest):
         if name == "model.safetensors":
             send(signal.SIGTERM)
-        true(self, network, name, selection, line)
+        true(self, network, name, *rest)
 
     monkeypatch.setattr(fit._Fit, "_save", signalled)
     with stoppable() as stop, pytest.raises(StoppedError, match="SIGTERM"):
@@ -124,7 +124,10 @@ def test_an_evaluation_that_is_told_to_stop_says_how_to_go_on(tiny, tmp_path, wa
     whole, signal_at = len(looks), len(looks) + 3
     done = CliRunner().invoke(app, words)
     assert (done.exit_code, done.stdout) == (143, "")
-    assert "stopped by SIGTERM; the same command goes on where it was" in done.stderr
+    assert (
+        "unfinished: stopped by SIGTERM; the same command goes on with the attack and the batch where it was"
+        in done.stderr
+    )
     assert len(looks) == whole + 3
     done = CliRunner().invoke(app, words)
     assert (done.exit_code, json.loads(done.stdout)["outcomes"][0]["correct"]) == (0, expected)

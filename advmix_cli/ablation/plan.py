@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from advmix_cli import state
 from advmix_cli.ablation.cells import Cell
 from advmix_cli.checkpoint import LAST
+from advmix_cli.fit import STATE
 from advmix_cli.report.grid import Cell as Text
 from advmix_cli.report.grid import Grid
 
@@ -17,17 +19,22 @@ def plan_records(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 def _record(cell: Cell) -> dict[str, Any]:
     recipe, known = cell.row.recipe, cell.results()
     trained = known is not None and (cell.directory / LAST).is_file()
+    begun = state.reached(cell.directory / STATE)
     if known and known.diverged:
-        state = "diverged"
+        what = "diverged"
     elif known and known.finished:
-        state = "done"
+        what = "done"
+    elif trained:
+        what = "trained"
     else:
-        state = "trained" if trained else "to do"
-    epochs = recipe.schedule.epochs if state == "to do" else 0
+        what = "begun" if begun else "to do"
+    epochs = 0
+    if what in ("to do", "begun"):
+        epochs = recipe.schedule.epochs + 1 - (begun[0] if begun else 1)
     return {
         "row": cell.row.name,
         "seed": recipe.seed,
-        "state": state,
+        "state": what,
         "epochs": epochs,
         "passes": epochs * recipe.passes_per_image(),
         "directory": str(cell.directory),
@@ -38,15 +45,17 @@ def _record(cell: Cell) -> dict[str, Any]:
 def plan_grid(title: str, cells: Sequence[Cell]) -> Grid:
     """The same for a person, with the totals."""
     records = plan_records(cells)
-    shown = ("row", "seed", "state", "epochs", "passes", "directory")
-    rows = [
-        tuple(Text(f"{record[name]:,}" if isinstance(record[name], int) else record[name]) for name in shown)
-        for record in records
-    ]
+    rows: list[tuple[Text, ...]] = []
+    for record, cell in zip(records, cells, strict=True):
+        numbers = (f"{record[name]:,}" for name in ("epochs", "passes"))
+        first = Text(record["row"], (cell.directory.name,))
+        rows.append((first, *map(Text, (str(record["seed"]), record["state"], *numbers))))
     epochs, passes = (sum(record[name] for record in records) for name in ("epochs", "passes"))
     finished = sum(record["state"] == "done" for record in records)
-    caption = (
-        f"{len(records)} cells, {finished} done; still to run: {epochs:,} epochs, {passes:,} network passes over the "
-        "training images"
+    count = "1 cell" if len(records) == 1 else f"{len(records)} cells"
+    captions = (
+        f"{count}, {finished} done; still to run: {epochs:,} epochs, {passes:,} network passes over the training "
+        "images",
+        f"in {cells[0].directory.parent}",
     )
-    return Grid(title, (*shown[:3], "epochs to run", "passes to run", "directory"), tuple(rows), (caption,))
+    return Grid(title, ("row", "seed", "state", "epochs", "passes"), tuple(rows), captions)

@@ -6,7 +6,7 @@ import torch
 
 from advmix_cli import run
 from advmix_cli.ablation.cells import Cell
-from advmix_cli.errors import DivergedError
+from advmix_cli.errors import DivergedError, InUseError
 from advmix_cli.fit import Keeping
 from advmix_cli.report.progress import Watcher
 
@@ -19,7 +19,9 @@ def run_cells(
     keeping: Keeping | None = None,
 ) -> None:
     """Run what is unfinished; `changed` is called before and after each cell. A cell that diverges does not stop the
-    others: its results say so. Directories that hold something else are refused before anything starts."""
+    others: its results say so; nor does one that another process works in: InUseError at the end names them.
+    Directories that hold something else are refused before anything starts."""
+    busy: list[str] = []
     for cell in cells:
         run.check_directory(cell.row.recipe, cell.directory)
     for number, cell in enumerate(cells, 1):
@@ -31,4 +33,9 @@ def run_cells(
                 run.execute(cell.row.recipe, cell.directory, place, watch, keeping)
             except DivergedError as error:
                 watch.say(f"diverged: {error}")
+            except InUseError as error:
+                watch.say(f"left to another process: {error}")
+                busy.append(cell.row.name)
         changed(cell)
+    if busy:
+        raise InUseError(f"in use by other processes: {', '.join(busy)}; the other rows are done")

@@ -7,7 +7,7 @@ import typer
 
 from advmix_cli.commands.console import Format, err, print_table
 from advmix_cli.commands.options import DeviceName, SaveEvery, Settings, StopAfter
-from advmix_cli.errors import DivergedError, StoppedError
+from advmix_cli.errors import DivergedError, InUseError, StoppedError
 from advmix_cli.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ def ablate(
     except StoppedError as stopped:
         print_table(form, *_filled(chosen, todo))
         raise StoppedError(f"unfinished: {stopped}; the same command does what is left", stopped.exit_code) from None
+    except InUseError:
+        print_table(form, *_filled(chosen, todo))
+        raise
     grid, records = _filled(chosen, todo)
     print_table(form, grid, records)
     diverged = [cell.row.name for cell in todo if (found := cell.results()) and found.diverged]

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from advmix_cli.commands.console import err, out, print_json
-from advmix_cli.commands.options import DeviceName, Json, Settings
+from advmix_cli.commands.options import DeviceName, Json, Settings, StopAfter
 from advmix_cli.errors import StoppedError
+from advmix_cli.stopping import stoppable
 
 
 def evaluate(
@@ -21,6 +22,7 @@ def evaluate(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N images.")] = None,
+    stop_after: StopAfter = None,
     device: DeviceName = "auto",
     settings: Settings = None,
     as_json: Json = False,
@@ -38,12 +40,15 @@ def evaluate(
     chosen = recipe_to_measure(saved, str(path), settings or [], evaluators or [], limit)
     place = build.device(device)
     try:
-        with watcher(err) as watch:
+        with stoppable(stop_after), watcher(err) as watch:
             outcomes = tuple(evaluate_checkpoint(saved, chosen, place, watch))
     except StoppedError as stopped:
-        raise StoppedError(f"{stopped}; the same command goes on where it was", stopped.exit_code) from None
+        after = "the same command goes on with the attack and the batch where it was"
+        raise StoppedError(f"unfinished: {stopped}; {after}", stopped.exit_code) from None
     measured = Measured(saved.selection, saved.epoch, outcomes)
     if as_json:
-        print_json({"checkpoint": str(path), "digest": saved.recipe.digest(), **measured.to_json()})
+        print_json(
+            {"checkpoint": str(path), "digest": saved.recipe.digest(), "machines": saved.machines, **measured.to_json()}
+        )
     else:
-        outcome_grid(saved.recipe.title or str(path), measured).print(out)
+        outcome_grid(saved.recipe.title or str(path), measured, saved.machines).print(out)

@@ -14,6 +14,8 @@ def import_(
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
 ) -> None:
     """Take the tensors out of a file that torch has pickled, without running what is in it."""
+    if target.suffix != ".safetensors":
+        raise UsageError(f"{target}: what is written is safetensors, so let its name end in .safetensors")
     if target.exists():
         raise UsageError(f"{target} is there already")
 

@@ -32,6 +32,7 @@ def train(
     from advmix_cli import build, run
     from advmix_cli.checkpoint import LAST
     from advmix_cli.fit import STATE, Keeping
+    from advmix_cli.locks import held
     from advmix_cli.report.progress import watcher
     from advmix_cli.report.results import Results
     from advmix_cli.report.tables import outcome_grid
@@ -41,7 +42,12 @@ def train(
     run.check_directory(chosen, target)
     known = Results.load(target)
     if (target / STATE).exists() and not (target / LAST).exists() and not resume and not (known and known.diverged):
-        raise RunDirectoryError(f"{target} holds an unfinished training: go on with --resume, or choose another --out")
+        with held(target):  # or say who works in it
+            raise RunDirectoryError(
+                f"{target} holds an unfinished training: go on with --resume, or choose another --out"
+            )
+    if resume and known is None:
+        say(f"there is nothing to go on with in {target}: it starts")
     try:
         with stoppable(stop_after) as stop, watcher(err) as watch:
             results = run.execute(chosen, target, place, watch, Keeping(save_every, stop))
@@ -49,10 +55,9 @@ def train(
         if as_json:
             so_far = Results.load(target)
             print_json({**(so_far.to_json() if so_far else {"finished": False}), "unfinished": str(stopped)})
-        raise StoppedError(
-            f"unfinished: {stopped}; the same command with --resume goes on in {target}",
-            stopped.exit_code,
-        ) from None
+        begun = any((target / STATE).glob("*.json")) or (target / LAST).exists()
+        after = f"the same command with --resume goes on in {target}" if begun else "nothing was trained yet"
+        raise StoppedError(f"unfinished: {stopped}; {after}", stopped.exit_code) from None
     except OSError as error:
         what = f"{error.filename or target}: {error.strerror or error}"
         raise AdvmixError(
@@ -64,5 +69,5 @@ def train(
         if not chosen.evaluators:
             say("nothing was measured: the recipe has no evaluators")
         for entry in (one for one in results.measured if one.outcomes):
-            outcome_grid(results.title or Path(recipe).stem, entry).print(out)
+            outcome_grid(results.title or Path(recipe).stem, entry, results.machines).print(out)
     say(f"run directory: {target}")

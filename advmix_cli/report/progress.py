@@ -6,6 +6,7 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 
 class Watcher(Protocol):
@@ -49,20 +50,27 @@ class Lines:
             self.say(line)
 
 
+def _whole(width: int) -> Column:
+    """A column that is never cut."""
+    return Column(no_wrap=True, min_width=width)
+
+
 class Bars:
     """In a terminal: one bar with the time left and the last figures, under the lines that stay."""
 
     def __init__(self, console: Console, *, epochs: bool = True) -> None:
         self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("eta"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim", markup=False),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=24)),
+            BarColumn(bar_width=12, table_column=_whole(12)),
+            MofNCompleteColumn(table_column=_whole(9)),
+            TimeElapsedColumn(table_column=_whole(7)),
+            TextColumn("eta", table_column=_whole(3)),
+            TimeRemainingColumn(table_column=_whole(7)),
+            # What does not fit is cut from the note.
+            TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=Column(no_wrap=True, ratio=1)),
             console=console,
             transient=True,
+            expand=True,
         )
         self._epochs = epochs
         self._task = self.progress.add_task("", total=None, note="", visible=False)
@@ -79,9 +87,10 @@ class Bars:
         self.progress.console.print(line, markup=False, emoji=False, highlight=False)
 
     def epoch(self, line: str) -> None:
-        self.progress.update(self._task, note=line.split(": ", 1)[-1])
         if self._epochs:
             self.say(line)
+        else:
+            self.progress.update(self._task, note=line.split(": ", 1)[-1])
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Results -> grids and records. Accuracies are shown in percent, intervals are Wilson's at 95%."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,9 @@ def seconds(count: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-def outcome_grid(title: str, measured: Measured) -> Grid:
-    """What was found of one set of weights, an evaluator a line, with what each number depends on."""
+def outcome_grid(title: str, measured: Measured, machines: Sequence[dict[str, Any]] = ()) -> Grid:
+    """What was found of one set of weights, an evaluator a line, with what each number depends on; `machines` are those
+    that trained them."""
     rows = [
         (
             Cell(outcome.name),
@@ -44,6 +45,8 @@ def outcome_grid(title: str, measured: Measured) -> Grid:
     ]
     captions = [f"{outcome.name}: {stamp(outcome)}" for outcome in measured.outcomes]
     warning = [TEST_SELECTED] if measured.selection == "best on test" else []
+    if len(machines) > 1:
+        warning.append(f"trained on {len(machines)} machines: {'; '.join(_moves(machines))}")
     return Grid(
         f"{title} · {measured.selection} epoch ({measured.epoch})",
         ("evaluator", "accuracy %", "95% interval", "correct", "n", "time"),
@@ -105,6 +108,15 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
         if any(line.paper for line in lines):
             captions.append("The paper's numbers are those of the table as it is shipped, not of this edit.")
     return Grid(title, ("", *columns), tuple(rows), tuple(captions))
+
+
+def _moves(machines: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What each machine has that another one has not, and since when."""
+    names = [name for name in machines[0] if not name.startswith("from_")]
+    differ = [name for name in names if len({machine.get(name) for machine in machines}) > 1]
+    for machine in machines:
+        what = ", ".join(f"{name} {machine.get(name)}" for name in differ)
+        yield f"{what} from epoch {machine['from_epoch']}"
 
 
 def _machine(machine: dict[str, Any]) -> str:

@@ -21,13 +21,17 @@ def test_states_epochs_and_passes(tmp_path):
     # Results of a training whose weights are gone.
     known(todo[3])
     known(todo[4], diverged="nan")
+    (todo[0].directory / "state").mkdir(parents=True)
+    for name in ("000010-000200.json", "000009-000380.json", "notes.json"):
+        (todo[0].directory / "state" / name).touch()
     records = plan_records(todo)
-    assert [record["state"] for record in records] == ["to do", "done", "trained", "to do", "diverged"]
-    assert [record["epochs"] for record in records] == [80, 0, 0, 100, 0]
+    assert [record["state"] for record in records] == ["begun", "done", "trained", "to do", "diverged"]
+    assert [record["epochs"] for record in records] == [71, 0, 0, 100, 0]
     # Ten passes for five steps of the adversary, three for the update.
-    assert [record["passes"] for record in records] == [80 * 13, 0, 0, 100 * 13, 0]
+    assert [record["passes"] for record in records] == [71 * 13, 0, 0, 100 * 13, 0]
     assert plan_grid("T", todo).captions == (
-        "5 cells, 1 done; still to run: 180 epochs, 2,340 network passes over the training images",
+        "5 cells, 1 done; still to run: 171 epochs, 2,223 network passes over the training images",
+        f"in {tmp_path}",
     )
 
 

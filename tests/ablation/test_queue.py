@@ -10,8 +10,9 @@ from rich.console import Console
 from advmix_cli import run
 from advmix_cli.ablation.cells import cells
 from advmix_cli.ablation.queue import run_cells
-from advmix_cli.errors import DivergedError, RunDirectoryError
+from advmix_cli.errors import DivergedError, InUseError, RunDirectoryError
 from advmix_cli.files import write_atomically
+from advmix_cli.locks import held
 from advmix_cli.recipe.load import load
 from advmix_cli.recipe.table import Row, Table
 from advmix_cli.report.progress import Lines
@@ -92,6 +93,24 @@ def test_a_cell_that_diverges_does_not_stop_the_others_and_is_not_tried_again(tm
     assert "diverged: nan\n" in said.getvalue()
     run_cells(todo(tmp_path), CPU, quiet(), lambda _: None)
     assert names == ["a", "b", "c"]
+
+
+def test_a_cell_that_another_process_works_in_is_left_to_it_and_told_at_the_end(tmp_path, executed, monkeypatch):
+    names, _ = executed
+    fake, busy = run.execute, todo(tmp_path)[0].directory
+
+    def execute(recipe, directory, *rest):
+        with held(directory):
+            fake(recipe, directory, *rest)
+
+    monkeypatch.setattr(run, "execute", execute)
+    said = io.StringIO()
+    with held(busy), pytest.raises(InUseError) as caught:
+        run_cells(todo(tmp_path), CPU, Lines(Console(file=said, width=300)), lambda _: None)
+    assert names == ["b", "c"]
+    assert str(caught.value) == "in use by other processes: a; the other rows are done"
+    assert caught.value.exit_code == 2
+    assert f"left to another process: {busy} is in use: process " in said.getvalue()
 
 
 def test_a_foreign_directory_is_refused_before_anything_runs(tmp_path, executed):
