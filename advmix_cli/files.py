@@ -49,7 +49,10 @@ def append_line(path: Path, line: str) -> None:
 
 
 def read_text(path: Path, at_most: int) -> str:
-    """The UTF-8 text of a file of `at_most` so many bytes. ValueError for a longer one, of which no more is read."""
+    """The UTF-8 text of a file of `at_most` so many bytes. ValueError for a longer one, of which no more is read, and
+    for a pipe or a device, which may have no end."""
+    if path.exists() and not path.is_file():
+        raise ValueError("not a file")
     with path.open("rb") as stream:
         content = stream.read(at_most + 1)
     if len(content) > at_most:

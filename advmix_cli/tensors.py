@@ -15,6 +15,8 @@ and seconds and gigabytes for them."""
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors. ValueError, OSError or SafetensorError if it is no whole safetensors file."""
+    if not path.is_file():
+        raise ValueError("there is no such file")  # a pipe may have no end
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
     if header > LONGEST_HEADER:

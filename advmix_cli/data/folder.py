@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -68,6 +69,8 @@ def _images(place: Path, classes: list[str], size: int | None, channels: int, sa
                 status = entry.stat()
             except OSError as error:
                 raise DataError(f"{entry.path} cannot be read as an image: {error.strerror}") from None
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError(f"{entry.path} cannot be read as an image: it is no file")  # a pipe would never end
             files.append((entry.path, label))
             key.update(f"{name}/{entry.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     cache = user_cache_path("advmix") / "folders" / f"{key.hexdigest()}.safetensors"
@@ -78,8 +81,11 @@ def _images(place: Path, classes: list[str], size: int | None, channels: int, sa
     except (OSError, SafetensorError, ValueError, TypeError):
         pass  # not cached yet, or not whole
     say(f"decoding {len(files):,} images of {place}")
-    with ThreadPoolExecutor() as pool:
+    pool = ThreadPoolExecutor()
+    try:
         decoded = list(pool.map(lambda file: _decode(file[0], size, channels), files))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after a Ctrl-C, or a broken image, the rest is not waited for
     for (path, _), pixels in zip(files, decoded, strict=True):
         if pixels.shape != decoded[0].shape:
             here, first = (f"{p.shape[1]}x{p.shape[0]}" for p in (pixels, decoded[0]))

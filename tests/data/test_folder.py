@@ -1,6 +1,7 @@
 """Images of one's own: decoding against PIL, what is refused and how it is named, and the cache."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -407,3 +408,27 @@ def test_images_are_only_read(root):
     before = {path: path.stat().st_mtime_ns for path in Path(root).rglob("*")}
     load(root)
     assert {path: path.stat().st_mtime_ns for path in Path(root).rglob("*")} == before
+
+
+def test_a_pipe_is_no_image_and_is_not_waited_for(root):
+    os.mkfifo(root / "train" / "b" / "pipe.png")
+    assert "cannot be read as an image: it is no file" in refused(root)
+
+
+def test_after_a_broken_image_the_rest_is_not_decoded(root, monkeypatch):
+    """Nor after a Ctrl-C, which could not end the program otherwise."""
+    from advmix_cli.data import folder
+
+    decoded = []
+
+    def decode(path, *_):
+        decoded.append(path)
+        time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    for number in range(500):
+        save(root / "train" / "b" / f"more{number}.png", np.full((8, 8, 3), number % 256, np.uint8))
+    monkeypatch.setattr(folder, "_decode", decode)
+    with pytest.raises(KeyboardInterrupt):
+        load(root)
+    assert len(decoded) < 250

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import resource
 import struct
 import time
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from mutations import within
 from safetensors.torch import save
 
 from advmix_cli import checkpoint, foreign, state
 from advmix_cli.ablation.cells import cells
 from advmix_cli.errors import AdvmixError, CheckpointError, RecipeError, RunDirectoryError
+from advmix_cli.evaluation.notebook import Kept
 from advmix_cli.recipe.load import load
 from advmix_cli.recipe.shipped import ROOT
 from advmix_cli.recipe.table import load_any, load_table
@@ -107,6 +110,20 @@ def test_a_file_without_an_end(tmp_path, name):
             assert "is damaged or was changed" in refused(RunDirectoryError, lambda: Results.load(tmp_path))
         case "r.toml":
             refused(AdvmixError, lambda: load(str(path)))
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    """Where a run directory should have files."""
+    (tmp_path / "state").mkdir()
+    for name in ("results.json", "notes", "state/000001-000001.json", "x.safetensors"):
+        os.mkfifo(tmp_path / name)
+    with within(2):
+        assert "is damaged or was changed" in refused(RunDirectoryError, lambda: Results.load(tmp_path))
+        assert state.newest(tmp_path / "state", lambda _: None) is None
+        assert state.newest(tmp_path / "state", lambda _: None) is None
+        refused(CheckpointError, lambda: checkpoint.load(tmp_path / "x.safetensors"))
+        found = torch.tensor([True])
+        assert torch.equal(Kept(tmp_path / "notes", "me", torch.device("cpu")).once("a", lambda: found), found)
 
 
 def lines(line, size=60_000):
