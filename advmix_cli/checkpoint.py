@@ -29,7 +29,8 @@ SCHEMA = 2
 @dataclass(frozen=True)
 class Checkpoint:
     """`selection`: which epoch this is: "last", "best on validation" or "best on test". `epoch` counts from 1. `images`
-    are the fingerprints of the dataset, and `machines` those that trained it."""
+    are the fingerprints of the dataset; `machines` trained it, in `seconds`. `best`, of the last epoch alone: the best
+    one's accuracy, epoch and digest, if there were images to choose it by."""
 
     recipe: Recipe
     state: dict[str, Tensor]
@@ -39,6 +40,8 @@ class Checkpoint:
     selection: str
     epoch: int
     machines: tuple[dict[str, Any], ...] = ()
+    seconds: float = 0.0
+    best: dict[str, Any] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
@@ -56,6 +59,8 @@ class Checkpoint:
             "selection": self.selection,
             "epoch": self.epoch,
             "machines": self.machines,
+            "seconds": self.seconds,
+            "best": self.best,
             "metrics": self.metrics,
         }
         write_atomically(path, save(state, metadata={"format": "pt", "advmix": json.dumps(sealed(header))}))
@@ -106,6 +111,8 @@ def load(place: Path) -> Checkpoint:
             selection=header["selection"],
             epoch=header["epoch"],
             machines=tuple(header["machines"]),
+            seconds=header["seconds"],
+            best=header["best"],
             metrics=header["metrics"],
         )
     except ValidationError as error:

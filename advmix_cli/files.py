@@ -7,7 +7,7 @@ from pathlib import Path
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write `content` to a temporary file in the same directory, flush it to the disk, and rename it to `path`. OSError
-    names `path`, and what was there before is as it was."""
+    names `path`, where the old file or the whole new one is."""
     data = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,15 +49,20 @@ def append_line(path: Path, line: str) -> None:
 
 
 def read_text(path: Path, at_most: int) -> str:
-    """The UTF-8 text of a file of `at_most` so many bytes. ValueError for a longer one, of which no more is read, and
-    for a pipe or a device, which may have no end."""
+    """As `read_bytes`, in UTF-8; UnicodeDecodeError, a ValueError, if it is not."""
+    return read_bytes(path, at_most).decode()
+
+
+def read_bytes(path: Path, at_most: int) -> bytes:
+    """The content of a file of `at_most` so many bytes. ValueError for a longer one, of which no more is read, and for
+    a pipe or a device, which may have no end."""
     if path.exists() and not path.is_file():
         raise ValueError("not a file")
     with path.open("rb") as stream:
         content = stream.read(at_most + 1)
     if len(content) > at_most:
         raise ValueError(f"longer than {at_most:,} bytes")
-    return content.decode()
+    return content
 
 
 def _flush_directory(path: Path) -> None:

@@ -8,8 +8,8 @@ state/              where an unfinished training goes on
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from advmix_cli.evaluation.outcome import Evaluator
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.pristine import Pristine
 from advmix_cli.evaluation.subject import Subject
-from advmix_cli.files import append_line, read_text, write_atomically
+from advmix_cli.files import append_line, read_bytes, write_atomically
 from advmix_cli.measure import share_correct
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.recipe.schema import Recipe
@@ -52,15 +52,14 @@ class Keeping:
 
 
 def fit(
-    recipe: Recipe, images: Dataset, place: torch.device, directory: Path, watch: Watcher, keeping: Keeping,
-    done: Callable[[tuple[dict[str, Any], ...], float], None],
-) -> None:  # fmt: skip
-    """Train to the end, from the newest state in `directory` if there is one. `done` is told the machines that trained
-    and the seconds in all, before the last weights are written: where they are, it has been told. StoppedError after
-    the state has been saved; MemoryExhaustedError says which batch fits."""
+    recipe: Recipe, images: Dataset, place: torch.device, directory: Path, watch: Watcher, keeping: Keeping
+) -> None:
+    """Train to the end, from the newest state in `directory` if there is one; the last weights, written at the very
+    end, say all that is to be known of it. StoppedError after the state has been saved; MemoryExhaustedError says which
+    batch fits."""
     try:
         with machine.deterministic(recipe.engine.deterministic):
-            return _Fit(recipe, images, images.fingerprints(), place, directory, watch, keeping, done).run()
+            return _Fit(recipe, images, images.fingerprints(), place, directory, watch, keeping).run()
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -95,12 +94,13 @@ class _Fit:
     directory: Path
     watch: Watcher
     keeping: Keeping
-    done: Callable[[tuple[dict[str, Any], ...], float], None]
 
     def run(self) -> None:
         known = state.newest(self.directory / STATE, self.watch.say)
         if known is None and (self.directory / METRICS).exists():
-            self.watch.say(f"warning: {self.directory} holds no whole state: its training starts again at epoch 1")
+            self.watch.say(
+                f"an earlier training in {self.directory} was cut off before its first state: it starts again"
+            )
         state.leave_only(known, self.directory / STATE)
         network = build.new_network(self.recipe, self.images, self.place)
         # Before it is restored, so that a resumed training is rehearsed on what a new one is rehearsed on.
@@ -115,7 +115,10 @@ class _Fit:
         if (known.recipe, known.images) != (self.recipe.digest(), self.fingerprints):
             raise RunDirectoryError(f"{self.directory / STATE} belongs to another recipe or other images")
         lines = _lines_before(self.directory / METRICS, known.epoch, known.metrics)
-        at = resuming.restore(training, known.tensors, known.epoch, known.done, known.names)
+        try:
+            at = resuming.restore(training, known.tensors, known.epoch, known.done, known.names)
+        except ValueError as error:
+            raise RunDirectoryError(f"{self.directory / STATE} is not a state of this recipe: {error}") from None
         if known.best is not None:
             if (known.best.epoch + 1, 0) == (at.epoch, at.done):
                 # The state was saved before its weights were written as the best: here they are.
@@ -222,12 +225,13 @@ class _Fit:
                 raise
             if kept.best is not None:
                 self._check_best(kept.best)
-            self.done(kept.machines, seconds())
-            self._save(network, LAST, "last", json.loads(kept.lines[-1]), kept.machines)
+            last = {"seconds": round(seconds(), 3), "best": kept.best and asdict(kept.best)}
+            self._save(network, LAST, "last", json.loads(kept.lines[-1]), kept.machines, **last)
 
     def _save(
-        self, network: nn.Module, name: str, selection: str, line: dict[str, Any], machines: tuple[dict[str, Any], ...]
-    ) -> None:
+        self, network: nn.Module, name: str, selection: str, line: dict[str, Any],
+        machines: tuple[dict[str, Any], ...], **more: Any,
+    ) -> None:  # fmt: skip
         Checkpoint(
             recipe=self.recipe,
             state=network.state_dict(),
@@ -238,6 +242,7 @@ class _Fit:
             epoch=line["epoch"],
             machines=machines,
             metrics=line,
+            **more,
         ).save(self.directory / name)
 
 
@@ -255,8 +260,9 @@ def _lines_before(path: Path, epoch: int, expected: str) -> list[str]:
     """The lines of the epochs before `epoch`, whose digest is `expected`; what follows them is trained anew.
     RunDirectoryError if they are not what they were."""
     try:
-        lines = read_text(path, LONGEST_METRICS).splitlines()[: epoch - 1]
-    except (OSError, ValueError):
+        # A line that was torn can hold anything.
+        lines = [line.decode() for line in read_bytes(path, LONGEST_METRICS).split(b"\n")[: epoch - 1]]
+    except (FileNotFoundError, ValueError):
         lines = []
     if seals.digest("".join(f"{line}\n" for line in lines)) != expected:
         raise RunDirectoryError(

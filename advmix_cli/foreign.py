@@ -22,6 +22,8 @@ def tensors(path: Path) -> dict[str, Tensor]:
     torch reads it with `weights_only`, which builds tensors and containers and calls nothing else. CheckpointError for
     everything that is not a mapping of names to tensors, or keeps one under one of WRAPPERS.
     """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     if _is_packed(path):
         raise CheckpointError(
             f"{path}: a compressed archive, which torch writes none of and which can unpack to any size"
@@ -33,7 +35,8 @@ def tensors(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from None
     except Exception:  # torch's reader raises what it happens to meet in damaged bytes, assertions among it
-        page = path.read_bytes()[:200].lstrip().startswith(b"<")
+        with path.open("rb") as file:
+            page = file.read(200).lstrip().startswith(b"<")
         reason = (
             "it looks like a web page"
             if page
@@ -46,6 +49,9 @@ def tensors(path: Path) -> dict[str, Tensor]:
             break
     if not isinstance(found, Mapping) or not found or not all(_is_named_tensor(*item) for item in found.items()):
         raise CheckpointError(f"{path}: holds no mapping of names to tensors, alone or under {', '.join(WRAPPERS)}")
+    size = sum(value.numel() * value.element_size() for value in found.values())
+    if size > 4 * path.stat().st_size:
+        raise CheckpointError(f"{path}: its tensors share their memory, and would need {size:,} bytes on their own")
     plain = {name.removeprefix("module."): value.detach().clone().contiguous() for name, value in found.items()}
     if len(plain) < len(found):
         raise CheckpointError(f"{path}: two tensors have the same name without 'module.'")
@@ -56,7 +62,9 @@ def _is_packed(path: Path) -> bool:
     """What is no archive, or a broken one, is torch's to refuse."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+            members = archive.infolist()
+            stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+            return not stored or sum(member.file_size for member in members) > path.stat().st_size
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):
         return False
 

@@ -4,11 +4,11 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from platformdirs import user_cache_path
 from torch import Tensor, nn
 
 from advmix_cli import build, machine, seals
@@ -16,7 +16,7 @@ from advmix_cli.attacked import subject_of
 from advmix_cli.checkpoint import Checkpoint
 from advmix_cli.data.images import Dataset, Images
 from advmix_cli.errors import CheckpointError, MemoryExhaustedError, UsageError
-from advmix_cli.evaluation.notebook import Blank, Kept, Notebook
+from advmix_cli.evaluation.notebook import Blank, Kept, Notebook, fail
 from advmix_cli.evaluation.outcome import Evaluator, Outcome, Tick
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.subject import Subject
@@ -116,22 +116,38 @@ def recipe_to_measure(
     return recipe.model_copy(update={"evaluators": tuple(one.model_copy(update=limits) for one in wanted)})
 
 
-def kept_in(
-    directory: Path, saved: Checkpoint, recipe: Recipe, place: torch.device, check: Callable[[], None] = lambda: None,
-    unwritable: Callable[[OSError], None] | None = None,
-) -> Callable[[schema.Evaluator], Kept]:  # fmt: skip
-    """For each evaluator the notes in `directory`, if any, of the same measurement: the same weights, images, settings
-    and machine. See `Kept` for the others."""
-    weights, here = digest(saved.state), machine.described(place)
+@dataclass
+class Findings:
+    """What the evaluators have found so far of one checkpoint, in a directory: a file for each of them, which is that
+    of the same weights, images, settings, machine and versions alone. `unwritable` is told where it cannot be kept."""
 
-    def notes(chosen: schema.Evaluator) -> Kept:
-        parts = (recipe.model, recipe.threat, recipe.engine, chosen)
+    directory: Path
+    saved: Checkpoint
+    recipe: Recipe
+    place: torch.device
+    unwritable: Callable[[OSError], None] = fail
+    _made: list[Kept] = field(default_factory=list)
+
+    def of(self, chosen: schema.Evaluator) -> Kept:
+        """Those of an evaluator, to be asked for on the threads that it will run on."""
+        parts = (self.recipe.model, self.recipe.threat, self.recipe.engine, chosen)
         settings = [part.model_dump(mode="json") for part in parts]
-        owner = json.dumps([weights, saved.images, settings, here, version("pyautoattack")])
-        path = directory / f"{chosen.name} {seals.digest(owner)[:16]}.jsonl"
-        return Kept(path, owner, place, check, *([unwritable] if unwritable else []))
+        made_with = [machine.described(self.place), version("pyautoattack")]
+        owner = json.dumps([digest(self.saved.state), self.saved.images, settings, made_with])
+        path = self.directory / f"{chosen.name} {seals.digest(owner)[:16]}.jsonl"
+        self._made.append(Kept(path, owner, self.place, self.unwritable))
+        return self._made[-1]
 
-    return notes
+    def discard(self) -> None:
+        """All is found, and has been told."""
+        for kept in self._made:
+            kept.discard()
+
+
+def check_images(saved: Checkpoint, images: Dataset) -> None:
+    """CheckpointError unless `images` are those that the checkpoint was trained with."""
+    if images.fingerprints() != saved.images:
+        raise CheckpointError(f"{changed(saved.images, images)} since the checkpoint was trained")
 
 
 def changed(known: Mapping[str, str], images: Dataset) -> str:
@@ -140,9 +156,11 @@ def changed(known: Mapping[str, str], images: Dataset) -> str:
     return f"the {' and '.join([*([', '.join(others)] if others else []), last])} images have changed"
 
 
-def evaluate_checkpoint(saved: Checkpoint, recipe: Recipe, place: torch.device, watch: Watcher) -> Iterator[Outcome]:
-    """Measure a checkpoint with the evaluators and the data of `recipe`, one after the other. What is interrupted goes
-    on where it was: the findings are in the user's caches until all is measured.
+def evaluate_checkpoint(
+    saved: Checkpoint, recipe: Recipe, place: torch.device, watch: Watcher,
+    notes: Callable[[schema.Evaluator], Notebook] = lambda _: Blank(),
+) -> Iterator[Outcome]:  # fmt: skip
+    """Measure a checkpoint with the evaluators and the data of `recipe`, one after the other.
 
     CheckpointError if the data are not those that the network was trained on.
     """
@@ -154,23 +172,6 @@ def evaluate_checkpoint(saved: Checkpoint, recipe: Recipe, place: torch.device, 
     ):
         if trained != there:
             raise CheckpointError(f"the checkpoint was trained on {what} {trained}, the data has {there}")
-    if images.fingerprints() != saved.images:
-        raise CheckpointError(f"{changed(saved.images, images)} since the checkpoint was trained")
+    check_images(saved, images)
     network = build.saved_network(saved, place)
-    complaints: set[str] = set()
-
-    def unwritable(error: OSError) -> None:
-        if str(error) not in complaints:
-            watch.say(f"warning: {error}: if this is interrupted, it starts again")
-        complaints.add(str(error))
-
-    found: list[Kept] = []
-    notes = kept_in(user_cache_path("advmix") / "verdicts", saved, recipe, place, unwritable=unwritable)
-
-    def noted(chosen: schema.Evaluator) -> Kept:
-        found.append(notes(chosen))
-        return found[-1]
-
-    yield from evaluate(recipe.evaluators, recipe, network, images, watch, noted)
-    for kept in found:
-        kept.discard()
+    yield from evaluate(recipe.evaluators, recipe, network, images, watch, notes)

@@ -12,24 +12,22 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 import torch
 
 from advmix_cli import build, checkpoint, engine
-from advmix_cli.checkpoint import BEST, LAST
+from advmix_cli.checkpoint import BEST, LAST, Checkpoint
 from advmix_cli.data.images import Dataset
 from advmix_cli.errors import DivergedError, RecipeError, RunDirectoryError
 from advmix_cli.files import write_atomically
 from advmix_cli.fit import METRICS, STATE, Keeping, fit
 from advmix_cli.locks import LOCK, held
-from advmix_cli.measure import changed, evaluate, kept_in
+from advmix_cli.measure import Findings, changed, check_images, evaluate
 from advmix_cli.recipe import load
 from advmix_cli.recipe.schema import FolderData, Recipe
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.results import Measured, Results
-from advmix_cli.stopping import Stop
 from advmix_cli.tensors import digest
 
 RECIPE = "recipe.toml"
@@ -91,24 +89,20 @@ def _execute(
         )
     if not trained:
         known.save(directory)
-        begun = known
-
-        def done(machines: tuple[dict[str, Any], ...], seconds: float) -> None:
-            replace(begun, seconds=round(seconds, 3), machines=machines).save(directory)
-
         try:
-            fit(recipe, images, place, directory, watch, keeping, done)
+            fit(recipe, images, place, directory, watch, keeping)
         except DivergedError as error:
             replace(known, diverged=str(error)).save(directory)
             raise
-        known = Results.load(directory) or known
     shutil.rmtree(directory / STATE, ignore_errors=True)
     keeping.stop.check()
-    for file in _reported(recipe, directory):
-        known = _measure(file, recipe, known, images, directory, place, watch, keeping.stop)
+    last = checkpoint.load(directory / LAST)
+    known = replace(known, machines=last.machines, seconds=last.seconds)
+    for saved in _reported(recipe, last, directory):
+        known = _measure(saved, last, recipe, known, images, directory, place, watch)
+    shutil.rmtree(directory / VERDICTS, ignore_errors=True)
     known = replace(known, finished=True)
     known.save(directory)
-    shutil.rmtree(directory / VERDICTS, ignore_errors=True)
     return known
 
 
@@ -158,34 +152,35 @@ def flat(table: object, prefix: str = "") -> dict[str, object]:
     return {key: value for name, inner in items for key, value in flat(inner, f"{prefix}{name}.").items()}
 
 
-def _reported(recipe: Recipe, directory: Path) -> list[Path]:
+def _reported(recipe: Recipe, last: Checkpoint, directory: Path) -> list[Checkpoint]:
     """The checkpoints that the recipe wants measured; without validation images there is no best one."""
-    names = {"last": [LAST], "best": [BEST], "both": [LAST, BEST]}[recipe.validation.report]
-    there = [directory / name for name in names if (directory / name).is_file()]
-    return there or [directory / LAST]
+    if last.recipe.digest() != recipe.digest():
+        raise RunDirectoryError(f"{directory / LAST} is the checkpoint of another recipe")
+    if recipe.validation.report == "last" or last.best is None:
+        return [last]
+    best = checkpoint.load(directory / BEST)
+    if digest(best.state) != last.best["digest"]:
+        raise RunDirectoryError(f"{directory / BEST} is not the network of epoch {last.best['epoch']}, the best one")
+    return [best] if recipe.validation.report == "best" else [last, best]
 
 
 def _measure(
-    file: Path, recipe: Recipe, known: Results, images: Dataset, directory: Path, place: torch.device, watch: Watcher,
-    stop: Stop,
+    saved: Checkpoint, last: Checkpoint, recipe: Recipe, known: Results, images: Dataset, directory: Path,
+    place: torch.device, watch: Watcher,
 ) -> Results:  # fmt: skip
     """Measure a checkpoint by what of the recipe's evaluators is not yet in `known`, saving after each."""
-    saved = checkpoint.load(file)
-    if saved.recipe.digest() != recipe.digest():
-        raise RunDirectoryError(f"{file} is the checkpoint of another recipe")
+    check_images(saved, images)
     network = build.saved_network(saved, place)
     entry = known.of(saved.selection) or Measured(saved.selection, saved.epoch)
     # The best epoch may be the last one: the same weights need not be measured twice.
-    last = directory / LAST
-    is_last = file == last or digest(checkpoint.load(last).state) == digest(saved.state)
+    is_last = saved is last or digest(last.state) == digest(saved.state)
     twin = next((other for other in known.measured if is_last and other.epoch == saved.epoch), entry)
     missing = [chosen for chosen in recipe.evaluators if entry.outcome(chosen.name) is None]
     for outcome in filter(None, (twin.outcome(chosen.name) for chosen in missing)):
         entry = replace(entry, outcomes=(*entry.outcomes, outcome))
     left = [chosen for chosen in missing if entry.outcome(chosen.name) is None]
-
-    notes = kept_in(directory / VERDICTS, saved, recipe, place, stop.check)
-    for outcome in evaluate(left, recipe, network, images, watch, notes):
+    findings = Findings(directory / VERDICTS, saved, recipe, place)
+    for outcome in evaluate(left, recipe, network, images, watch, findings.of):
         entry = replace(entry, outcomes=(*entry.outcomes, outcome))
         known = known.with_measured(entry)
         known.save(directory)

@@ -21,6 +21,7 @@ from advmix_cli.files import write_atomically
 from advmix_cli.fit import METRICS, STATE
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.results import Results
+from advmix_cli.state import reached
 
 TIMINGS = {"seconds", "images_per_second"}
 
@@ -28,11 +29,13 @@ TIMINGS = {"seconds", "images_per_second"}
 @dataclass(frozen=True)
 class Trial:
     """A training that was killed (SIGKILL) `after` so many seconds, and started again. `found`: the newest state that
-    was there; `different`: what is not bitwise identical to the training that was not killed."""
+    was there; `resumed`: it went on from there, as it says itself; `different`: what is not bitwise identical to the
+    training that was not killed."""
 
     number: int
     after: float
     found: str
+    resumed: bool
     different: tuple[str, ...]
 
 
@@ -61,11 +64,11 @@ def trials(recipe: Recipe, count: int, device: str, seed: int) -> Iterator[Trial
             if results and results.finished:
                 continue  # the kill came after all was done
             number += 1
-            manifests = sorted((part / STATE).glob("*.json"))
-            ended = "the end" if (part / LAST).exists() else "none"
-            found = manifests[-1].stem if manifests else ended
-            _finish(command, part)
-            yield Trial(number, after, found, tuple(_different(whole, part)))
+            at, ended = reached(part / STATE), (part / LAST).exists()
+            said = _finish(command, part)
+            resumed = at is not None and f"resumed at epoch {at[0]}, after {at[1]} of" in said
+            found = "the end" if ended else f"epoch {at[0]}, batch {at[1]}" if at else "none"
+            yield Trial(number, after, found, resumed or ended, tuple(_different(whole, part)))
 
 
 @contextmanager
@@ -81,11 +84,13 @@ def _started(command: list[str], directory: Path) -> Iterator[subprocess.Popen[b
             process.kill()
 
 
-def _finish(command: list[str], directory: Path) -> None:
+def _finish(command: list[str], directory: Path) -> str:
+    """What it said."""
     command = [*command, str(directory)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         raise AdvmixError(f"the training ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
+    return done.stderr
 
 
 def _different(one: Path, other: Path) -> Iterator[str]:

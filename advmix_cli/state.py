@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
+from advmix_cli.errors import RunDirectoryError
 from advmix_cli.files import read_text, write_atomically
 from advmix_cli.seals import sealed, unsealed
 from advmix_cli.tensors import digest, read
@@ -74,12 +75,24 @@ class State:
 
 
 def newest(directory: Path, say: Callable[[str], None]) -> State | None:
-    """The newest state in `directory` that is whole, or None; `say` is told of one that is not."""
-    for manifest in _manifests(directory):
+    """The newest state in `directory` that is whole, or None if there is none at all; `say` is told of one that is not.
+    RunDirectoryError if none is whole; OSError if the disk does not give one: neither is a reason to start again."""
+    manifests = _manifests(directory)
+    for manifest in manifests:
         try:
             return _read(manifest)
-        except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            say(f"warning: the state {manifest.with_suffix('')} is damaged: {error!s:.200}")
+        except (
+            FileNotFoundError,
+            SafetensorError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+        ) as e:
+            say(f"warning: the state {manifest.with_suffix('')} is damaged: {e!s:.200}")
+    if manifests:
+        raise RunDirectoryError(f"{directory} holds no whole state; delete it to start this training again at epoch 1")
     return None
 
 

@@ -117,3 +117,23 @@ def test_an_archive_that_would_unpack_to_a_thousand_times_its_size_is_not_unpack
     assert done.exit_code == 2
     assert "a compressed archive" in " ".join(done.stderr.split())
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10_000  # kilobytes
+
+
+def test_tensors_that_share_their_memory_do_not_multiply(tmp_path):
+    shared = torch.zeros(100_000)
+    torch.save({f"w{number}": shared for number in range(100)}, tmp_path / "a.pt")
+    done = import_(tmp_path / "a.pt", tmp_path / "o.safetensors")
+    assert done.exit_code == 2
+    assert "its tensors share their memory, and would need 40,000,000 bytes on their own" in " ".join(
+        done.stderr.split()
+    )
+    torch.save({"w": shared, "tied": shared}, tmp_path / "b.pt")
+    assert import_(tmp_path / "b.pt", tmp_path / "b.safetensors").exit_code == 0
+
+
+def test_what_has_no_end_is_no_file(tmp_path):
+    (tmp_path / "a.pt").symlink_to("/dev/zero")
+    assert import_(tmp_path / "a.pt", tmp_path / "o.safetensors").exit_code == 2
+    with (tmp_path / "b.pt").open("wb") as file:
+        file.truncate(10**12)
+    assert import_(tmp_path / "b.pt", tmp_path / "o.safetensors").exit_code == 2

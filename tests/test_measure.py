@@ -13,7 +13,7 @@ from advmix_cli.data import sources
 from advmix_cli.data.images import Images
 from advmix_cli.errors import CheckpointError, RecipeError, UsageError
 from advmix_cli.evaluation.pgd import Pgd
-from advmix_cli.measure import evaluate_checkpoint, recipe_to_measure
+from advmix_cli.measure import Findings, evaluate_checkpoint, recipe_to_measure
 from advmix_cli.seals import sealed, unsealed
 
 CPU = torch.device("cpu")
@@ -157,15 +157,19 @@ def test_an_evaluation_that_was_interrupted_goes_on_where_it_was(done, watch, mo
         "evaluators=[{kind='pristine'}, {kind='pgd', steps=2, step_size='1/255', epsilon='2/255', batch_size=1}]"
     )
     recipe = ask(saved, evaluators)
+
+    def measured(recipe, patch=None, at=0):
+        findings = Findings(tmp_path / "verdicts", saved, recipe, CPU)
+        looks = Interrupted(patch, at) if patch else None
+        return list(evaluate_checkpoint(saved, recipe, CPU, watch, findings.of)), findings, looks
+
     with monkeypatch.context() as patch:
-        whole = Interrupted(patch, at=0)
-        expected = list(evaluate_checkpoint(saved, recipe, CPU, watch))
+        expected, findings, whole = measured(recipe, patch)
+    findings.discard()
     assert not list(tmp_path.rglob("verdicts/*"))
-    with monkeypatch.context() as patch:
-        Interrupted(patch, at=3)
-        with pytest.raises(KeyboardInterrupt):
-            list(evaluate_checkpoint(saved, recipe, CPU, watch))
-    (notes,) = (tmp_path / "cache" / "advmix" / "verdicts").iterdir()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        measured(recipe, patch, at=3)
+    (notes,) = (tmp_path / "verdicts").iterdir()
     lines = [json.loads(line) for line in notes.read_text().splitlines()]
     assert len(lines) == 1 + 2
     # As if each batch had taken an hour: the seconds are those of all that was found, whenever that was.
@@ -173,26 +177,66 @@ def test_an_evaluation_that_was_interrupted_goes_on_where_it_was(done, watch, mo
     notes.write_text("".join(f"{json.dumps(line)}\n" for line in [lines[0], *slow]))
     # Notes of other measurements are not these.
     other = ask(saved, evaluators.replace("steps=2", "steps=1"))
-    assert list(evaluate_checkpoint(saved, other, CPU, watch))[1].settings["steps"] == 1
+    assert measured(other)[0][1].settings["steps"] == 1
     with monkeypatch.context() as patch:
-        rest = Interrupted(patch, at=0)
-        found = list(evaluate_checkpoint(saved, recipe, CPU, watch))
+        found, _, rest = measured(recipe, patch)
     assert rest.looks == whole.looks - 2 > 0
     assert [(one.n, one.correct) for one in found] == [(one.n, one.correct) for one in expected]
     assert 7200 < found[1].seconds < 7300
-    assert not list(tmp_path.rglob("verdicts/*"))
 
 
-def test_caches_that_cannot_be_written_are_said_once_and_the_evaluation_goes_on(
-    done, watch, said, tmp_path, monkeypatch
-):
-    _, saved, _ = done
+@pytest.mark.parametrize(
+    "change",
+    ["weights", "images", "model", "threat", "engine", "evaluator", "device", "torch", "threads", "pyautoattack"],
+)
+def test_findings_are_those_of_the_very_same_measurement(saved, tiny, tmp_path, monkeypatch, change):
+    pgd = "{kind='pgd', steps=2, step_size='1/255'}"
+    saved = replace(saved, state={"w": torch.ones(2)}, images={"test": "a"}, recipe=tiny(f"evaluators=[{pgd}]"))
+
+    def look(saved, recipe, value):
+        chosen = recipe.evaluators[0]
+        return Findings(tmp_path, saved, recipe, CPU).of(chosen).once("a", lambda: torch.tensor([value]))
+
+    assert look(saved, saved.recipe, True)
+    assert look(saved, saved.recipe, False), "it is not looked at again"
+    other, recipe, true = saved, saved.recipe, machine.described
+    match change:
+        case "weights":
+            other = replace(saved, state={"w": torch.tensor([1.0, 1.0000001])})
+        case "images":
+            other = replace(saved, images={"test": "b"})
+        case "model" | "threat" | "engine":
+            edit = {"model": "model.width=5", "threat": "threat.epsilon=0.1", "engine": "engine.channels_last=false"}
+            recipe = tiny(f"evaluators=[{pgd}]", edit[change])
+        case "evaluator":
+            recipe = tiny("evaluators=[{kind='pgd', steps=3, step_size='1/255', name='PGD2'}]")
+        case "pyautoattack":
+            monkeypatch.setattr("advmix_cli.measure.version", lambda _: "another")
+        case _:
+            monkeypatch.setattr(machine, "described", lambda place: {**true(place), change: "another"})
+    assert not look(other, recipe, False)
+
+
+def test_caches_that_cannot_be_written_are_said_once_and_it_goes_on(done, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    recipe = ask(saved, "evaluators=[{kind='pgd', steps=1, step_size='1/255', batch_size=3}]")
-    (outcome,) = evaluate_checkpoint(saved, recipe, CPU, watch)
-    assert outcome.n == 40
-    assert said.getvalue().count("if this is interrupted, it starts again") == 1
+    found = advmix("eval", done[0], "--set", "evaluators=[{kind='pgd', steps=1, step_size='1/255', batch_size=3}]")
+    assert found.exit_code == 0
+    assert found.stderr.count("if this is interrupted, it starts again") == 1
+
+
+def test_findings_are_kept_until_they_have_been_told(done, tmp_path, monkeypatch):
+    words = ["eval", done[0], "--evaluator", "PGD2", "--json"]
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("advmix_cli.commands.evaluate.print_json", full)
+        assert advmix(*words).exit_code == 1
+    assert len(list((tmp_path / "cache" / "advmix" / "verdicts").iterdir())) == 1
+    assert advmix(*words).exit_code == 0
+    assert not list((tmp_path / "cache" / "advmix" / "verdicts").iterdir())
 
 
 def test_an_outcome_names_its_machine(done, watch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import tomli_w
@@ -9,7 +10,7 @@ import torch
 from interrupted import CPU, SMALL, StopAt, bits, same, stopped
 
 from advmix_cli import checkpoint, fit, machine, run, state
-from advmix_cli.errors import RunDirectoryError, StoppedError
+from advmix_cli.errors import AdvmixError, RunDirectoryError, StoppedError
 from advmix_cli.files import write_atomically
 from advmix_cli.fit import Keeping
 from advmix_cli.report.results import Measured, Results
@@ -62,7 +63,7 @@ def test_a_state_that_is_damaged_is_said_and_the_one_before_it_is_used(whole, tm
     part = tmp_path / "part"
     stopped(recipe, part, watch, at=7, every=0)
     manifests = sorted((part / "state").glob("*.json"))
-    assert len(manifests) == state.KEPT == len(list((part / "state").glob("*.safetensors")))
+    assert len(manifests) == 2 == len(list((part / "state").glob("*.safetensors")))
     newest = manifests[-1].with_suffix(".safetensors")
     content = bytearray(newest.read_bytes())
     content[-5] ^= 1
@@ -70,17 +71,36 @@ def test_a_state_that_is_damaged_is_said_and_the_one_before_it_is_used(whole, tm
     run.execute(recipe, part, CPU, watch)
     place = manifests[-1].with_suffix("")
     assert f"warning: the state {place} is damaged: its tensors are not those that were saved" in said.getvalue()
+    assert f"resumed at epoch {manifests[0].stem[5]}, after {manifests[0].stem[-1]} of" in said.getvalue()
     assert same(bits(part), expected)
 
 
-def test_without_a_whole_state_it_says_so_and_starts_again(whole, tmp_path, watch, said):
+def test_without_a_whole_state_it_is_not_started_again_by_itself(whole, tmp_path, watch):
     recipe, expected = whole()
     part = tmp_path / "part"
-    stopped(recipe, part, watch, at=7)
-    for manifest in (part / "state").glob("*.json"):
+    stopped(recipe, part, watch, at=7, every=0)
+    for manifest in manifests(part):
         manifest.write_text(manifest.read_text()[:-20])
+    before = sorted((part / "state").iterdir())
+    with pytest.raises(RunDirectoryError, match=r"state holds no whole state; delete it to start this training again"):
+        run.execute(recipe, part, CPU, watch)
+    assert sorted((part / "state").iterdir()) == before
+    shutil.rmtree(part / "state")
     run.execute(recipe, part, CPU, watch)
-    assert f"warning: {part} holds no whole state: its training starts again at epoch 1" in said.getvalue()
+    assert same(bits(part), expected)
+
+
+def test_a_disk_that_does_not_give_a_state_has_not_lost_it(whole, tmp_path, watch, monkeypatch):
+    recipe, expected = whole()
+    part = tmp_path / "part"
+    stopped(recipe, part, watch, at=7, every=0)
+    before = sorted((part / "state").iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "read", lambda path: (_ for _ in ()).throw(OSError(5, "Input/output error", str(path))))
+        with pytest.raises(OSError, match="Input/output error"):
+            run.execute(recipe, part, CPU, watch)
+    assert sorted((part / "state").iterdir()) == before
+    run.execute(recipe, part, CPU, watch)
     assert same(bits(part), expected)
 
 
@@ -90,6 +110,8 @@ def test_a_torn_last_line_of_the_metrics_is_left_out(whole, tmp_path, watch):
     stopped(recipe, part, watch, at=7)
     with (part / "metrics.jsonl").open("a") as metrics:
         metrics.write('{"epoch": 2, "lo')
+    with (part / "metrics.jsonl").open("ab") as metrics:
+        metrics.write(b"\xff\xfe")
     run.execute(recipe, part, CPU, watch)
     assert same(bits(part), expected)
 
@@ -122,7 +144,7 @@ def test_the_tensors_of_another_training_are_refused(tiny):
     recipe, other = tiny(), tiny("model.width=3")
     images = build.dataset(recipe, CPU, print)
     one, two = (build.training(each, images, build.new_network(each, images, CPU)) for each in (recipe, other))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="its network is another one"):
         resuming.restore(two, resuming.tensors(one, fit.Progress()), 1, 0, ())
 
 
@@ -141,18 +163,6 @@ def test_an_unfinished_training_wants_resume(tiny, tmp_path, watch):
     found = CliRunner().invoke(app, ["train", str(path), "--out", str(part), "--resume"])
     assert found.exit_code == 0, found.output
     assert CliRunner().invoke(app, ["train", str(path), "--out", str(part), "--resume"]).exit_code == 0
-
-
-def test_after_damage_to_all_states_the_new_ones_are_kept(whole, tmp_path, watch):
-    recipe, expected = whole()
-    part = tmp_path / "part"
-    stopped(recipe, part, watch, at=9, every=0)
-    for manifest in (part / "state").glob("*.json"):
-        manifest.write_text("{")
-    stopped(recipe, part, watch, at=2)
-    assert [path.stem for path in (part / "state").glob("*.json")] == ["000001-000002"]
-    run.execute(recipe, part, CPU, watch)
-    assert same(bits(part), expected)
 
 
 def test_killed_right_after_the_last_weights_it_still_knows_how_they_came_to_be(tiny, tmp_path, watch, monkeypatch):
@@ -194,6 +204,7 @@ def test_a_manifest_that_was_changed_is_damaged(whole, tmp_path, watch, said, ke
     newest.write_text(json.dumps({**document, key: None}))
     run.execute(recipe, part, CPU, watch)
     assert f"{newest.stem} is damaged: it is not what was written: its checksum differs" in said.getvalue()
+    assert "resumed at epoch 2, after 1 of" in said.getvalue()
     assert same(bits(part), expected)
 
 
@@ -207,6 +218,7 @@ def test_a_state_under_another_name_is_none(whole, tmp_path, watch, said):
         (part / "state" / f"000003-000003{file.suffix}").write_bytes(file.read_bytes())
     run.execute(recipe, part, CPU, watch)
     assert f"it is the state {oldest.stem}" in said.getvalue()
+    assert "resumed at epoch 2, after 2 of" in said.getvalue()
     assert same(bits(part), expected)
 
 
@@ -240,12 +252,13 @@ def killed_writing(monkeypatch, name, recipe, directory, watch, every=1e9):
 
 
 @pytest.mark.parametrize("name", ["best.safetensors", "000002-000000.json", "000002-000000.safetensors"])
-def test_killed_between_the_state_and_the_best_network_neither_is_lost(whole, tmp_path, watch, monkeypatch, name):
+def test_killed_between_the_state_and_the_best_network_neither_is_lost(whole, tmp_path, watch, said, monkeypatch, name):
     recipe, expected = whole()
     part = tmp_path / "part"
     killed_writing(monkeypatch, name, recipe, part, watch)
     assert not (part / "best.safetensors").exists()
     run.execute(recipe, part, CPU, watch)
+    assert ("resumed at epoch 2, after 0 of" in said.getvalue()) == (name == "best.safetensors")
     assert same(bits(part), expected)
 
 
@@ -322,3 +335,49 @@ def test_on_a_gpu_a_deterministic_training_goes_on_with_the_same_bits(tiny, tmp_
         run.execute(recipe, tmp_path / "part", gpu, watch, Keeping(1e9, StopAt(3)))
     run.execute(recipe, tmp_path / "part", gpu, watch)
     assert same(bits(tmp_path / "part"), bits(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("name", ["torch", "python", "threads", "CPU capability", "advmix"])
+def test_each_part_of_a_machine_is_noticed(whole, tmp_path, watch, said, monkeypatch, name):
+    recipe, _ = whole()
+    part = tmp_path / "part"
+    stopped(recipe, part, watch, at=3)
+    true = machine.described
+    monkeypatch.setattr(machine, "described", lambda place: {**true(place), name: "another"})
+    run.execute(recipe, part, CPU, watch)
+    assert f"would be: {name} was {true(CPU)[name]}, is another\n" in said.getvalue()
+
+
+def test_seconds_are_those_of_all_processes(whole, tmp_path, watch):
+    recipe, _ = whole()
+    part = tmp_path / "part"
+    stopped(recipe, part, watch, at=7)
+    known = state.newest(part / "state", print)
+    state.State(**{**vars(known), "seconds": 3600.0}).save(part / "state")
+    assert 3600 < run.execute(recipe, part, CPU, watch).seconds < 3700
+
+
+def test_results_that_are_lost_are_found_again_with_the_machines_and_the_seconds(tiny, tmp_path, watch):
+    recipe, part = tiny("schedule.epochs=2"), tmp_path / "part"
+    before = run.execute(recipe, part, CPU, watch)
+    (part / "results.json").unlink()
+    after = run.execute(recipe, part, CPU, watch)
+    assert (after.machines, after.seconds) == (before.machines, before.seconds)
+    assert after.seconds > 0
+    assert [entry.selection for entry in after.measured] == [entry.selection for entry in before.measured]
+
+
+def test_a_best_network_that_is_lost_after_the_training_is_an_error_and_not_the_last_one(tiny, tmp_path, watch):
+    recipe, part = tiny(*SMALL[:2], "validation.fraction=0.3", 'validation.report="best"'), tmp_path / "part"
+    run.execute(recipe, part, CPU, watch)
+    (part / "results.json").unlink()
+    best = (part / "best.safetensors").read_bytes()
+    (part / "best.safetensors").unlink()
+    with pytest.raises(AdvmixError, match="no such file"):
+        run.execute(recipe, part, CPU, watch)
+    run.execute(tiny(*SMALL[:2], "validation.fraction=0.3", "seed=1"), tmp_path / "other", CPU, watch)
+    shutil.copy(tmp_path / "other" / "best.safetensors", part / "best.safetensors")
+    with pytest.raises(RunDirectoryError, match="is not the network of epoch"):
+        run.execute(recipe, part, CPU, watch)
+    (part / "best.safetensors").write_bytes(best)
+    assert [entry.selection for entry in run.execute(recipe, part, CPU, watch).measured] == ["best on validation"]

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from advmix_cli import checkpoint, run
-from advmix_cli.errors import DataError, DeviceError, DivergedError, RunDirectoryError
+from advmix_cli.errors import CheckpointError, DataError, DeviceError, DivergedError, RunDirectoryError
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.results import Results
 from advmix_cli.seals import sealed, unsealed
@@ -177,6 +177,9 @@ def test_results_of_a_folder_that_changed_are_not_reused(tiny, tmp_path, watch):
     run.execute(recipe, tmp_path / "run", CPU, watch)
     (tmp_path / "images" / "test" / "b" / "3.png").unlink()
     with pytest.raises(RunDirectoryError, match=r"^the test images have changed since .*run was made; train anew"):
+        run.execute(recipe, tmp_path / "run", CPU, watch)
+    (tmp_path / "run" / "results.json").unlink()
+    with pytest.raises(CheckpointError, match=r"^the test images have changed since the checkpoint was trained$"):
         run.execute(recipe, tmp_path / "run", CPU, watch)
 
 

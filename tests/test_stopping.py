@@ -95,10 +95,10 @@ def test_a_signal_after_the_last_batch_loses_nothing(tiny, tmp_path, watch, monk
     recipe, part = tiny(*SMALL), tmp_path / "part"
     true = fit._Fit._save
 
-    def signalled(self, network, name, *rest):
+    def signalled(self, network, name, *rest, **more):
         if name == "model.safetensors":
             send(signal.SIGTERM)
-        true(self, network, name, *rest)
+        true(self, network, name, *rest, **more)
 
     monkeypatch.setattr(fit._Fit, "_save", signalled)
     with stoppable() as stop, pytest.raises(StoppedError, match="SIGTERM"):

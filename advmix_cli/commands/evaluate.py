@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from advmix_cli.commands.console import err, out, print_json
+from advmix_cli.commands.console import err, out, print_json, say
 from advmix_cli.commands.options import DeviceName, Json, Settings, StopAfter
 from advmix_cli.errors import StoppedError
 from advmix_cli.stopping import stoppable
@@ -28,9 +28,11 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a checkpoint. It carries its recipe; --set can change the evaluators and data.root."""
+    from platformdirs import user_cache_path
+
     from advmix_cli import build
     from advmix_cli import checkpoint as checkpoints
-    from advmix_cli.measure import evaluate_checkpoint, recipe_to_measure
+    from advmix_cli.measure import Findings, evaluate_checkpoint, recipe_to_measure
     from advmix_cli.report.progress import watcher
     from advmix_cli.report.results import Measured
     from advmix_cli.report.tables import outcome_grid
@@ -39,9 +41,17 @@ def evaluate(
     saved = checkpoints.load(path)
     chosen = recipe_to_measure(saved, str(path), settings or [], evaluators or [], limit)
     place = build.device(device)
+    told: set[str] = set()
+
+    def unwritable(error: OSError) -> None:
+        if str(error) not in told:
+            say(f"warning: {error.filename}: {error.strerror}: if this is interrupted, it starts again")
+        told.add(str(error))
+
+    findings = Findings(user_cache_path("advmix") / "verdicts", saved, chosen, place, unwritable)
     try:
         with stoppable(stop_after), watcher(err) as watch:
-            outcomes = tuple(evaluate_checkpoint(saved, chosen, place, watch))
+            outcomes = tuple(evaluate_checkpoint(saved, chosen, place, watch, findings.of))
     except StoppedError as stopped:
         after = "the same command goes on with the attack and the batch where it was"
         raise StoppedError(f"unfinished: {stopped}; {after}", stopped.exit_code) from None
@@ -52,3 +62,5 @@ def evaluate(
         )
     else:
         outcome_grid(saved.recipe.title or str(path), measured, saved.machines).print(out)
+    out.file.flush()
+    findings.discard()  # it has been told

@@ -29,11 +29,14 @@ def selftest_resume(
 
     from advmix_cli.selftest import trials
 
-    same = 0
+    same = resumed = 0
     for trial in trials(chosen, kills, device, seed):
         same += not trial.different
+        resumed += trial.resumed
         verdict = "bitwise identical" if not trial.different else f"DIFFERENT: {', '.join(trial.different[:5])}"
         say(f"[{trial.number}/{kills}] killed after {trial.after:.2f} s, newest state {trial.found}; ended {verdict}")
-    out.print(f"{kills} of {kills} resumed, {same} of {kills} ended bitwise identical", highlight=False)
-    if same < kills:
+        if not trial.resumed:
+            say("  and it did not go on from there")
+    out.print(f"{resumed} of {kills} resumed, {same} of {kills} ended bitwise identical", highlight=False)
+    if min(same, resumed) < kills:
         raise AdvmixError("a resumed training is not the one that was not stopped")

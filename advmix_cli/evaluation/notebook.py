@@ -45,7 +45,8 @@ class Blank:
         return look()
 
 
-def _fail(error: OSError) -> None:
+def fail(error: OSError) -> None:
+    """A disk that is full, or may not be written, ends the work."""
     raise error
 
 
@@ -54,12 +55,10 @@ class Kept:
     that is torn, changed, or another's is as if it were not there, and so is what follows it."""
 
     def __init__(
-        self, path: Path, owner: str, device: torch.device, check: Callable[[], None] = lambda: None,
-        unwritable: Callable[[OSError], None] = _fail,
-    ) -> None:  # fmt: skip
-        """`check` is called before each look, `unwritable` where the file cannot be written."""
+        self, path: Path, owner: str, device: torch.device, unwritable: Callable[[OSError], None] = fail
+    ) -> None:
+        """`unwritable` is told where the file cannot be written."""
         self._path = path
-        self._check = check
         self._device = device
         self._unwritable = unwritable
         self._found: dict[str, tuple[Tensor, float]] = {}
@@ -71,7 +70,6 @@ class Kept:
             found, seconds = self._found[key]
             self.recalled += seconds
         else:
-            self._check()
             started = time.perf_counter()
             found = look().cpu()
             seconds = round(time.perf_counter() - started, 3)
@@ -83,7 +81,7 @@ class Kept:
         return found.to(self._device)
 
     def discard(self) -> None:
-        """All is found, and kept elsewhere."""
+        """Forget all of it."""
         self._keep(lambda: self._path.unlink(missing_ok=True))
 
     def _add(self, line: str) -> None:

@@ -85,7 +85,9 @@ class Results:
             return cls(**{**data, "machines": tuple(data["machines"]), "measured": measured})
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except OSError as error:
+            raise RunDirectoryError(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise RunDirectoryError(
                 f"{path} is damaged or was changed; delete it to measure again, or choose another --out"
             ) from None

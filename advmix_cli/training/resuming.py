@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from advmix_cli.tensors import on_cpu
 from advmix_cli.training.loop import Progress, Training
 
 
@@ -13,17 +14,17 @@ def tensors(training: Training, progress: Progress) -> dict[str, Tensor]:
     found = dict(_network(training)) | dict(_optimizer(training))
     if progress.figures:
         found["figures"] = torch.stack(progress.figures)
-    return {
-        name: value.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
-        for name, value in found.items()
-    }
+    return on_cpu(found)
 
 
 @torch.no_grad()
 def restore(training: Training, saved: Mapping[str, Tensor], epoch: int, done: int, names: tuple[str, ...]) -> Progress:
     """Put `saved` into a training that has been prepared, in place: a captured graph knows its tensors by their
-    addresses. KeyError or RuntimeError if it is the state of another training."""
-    for name, value in _network(training):
+    addresses. ValueError if it is the state of another training."""
+    network = dict(_network(training))
+    if _forms(network) != _forms({name: value for name, value in saved.items() if name.startswith("network.")}):
+        raise ValueError("its network is another one")
+    for name, value in network.items():
         value.copy_(saved[name])
     parameters = [parameter for group in training.optimizer.param_groups for parameter in group["params"]]
     for name, value in saved.items():
@@ -31,7 +32,11 @@ def restore(training: Training, saved: Mapping[str, Tensor], epoch: int, done: i
         if kind != "optimizer":
             continue
         index, _, what = rest.partition(".")
+        if not index.isdecimal() or int(index) >= len(parameters):
+            raise ValueError("its optimizer has other parameters")
         parameter = parameters[int(index)]
+        if value.shape not in (parameter.shape, torch.Size()):
+            raise ValueError("its optimizer's state is another one")
         state = training.optimizer.state[parameter]
         if what not in state:
             # What the optimizer would have made at its first step: like the weights, or a count.
@@ -41,6 +46,10 @@ def restore(training: Training, saved: Mapping[str, Tensor], epoch: int, done: i
         state[what].copy_(value)
     figures = saved["figures"].to(training.images.pixels.device).unbind() if done else ()
     return Progress(epoch, done, names, tuple(figures))
+
+
+def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (value.shape, value.dtype) for name, value in tensors.items()}
 
 
 def _network(training: Training) -> Iterator[tuple[str, Tensor]]:

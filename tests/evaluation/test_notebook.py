@@ -153,9 +153,3 @@ def test_findings_are_those_of_the_images_that_they_were_found_on(trained, tmp_p
     shifted.labels[0] = (shifted.labels[0] + 1) % 10  # one image less stands, and every batch holds others
     finding(network, evaluator, shifted, kept(tmp_path / "n"))
     assert torch.equal(finding(network, evaluator, images, kept(tmp_path / "n")), expected)
-
-
-def test_a_stop_is_heard_before_each_look(tmp_path):
-    notes = Kept(tmp_path / "n", "me", CPU, check=fails)
-    with pytest.raises(AssertionError, match="looked again"):
-        notes.once("a", lambda: torch.tensor([True]))

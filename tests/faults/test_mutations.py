@@ -116,10 +116,10 @@ def test_mutated_states(runs, tmp_path, tell, suffix, count):
 
     def load(content):
         (tmp_path / newest.name).with_suffix(suffix).write_bytes(content)
-        said = []
-        loaded = state.newest(tmp_path, said.append)
-        assert bool(said) == (loaded is None)
-        return loaded
+        try:
+            return state.newest(tmp_path, lambda _: None)
+        except RunDirectoryError:
+            return None
 
     def same(loaded):
         return identical(loaded.tensors, known.tensors) and replace(loaded, tensors={}) == replace(known, tensors={})
