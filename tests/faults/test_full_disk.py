@@ -41,7 +41,7 @@ def flushes(recipe, directory, watch, monkeypatch):
 
 
 @pytest.mark.parametrize("moments", [6, pytest.param(None, marks=pytest.mark.slow)])
-def test_whichever_write_finds_the_disk_full_nothing_is_lost(
+def test_whichever_flush_finds_the_disk_full_nothing_is_lost(
     whole, tmp_path, watch, said, monkeypatch, capsys, moments
 ):
     """At `moments` of them, spread, or at every one."""
@@ -66,7 +66,7 @@ def test_whichever_write_finds_the_disk_full_nothing_is_lost(
         assert Results.load(part).finished
     with capsys.disabled():
         print(
-            f"\nthe disk full at {len(chosen)} of the {count} writes of a training: {len(chosen)} went on, bit for bit"
+            f"\nthe disk full at {len(chosen)} of the {count} flushes of a training: {len(chosen)} went on, bit for bit"
         )
 
 
