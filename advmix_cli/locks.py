@@ -3,10 +3,12 @@
 import fcntl
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 from advmix_cli.errors import InUseError, RunDirectoryError, printable
 
@@ -28,10 +30,19 @@ def held(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = printable(file.read(200).strip()) or "another process"
-            raise InUseError(f"{directory} is in use: {holder}") from None
+            raise InUseError(f"{directory} is in use: {_holder(file)}") from None
         file.truncate(0)
         since = datetime.now(UTC).isoformat(" ", "seconds")
         file.write(f"process {os.getpid()} on {platform.node()}, since {since}\n")
         file.flush()
         yield
+
+
+def _holder(file: TextIO) -> str:
+    """As it names itself, which it does a moment after it has the lock."""
+    for _ in range(10):
+        time.sleep(0.05)
+        file.seek(0)
+        if name := file.read(200).strip():
+            return printable(name)
+    return "another process"

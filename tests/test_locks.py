@@ -51,3 +51,14 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
     with pytest.raises(RunDirectoryError, match="cannot be written"), held(tmp_path / "run"):
         pytest.fail("entered")
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_holder_that_has_not_yet_named_itself_is_waited_for(tmp_path):
+    with held(tmp_path / "run"):
+        name = (tmp_path / "run" / ".lock").read_text()
+        (tmp_path / "run" / ".lock").write_text("")
+        later = threading.Timer(0.15, lambda: (tmp_path / "run" / ".lock").write_text(name))
+        later.start()
+        with pytest.raises(RunDirectoryError, match=r"is in use: process \d+ on "), held(tmp_path / "run"):
+            pytest.fail("entered")
+        later.join()

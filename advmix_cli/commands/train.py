@@ -47,7 +47,7 @@ def train(
                 f"{target} holds an unfinished training: go on with --resume, or choose another --out"
             )
     if resume and known is None:
-        say(f"there is nothing to go on with in {target}: it starts")
+        say(f"nothing to go on with yet: {target}")
     try:
         with stoppable(stop_after) as stop, watcher(err) as watch:
             results = run.execute(chosen, target, place, watch, Keeping(save_every, stop))
