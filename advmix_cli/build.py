@@ -153,9 +153,15 @@ def saved_network(saved: checkpoint.Checkpoint, place: torch.device) -> nn.Modul
     """The network of a checkpoint, on `place`; CheckpointError lists parameters that are missing, too many, or of
     another shape."""
     channels = saved.image_shape[0]
-    blank = Normalize([0.0] * channels, [1.0] * channels)
-    made = network(saved.recipe, blank, channels=channels, classes=len(saved.classes))
+
+    def blank() -> nn.Module:
+        normalize = Normalize([0.0] * channels, [1.0] * channels)
+        return network(saved.recipe, normalize, channels=channels, classes=len(saved.classes))
+
     try:
+        with torch.device("meta"):  # a recipe can claim a network of any size: first without its memory
+            blank().load_state_dict(saved.state, strict=True, assign=True)
+        made = blank()
         made.load_state_dict(saved.state, strict=True)
     except RuntimeError as error:
         raise CheckpointError(f"the checkpoint does not fit its recipe's network: {error}") from None

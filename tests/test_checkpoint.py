@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import resource
 from dataclasses import replace
 
 import pytest
@@ -213,6 +214,16 @@ def test_missing_unexpected_and_mis_shaped_parameters_are_listed(saved):
         build.saved_network(replace(saved, state=state), CPU)
     for name in ("linear.bias", "surplus", "conv.weight"):
         assert name in str(caught.value)
+
+
+def test_a_network_that_only_its_recipe_claims_takes_no_memory(saved, tiny):
+    huge = replace(saved, recipe=tiny('model={kind="wide-resnet", depth=34, width=1024}'))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match="does not fit its recipe's network"):
+        build.saved_network(huge, CPU)
+    assert (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
+    )  # kilobytes; its weights have terabytes
 
 
 def test_saving_leaves_no_other_file_behind(path):
