@@ -44,12 +44,14 @@ def execute(
     """
     keeping = keeping or Keeping()
     check_directory(recipe, directory)
-    known = Results.load(directory)
+    known = _results(recipe, directory)
     if known and known.diverged:
         raise DivergedError(f"{known.diverged} (found earlier: {directory})")
     build.arithmetic(recipe)
     # A folder may have changed under the same path; what is downloaded has its checksums.
     changeable = isinstance(recipe.data, FolderData)
+    if known and known.finished:
+        _check_weights(known, directory)
     if known and known.finished and not changeable:
         watch.say(f"already done: {directory}")
         return known
@@ -76,9 +78,9 @@ def _execute(
         for cut_off in directory.glob(f".{name}.*"):
             cut_off.unlink(missing_ok=True)
     write_atomically(directory / RECIPE, tomli_w.dumps(recipe.resolved()))
-    trained = (directory / LAST).is_file()
-    known = Results.load(directory)
-    if known is None or not trained:
+    last = _last(recipe, directory)
+    known = _results(recipe, directory)
+    if known is None or not last:
         known = Results(
             title=recipe.title,
             seed=recipe.seed,
@@ -87,23 +89,56 @@ def _execute(
             train_images=len(images.train),
             images=images.fingerprints(),
         )
-    if not trained:
+    if not last:
         known.save(directory)
         try:
             fit(recipe, images, place, directory, watch, keeping)
         except DivergedError as error:
             replace(known, diverged=str(error)).save(directory)
             raise
+        last = _last(recipe, directory)
+        assert last
     shutil.rmtree(directory / STATE, ignore_errors=True)
     keeping.stop.check()
-    last = checkpoint.load(directory / LAST)
     known = replace(known, machines=last.machines, seconds=last.seconds)
     for saved in _reported(recipe, last, directory):
-        known = _measure(saved, last, recipe, known, images, directory, place, watch)
+        known = _measure(saved, recipe, known, images, directory, place, watch)
     shutil.rmtree(directory / VERDICTS, ignore_errors=True)
     known = replace(known, finished=True)
     known.save(directory)
     return known
+
+
+def _last(recipe: Recipe, directory: Path) -> Checkpoint | None:
+    """The network that the training ended with, if it has ended; RunDirectoryError for any other in its place. Only
+    after this may the state be removed."""
+    path = directory / LAST
+    if not path.exists():
+        return None
+    saved = checkpoint.load(path)
+    if saved.recipe.digest() != recipe.digest():
+        raise RunDirectoryError(f"{path} is the checkpoint of another recipe")
+    if (saved.selection, saved.epoch) != ("last", recipe.schedule.epochs):
+        raise RunDirectoryError(f"{path} is not the last epoch's network: it is that of epoch {saved.epoch}")
+    return saved
+
+
+def _results(recipe: Recipe, directory: Path) -> Results | None:
+    """What is known; RunDirectoryError if it is of another recipe."""
+    known = Results.load(directory)
+    if known and known.digest != recipe.digest():
+        raise RunDirectoryError(
+            f"{directory} holds the results of another recipe; delete results.json to measure again"
+        )
+    return known
+
+
+def _check_weights(known: Results, directory: Path) -> None:
+    """RunDirectoryError if a network that is there is not the one that was measured."""
+    for entry in known.measured:
+        path = directory / (LAST if entry.selection == "last" else BEST)
+        if path.is_file() and digest(checkpoint.load(path).state) != entry.weights:
+            raise RunDirectoryError(f"{path} is not the network that results.json is of; delete that to measure again")
 
 
 def check_directory(recipe: Recipe, directory: Path) -> None:
@@ -115,6 +150,9 @@ def check_directory(recipe: Recipe, directory: Path) -> None:
         raise RunDirectoryError(f"{directory}: {error.strerror}; choose another directory with --out") from None
     if not directory.is_dir():
         raise RunDirectoryError(f"{directory} is not a directory")
+    for name in (STATE, VERDICTS):
+        if (directory / name).is_symlink():
+            raise RunDirectoryError(f"{directory / name} is a link, and what it points to would be written and removed")
     path = directory / RECIPE
     if not path.is_file():
         ours = (LOCK, f".{RECIPE}.")  # and what a first write that was cut off leaves
@@ -154,8 +192,6 @@ def flat(table: object, prefix: str = "") -> dict[str, object]:
 
 def _reported(recipe: Recipe, last: Checkpoint, directory: Path) -> list[Checkpoint]:
     """The checkpoints that the recipe wants measured; without validation images there is no best one."""
-    if last.recipe.digest() != recipe.digest():
-        raise RunDirectoryError(f"{directory / LAST} is the checkpoint of another recipe")
     if recipe.validation.report == "last" or last.best is None:
         return [last]
     best = checkpoint.load(directory / BEST)
@@ -165,16 +201,18 @@ def _reported(recipe: Recipe, last: Checkpoint, directory: Path) -> list[Checkpo
 
 
 def _measure(
-    saved: Checkpoint, last: Checkpoint, recipe: Recipe, known: Results, images: Dataset, directory: Path,
-    place: torch.device, watch: Watcher,
+    saved: Checkpoint, recipe: Recipe, known: Results, images: Dataset, directory: Path, place: torch.device,
+    watch: Watcher,
 ) -> Results:  # fmt: skip
     """Measure a checkpoint by what of the recipe's evaluators is not yet in `known`, saving after each."""
     check_images(saved, images)
     network = build.saved_network(saved, place)
-    entry = known.of(saved.selection) or Measured(saved.selection, saved.epoch)
+    weights = digest(saved.state)
+    entry = known.of(saved.selection)
+    if entry is None or (entry.epoch, entry.weights) != (saved.epoch, weights):
+        entry = Measured(saved.selection, saved.epoch, weights)
     # The best epoch may be the last one: the same weights need not be measured twice.
-    is_last = saved is last or digest(last.state) == digest(saved.state)
-    twin = next((other for other in known.measured if is_last and other.epoch == saved.epoch), entry)
+    twin = next((other for other in known.measured if other.weights == weights), entry)
     missing = [chosen for chosen in recipe.evaluators if entry.outcome(chosen.name) is None]
     for outcome in filter(None, (twin.outcome(chosen.name) for chosen in missing)):
         entry = replace(entry, outcomes=(*entry.outcomes, outcome))

@@ -23,6 +23,8 @@ from advmix_cli.tensors import digest, read
 
 KEPT = 2
 """States in a directory: the one before the newest is there until another one is complete."""
+STEM = r"\d{6,7}-\d{6,9}"
+"""Of a state's files: epoch and batches."""
 LONGEST_MANIFEST = 2**20
 """Bytes; it has a thousand, and a few hundred more for each machine that the training moved to."""
 
@@ -68,10 +70,7 @@ class State:
         write_atomically(stem.with_suffix(".json"), json.dumps(manifest, indent=2))
         for manifest in _manifests(directory)[KEPT:]:
             manifest.unlink()
-        wanted = {manifest.stem for manifest in _manifests(directory)}
-        for tensors in directory.glob("*.safetensors"):
-            if tensors.stem not in wanted:
-                tensors.unlink()
+        _remove(directory, {manifest.stem for manifest in _manifests(directory)})
 
 
 def newest(directory: Path, say: Callable[[str], None]) -> State | None:
@@ -100,9 +99,15 @@ def leave_only(wanted: State | None, directory: Path) -> None:
     """Remove every other state, and what saves that were cut off have left. A damaged one with a later name would
     otherwise pass for the newest."""
     if directory.is_dir():
-        for path in directory.iterdir():
-            if wanted is None or path.stem != wanted.stem:
-                path.unlink()
+        _remove(directory, {wanted.stem} if wanted else set())
+
+
+def _remove(directory: Path, wanted: set[str]) -> None:
+    """The states but those with the stems `wanted`, and cut-off files; nothing that has another name."""
+    for path in directory.iterdir():
+        ours = re.fullmatch(rf"({STEM})\.(json|safetensors)|\.{STEM}\.(json|safetensors)\..+", path.name)
+        if ours and ours[1] not in wanted and path.is_file():
+            path.unlink()
 
 
 def reached(directory: Path) -> tuple[int, int] | None:
@@ -112,7 +117,7 @@ def reached(directory: Path) -> tuple[int, int] | None:
 
 def _manifests(directory: Path) -> list[Path]:
     """The newest first."""
-    named = [path for path in directory.glob("*.json") if re.fullmatch(r"\d{6,7}-\d{6,9}", path.stem)]
+    named = [path for path in directory.glob("*.json") if re.fullmatch(STEM, path.stem)]
     return sorted(named, key=_place, reverse=True)
 
 

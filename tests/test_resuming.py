@@ -294,7 +294,7 @@ def test_results_name_every_machine_that_trained(tiny, tmp_path, watch, monkeypa
     assert (second["from_epoch"], second["from_batches"], second["device"]) == (1, 4, "another machine")
     assert {name for name in first if first[name] != second[name]} == {"from_batches", "device"}
     assert Results.load(part).machines == results.machines == checkpoint.load(part).machines
-    (caption,) = (line for line in outcome_grid("", Measured("last", 3), results.machines).captions)
+    (caption,) = (line for line in outcome_grid("", Measured("last", 3, "w"), results.machines).captions)
     device = first["device"]
     assert caption == f"trained on 2 machines: device {device} from epoch 1; device another machine from epoch 1"
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from advmix_cli.errors import UsageError
+from advmix_cli.errors import RunDirectoryError, UsageError
 from advmix_cli.recipe.suggest import did_you_mean
 from advmix_cli.recipe.table import Row, Table
 from advmix_cli.report.results import Results
@@ -20,8 +20,11 @@ class Cell:
     directory: Path
 
     def results(self) -> Results | None:
-        """What is known of it so far."""
-        return Results.load(self.directory)
+        """What is known of it so far; RunDirectoryError for results of another recipe."""
+        known = Results.load(self.directory)
+        if known and known.digest != self.row.recipe.digest():
+            raise RunDirectoryError(f"{self.directory} holds the results of another recipe")
+        return known
 
 
 def cells(table: Table, seeds: int, directory: Path) -> list[Cell]:

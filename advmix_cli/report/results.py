@@ -18,10 +18,11 @@ LONGEST = 2**26
 @dataclass(frozen=True)
 class Measured:
     """The outcomes of one set of weights. `selection` is "last", "best on validation" or "best on test"; `epoch` counts
-    from 1."""
+    from 1; `weights` is their digest."""
 
     selection: str
     epoch: int
+    weights: str
     outcomes: tuple[Outcome, ...] = ()
 
     def outcome(self, name: str) -> Outcome | None:
@@ -31,12 +32,13 @@ class Measured:
     def to_json(self) -> dict[str, Any]:
         """As results.json has it."""
         outcomes = [outcome.to_json() for outcome in self.outcomes]
-        return {"selection": self.selection, "epoch": self.epoch, "outcomes": outcomes}
+        return {"selection": self.selection, "epoch": self.epoch, "weights": self.weights, "outcomes": outcomes}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        return cls(data["selection"], data["epoch"], tuple(Outcome.from_json(outcome) for outcome in data["outcomes"]))
+        outcomes = tuple(Outcome.from_json(outcome) for outcome in data["outcomes"])
+        return cls(data["selection"], data["epoch"], data["weights"], outcomes)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def outcome(name, correct, n=1000):
 
 def measured(selection, epoch, *correct):
     found = (outcome(name, number) for name, number in zip(COLUMNS, correct, strict=False))
-    return Measured(selection, epoch, tuple(found))
+    return Measured(selection, epoch, "w", tuple(found))
 
 
 def results(*entries, seed=0, diverged=None):
