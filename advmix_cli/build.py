@@ -160,7 +160,12 @@ def saved_network(saved: checkpoint.Checkpoint, place: torch.device) -> nn.Modul
 
     try:
         with torch.device("meta"):  # a recipe can claim a network of any size: first without its memory
-            blank().load_state_dict(saved.state, strict=True, assign=True)
+            claimed = blank()
+            types = {name: value.dtype for name, value in claimed.state_dict().items()}
+            claimed.load_state_dict(saved.state, strict=True, assign=True)
+        wrong = [name for name, value in saved.state.items() if value.dtype != types[name]]
+        if wrong:
+            raise RuntimeError(f"{', '.join(wrong[:5])} of another type")
         made = blank()
         made.load_state_dict(saved.state, strict=True)
     except RuntimeError as error:

@@ -5,18 +5,18 @@ JSON with its own checksum and that of the tensors.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
 from advmix_cli.errors import CheckpointError
 from advmix_cli.files import write_atomically
-from advmix_cli.machine import versions
+from advmix_cli.machine import Machine, versions
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.seals import sealed, unsealed
 from advmix_cli.tensors import digest, on_cpu, read
@@ -24,6 +24,15 @@ from advmix_cli.tensors import digest, on_cpu, read
 LAST = "model.safetensors"
 BEST = "best.safetensors"
 SCHEMA = 2
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch with the best `accuracy` on the validation images so far, and the digest of its weights."""
+
+    accuracy: float
+    epoch: int
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -39,9 +48,9 @@ class Checkpoint:
     images: dict[str, str]
     selection: str
     epoch: int
-    machines: tuple[dict[str, Any], ...] = ()
+    machines: tuple[Machine, ...] = ()
     seconds: float = 0.0
-    best: dict[str, Any] | None = None
+    best: Best | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
@@ -60,7 +69,7 @@ class Checkpoint:
             "epoch": self.epoch,
             "machines": self.machines,
             "seconds": self.seconds,
-            "best": self.best,
+            "best": self.best and asdict(self.best),
             "metrics": self.metrics,
         }
         write_atomically(path, save(state, metadata={"format": "pt", "advmix": json.dumps(sealed(header))}))
@@ -102,22 +111,35 @@ def load(place: Path) -> Checkpoint:
         header = unsealed(header)
         if header["tensors"] != digest(state):
             raise CheckpointError(f"{path}: the tensors are not those that were saved: the file was damaged or changed")
-        return Checkpoint(
-            recipe=Recipe.model_validate(header["recipe"]),
-            state=state,
-            classes=tuple(header["classes"]),
-            image_shape=(header["image_shape"][0], header["image_shape"][1], header["image_shape"][2]),
-            images=header["images"],
-            selection=header["selection"],
-            epoch=header["epoch"],
-            machines=tuple(header["machines"]),
-            seconds=header["seconds"],
-            best=header["best"],
-            metrics=header["metrics"],
-        )
+        try:
+            recipe = Recipe.model_validate(header["recipe"])
+        except ValidationError as error:
+            raise CheckpointError(f"{path}: its recipe is not valid in this version: {_first(error)}") from None
+        wanted = {name: header[name] for name in _Header.model_fields}
+        known = _Header.model_validate_json(json.dumps(wanted), strict=True)
+        return Checkpoint(recipe=recipe, state=state, **dict(known))
     except ValidationError as error:
-        first = error.errors()[0]
-        place_in = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"{path}: its recipe is not valid in this version: {place_in}: {first['msg']}") from None
+        raise CheckpointError(f"{path}: its header is damaged: {_first(error)}") from None
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its header is damaged: {error!r}") from None
+
+
+class _Header(BaseModel):
+    """What a checkpoint says beside its recipe, as it must be."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    classes: tuple[str, ...]
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    images: dict[str, str]
+    selection: Literal["last", "best on validation", "best on test"]
+    epoch: PositiveInt
+    machines: tuple[Machine, ...]
+    seconds: NonNegativeFloat
+    best: Best | None
+    metrics: dict[str, Any]
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

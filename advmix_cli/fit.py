@@ -9,7 +9,7 @@ state/              where an unfinished training goes on
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import nn
 
 from advmix_cli import build, checkpoint, engine, fitting, machine, seals, state
 from advmix_cli.attacked import subject_of
-from advmix_cli.checkpoint import BEST, LAST, Checkpoint
+from advmix_cli.checkpoint import BEST, LAST, Best, Checkpoint
 from advmix_cli.data.images import Dataset, Images
 from advmix_cli.errors import CheckpointError, MemoryExhaustedError, RunDirectoryError, StoppedError
 from advmix_cli.evaluation.outcome import Evaluator
@@ -30,7 +30,7 @@ from advmix_cli.measure import share_correct
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.progress import Watcher
-from advmix_cli.state import Best, State
+from advmix_cli.state import State
 from advmix_cli.stopping import Stop
 from advmix_cli.tensors import digest, on_cpu
 from advmix_cli.training import resuming
@@ -225,7 +225,7 @@ class _Fit:
                 raise
             if kept.best is not None:
                 self._check_best(kept.best)
-            last = {"seconds": round(seconds(), 3), "best": kept.best and asdict(kept.best)}
+            last = {"seconds": round(seconds(), 3), "best": kept.best}
             self._save(network, LAST, "last", json.loads(kept.lines[-1]), kept.machines, **last)
 
     def _save(

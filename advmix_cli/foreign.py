@@ -10,8 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advmix_cli.errors import CheckpointError
+from advmix_cli.errors import CheckpointError, printable
 
+DTYPES = {
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
+    torch.uint8, torch.bool,
+}  # fmt: skip
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 """Keys under which training code keeps a network's tensors beside other things."""
 
@@ -73,7 +77,10 @@ def _is_named_tensor(name: Any, value: Any) -> bool:
     """Of a kind that safetensors holds, and no larger than what was read: an expanded tensor can claim any size."""
     return (
         isinstance(name, str)
+        and printable(name) == name != "__metadata__"
         and isinstance(value, Tensor)
+        and not value.is_nested
+        and value.dtype in DTYPES
         and value.layout == torch.strided
         and value.device.type == "cpu"
         and not value.is_quantized

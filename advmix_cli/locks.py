@@ -25,7 +25,7 @@ def held(directory: Path) -> Iterator[None]:
         number = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         opened = os.fdopen(number, "r+", encoding="utf-8")
     except OSError as error:
-        raise RunDirectoryError(f"{directory} cannot be written: {error.strerror}") from None
+        raise RunDirectoryError(f"{directory} cannot be written: {error.strerror or error}") from None
     with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

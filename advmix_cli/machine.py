@@ -4,10 +4,23 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import torch
+from pydantic import AfterValidator
 
 from advmix_cli import __version__
+
+
+def _is_one(machine: dict[str, str | int]) -> dict[str, str | int]:
+    numbers = {name for name, value in machine.items() if isinstance(value, int) and value >= 0}
+    if numbers != {"from_epoch", "from_batches"}:
+        raise ValueError("it is no machine")
+    return machine
+
+
+Machine = Annotated[dict[str, str | int], AfterValidator(_is_one)]
+"""One that trained, `from_epoch` on and after `from_batches` of it: what `described` says, and the engine."""
 
 
 def versions() -> dict[str, str]:

@@ -195,8 +195,8 @@ def _reported(recipe: Recipe, last: Checkpoint, directory: Path) -> list[Checkpo
     if recipe.validation.report == "last" or last.best is None:
         return [last]
     best = checkpoint.load(directory / BEST)
-    if digest(best.state) != last.best["digest"]:
-        raise RunDirectoryError(f"{directory / BEST} is not the network of epoch {last.best['epoch']}, the best one")
+    if digest(best.state) != last.best.digest:
+        raise RunDirectoryError(f"{directory / BEST} is not the network of epoch {last.best.epoch}, the best one")
     return [best] if recipe.validation.report == "best" else [last, best]
 
 

@@ -21,6 +21,7 @@ def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
 def unsealed(document: dict[str, Any]) -> dict[str, Any]:
     """The inverse, after any way through JSON. ValueError if it is not what was sealed."""
     content = {name: value for name, value in document.items() if name != KEY}
+    json.dumps(content, ensure_ascii=False, allow_nan=False).encode()  # no number or text that cannot be written again
     if document.get(KEY) != _of(content):
         raise ValueError("it is not what was written: its checksum differs")
     return content

@@ -10,14 +10,17 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
+from advmix_cli.checkpoint import Best
 from advmix_cli.errors import RunDirectoryError
 from advmix_cli.files import read_text, write_atomically
+from advmix_cli.machine import Machine
 from advmix_cli.seals import sealed, unsealed
 from advmix_cli.tensors import digest, read
 
@@ -27,15 +30,6 @@ STEM = r"\d{6,7}-\d{6,9}"
 """Of a state's files: epoch and batches."""
 LONGEST_MANIFEST = 2**20
 """Bytes; it has a thousand, and a few hundred more for each machine that the training moved to."""
-
-
-@dataclass(frozen=True)
-class Best:
-    """The epoch with the best `accuracy` on the validation images so far, and the digest of its weights."""
-
-    accuracy: float
-    epoch: int
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,7 @@ class State:
     best: Best | None
     metrics: str
     seconds: float
-    machines: tuple[dict[str, Any], ...]
+    machines: tuple[Machine, ...]
     tensors: dict[str, Tensor] = field(repr=False)
 
     @property
@@ -71,6 +65,22 @@ class State:
         for manifest in _manifests(directory)[KEPT:]:
             manifest.unlink()
         _remove(directory, {manifest.stem for manifest in _manifests(directory)})
+
+
+class _Manifest(BaseModel):
+    """What of a state is no tensor, as it must be."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    recipe: str
+    images: dict[str, str]
+    epoch: Annotated[int, Field(ge=1)]
+    done: Annotated[int, Field(ge=0)]
+    names: tuple[str, ...]
+    best: Best | None
+    metrics: str
+    seconds: Annotated[float, Field(ge=0)]
+    machines: Annotated[tuple[Machine, ...], Field(min_length=1)]
 
 
 def newest(directory: Path, say: Callable[[str], None]) -> State | None:
@@ -131,9 +141,8 @@ def _read(manifest: Path) -> State:
     _, tensors = read(manifest.with_suffix(".safetensors"))
     if rest.pop("tensors") != digest(tensors):
         raise ValueError("its tensors are not those that were saved")
-    best = rest["best"] and Best(**rest["best"])
-    machines, names = tuple(rest["machines"]), tuple(rest["names"])
-    found = State(**{**rest, "best": best, "machines": machines, "names": names}, tensors=tensors)
+    known = _Manifest.model_validate_json(json.dumps(rest), strict=True)
+    found = State(**{name: getattr(known, name) for name in _Manifest.model_fields}, tensors=tensors)
     if found.stem != manifest.stem:
         raise ValueError(f"it is the state {found.stem}")
     return found

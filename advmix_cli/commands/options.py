@@ -18,7 +18,10 @@ def _seconds(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if not found:
         raise typer.BadParameter(f"{text!r} is no time; write 90s, 9m or 1.5h")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+    seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+    if seconds > 1e8:
+        raise typer.BadParameter(f"{text!r} is more than three years")
+    return seconds
 
 
 def _some_seconds(text: str) -> float:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 from safetensors.torch import save
@@ -22,6 +22,8 @@ from advmix_cli.seeding import generator
 from advmix_cli.tensors import digest, read
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MOST_PIXELS = 64_000_000
+"""Of an image that is decoded; a file of a hundred kilobytes can hold more."""
 
 
 def folder(root: str, *, size: int | None, channels: Literal[1, 3], say: Callable[[str], None]) -> Raw:
@@ -114,8 +116,12 @@ def _decode(path: str, size: int | None, channels: int) -> np.ndarray:
     """A file -> (H, W, channels) uint8."""
     try:
         with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise DataError(f"{path} is {image.width}x{image.height}: above {MOST_PIXELS:,} pixels")
             upright = _to_eight_bits(ImageOps.exif_transpose(image)).convert("RGB" if channels == 3 else "L")
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # PIL raises what it happens to meet in damaged bytes
         raise DataError(f"{path} cannot be read as an image: {error}") from None
     if size is not None and upright.size != (size, size):
         upright = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)

@@ -110,7 +110,10 @@ class Kept:
                 if whole:
                     content = unsealed(content)
                     bits = torch.tensor([bit == "1" for bit in content["bits"]], dtype=torch.bool)
-                    self._found[content["key"]] = bits.reshape(content["shape"]), content["seconds"]
+                    seconds = content["seconds"]
+                    if not isinstance(seconds, float) or seconds < 0:
+                        raise ValueError("no seconds")
+                    self._found[content["key"]] = bits.reshape(content["shape"]), seconds
                 elif content != {"of": owner}:
                     return []
             except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError):

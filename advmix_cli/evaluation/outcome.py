@@ -1,9 +1,11 @@
 """What a measurement found."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pydantic import TypeAdapter
 from scipy.stats import binomtest
 from torch import Tensor
 
@@ -48,6 +50,10 @@ class Outcome:
     settings: dict[str, Any]
     machine: dict[str, str]
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.correct <= self.n or not self.n or self.seconds < 0:
+            raise ValueError(f"{self.correct} of {self.n} in {self.seconds} s is no outcome")
+
     @property
     def accuracy(self) -> float:
         """correct / n."""
@@ -76,5 +82,6 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Outcome":
-        """The inverse of `to_json`; what can be derived is derived again."""
-        return cls(data["name"], data["n"], data["correct"], data["seconds"], data["settings"], data["machine"])
+        """The inverse of `to_json`; what can be derived is derived again. ValueError for what is no outcome."""
+        stored = {name: data[name] for name in ("name", "n", "correct", "seconds", "settings", "machine")}
+        return TypeAdapter(cls).validate_json(json.dumps(stored), strict=True)

@@ -64,9 +64,9 @@ WholeNumber = BeforeValidator(_only_int)
 """For a Literal of integers."""
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 PositiveCount = Annotated[int, Field(gt=0, le=1_000_000)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=3e38)]
 Rate = Annotated[float, Field(gt=0, le=3e38, description="Learning rate; float32 ends at 3.4e38.")]
-NonNegative = Annotated[float, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0, le=3e38)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]

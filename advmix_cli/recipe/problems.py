@@ -155,6 +155,8 @@ def _quote(value: object) -> str:
             text = "a table"
         case list():
             text = "an array"
+        case int() if value.bit_length() > 10_000:
+            text = "a number without an end"  # Python refuses to write it
         case _:
             text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

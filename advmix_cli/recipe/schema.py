@@ -411,7 +411,7 @@ class _Evaluator(Section):
     split: Literal["test", "validation", "train"] = "test"
     limit: PositiveInt | None = None
     """Measure on at most so many images, the first of the split; the result says how many there were."""
-    batch_size: PositiveInt = 500
+    batch_size: PositiveCount = 500
 
 
 class _Attacker(_Evaluator):

@@ -119,7 +119,8 @@ def _directory(path: Path) -> str:
 
 
 def _rows(document: Document, file: _TableFile, base: Document, edits: Sequence[Edit]) -> list[Row]:
-    """The rows of `file`, each edited by `edits` after its own; RecipeError with every fault, a line each."""
+    """The rows of `file`, each edited by `edits` after its own; RecipeError with every fault, a line each. Rows can
+    stand in one table if their names and recipes differ and their evaluators do not."""
     faults: list[str] = []
     rows: list[Row] = []
     for index, row in enumerate(file.rows):
@@ -130,23 +131,20 @@ def _rows(document: Document, file: _TableFile, base: Document, edits: Sequence[
             # A fault of the base is every row's: say it once.
             faults += [line for line in str(error).splitlines() if line not in faults]
     _raise_if(faults)
+    names: dict[str, Row] = {}
+    digests: dict[str, Row] = {}
     for index, row in enumerate(rows):
-        faults += [f"{document.where['rows', index]}: {fault}" for fault in _disagreements(row, rows[:index])]
+        where, digest = document.where["rows", index], row.recipe.digest()
+        if row.recipe.evaluators != rows[0].recipe.evaluators:
+            faults.append(f"{where}: row '{row.name}' has other evaluators than row '{rows[0].name}'")
+        if row.name in names:
+            faults.append(f"{where}: two rows are called '{row.name}'")
+        if digest in digests:
+            faults.append(f"{where}: row '{row.name}' is the same experiment as row '{digests[digest].name}'")
+        names.setdefault(row.name, row)
+        digests.setdefault(digest, row)
     _raise_if(faults)
     return rows
-
-
-def _disagreements(row: Row, earlier: Sequence[Row]) -> list[str]:
-    """Rows can stand in one table if their names and recipes differ and their evaluators do not."""
-    faults: list[str] = []
-    if earlier and row.recipe.evaluators != earlier[0].recipe.evaluators:
-        faults.append(f"row '{row.name}' has other evaluators than row '{earlier[0].name}'")
-    for other in earlier:
-        if other.name == row.name:
-            faults.append(f"two rows are called '{row.name}'")
-        if other.recipe.digest() == row.recipe.digest():
-            faults.append(f"row '{row.name}' is the same experiment as row '{other.name}'")
-    return faults
 
 
 def _raise_if(faults: Sequence[str]) -> None:

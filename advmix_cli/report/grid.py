@@ -9,6 +9,8 @@ from rich.console import Console, Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from advmix_cli.errors import printable
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -16,6 +18,10 @@ class Cell:
 
     value: str
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", printable(self.value))
+        object.__setattr__(self, "notes", tuple(map(printable, self.notes)))
 
     def rich(self) -> Text:
         """On a line each. A Text, so that nothing in a name is taken for markup."""
@@ -34,6 +40,11 @@ class Grid:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     captions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", printable(self.title))
+        object.__setattr__(self, "columns", tuple(map(printable, self.columns)))
+        object.__setattr__(self, "captions", tuple(map(printable, self.captions)))
 
     def rich(self) -> Group:
         """For a terminal."""

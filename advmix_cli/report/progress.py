@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
+from advmix_cli.errors import printable
+
 
 class Watcher(Protocol):
     """Told of what a run does."""
@@ -43,7 +45,7 @@ class Lines:
         """A line that cannot be overwritten is not worth printing for each batch."""
 
     def say(self, line: str) -> None:
-        self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def epoch(self, line: str) -> None:
         if self._epochs:
@@ -76,7 +78,7 @@ class Bars:
         self._task = self.progress.add_task("", total=None, note="", visible=False)
 
     def begin(self, what: str, total: int) -> None:
-        self.progress.reset(self._task, total=total, description=what, note="", visible=True)
+        self.progress.reset(self._task, total=total, description=printable(what), note="", visible=True)
 
     def advance(self, done: int, note: str = "") -> None:
         if note:
@@ -84,7 +86,7 @@ class Bars:
         self.progress.advance(self._task, done)
 
     def say(self, line: str) -> None:
-        self.progress.console.print(line, markup=False, emoji=False, highlight=False)
+        self.progress.console.print(printable(line), markup=False, emoji=False, highlight=False)
 
     def epoch(self, line: str) -> None:
         if self._epochs:

@@ -5,9 +5,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import TypeAdapter
+
 from advmix_cli.errors import RunDirectoryError
 from advmix_cli.evaluation.outcome import Outcome
 from advmix_cli.files import read_text, write_atomically
+from advmix_cli.machine import Machine
 from advmix_cli.seals import sealed, unsealed
 
 NAME = "results.json"
@@ -38,7 +41,9 @@ class Measured:
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
         outcomes = tuple(Outcome.from_json(outcome) for outcome in data["outcomes"])
-        return cls(data["selection"], data["epoch"], data["weights"], outcomes)
+        return replace(
+            TypeAdapter(cls).validate_json(json.dumps({**data, "outcomes": []}), strict=True), outcomes=outcomes
+        )
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Results:
     epochs: int
     train_images: int
     images: dict[str, str]
-    machines: tuple[dict[str, Any], ...] = ()
+    machines: tuple[Machine, ...] = ()
     seconds: float = 0.0
     measured: tuple[Measured, ...] = ()
     diverged: str | None = None
@@ -83,8 +88,8 @@ class Results:
         path = directory / NAME
         try:
             data = unsealed(json.loads(read_text(path, LONGEST)))
-            measured = tuple(Measured.from_json(entry) for entry in data["measured"])
-            return cls(**{**data, "machines": tuple(data["machines"]), "measured": measured})
+            known = TypeAdapter(cls).validate_json(json.dumps({**data, "measured": []}), strict=True)
+            return replace(known, measured=tuple(Measured.from_json(entry) for entry in data["measured"]))
         except FileNotFoundError:
             return None
         except OSError as error:

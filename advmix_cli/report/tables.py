@@ -66,7 +66,12 @@ def stamp(outcome: Outcome) -> str:
 def _setting(key: str, value: object) -> str:
     if isinstance(value, list):
         return "+".join(str(item) for item in value)
-    if key in ("epsilon", "step_size") and isinstance(value, float) and round(value * 255) / 255 == value:
+    if (
+        key in ("epsilon", "step_size")
+        and isinstance(value, float)
+        and 0 <= value <= 1
+        and round(value * 255) / 255 == value
+    ):
         return f"{round(value * 255)}/255"
     return str(value)
 

@@ -8,6 +8,9 @@ from torch import Tensor
 from advmix_cli.tensors import on_cpu
 from advmix_cli.training.loop import Progress, Training
 
+KEPT = {"step", "exp_avg", "exp_avg_sq", "momentum_buffer"}
+"""What the optimizers keep of a parameter."""
+
 
 def tensors(training: Training, progress: Progress) -> dict[str, Tensor]:
     """Weights, buffers, the optimizer's state and the figures of the epoch so far, on the CPU, bit for bit."""
@@ -21,6 +24,11 @@ def tensors(training: Training, progress: Progress) -> dict[str, Tensor]:
 def restore(training: Training, saved: Mapping[str, Tensor], epoch: int, done: int, names: tuple[str, ...]) -> Progress:
     """Put `saved` into a training that has been prepared, in place: a captured graph knows its tensors by their
     addresses. ValueError if it is the state of another training."""
+    if epoch > training.epochs + 1 or done > training.batches or (done and epoch > training.epochs):
+        raise ValueError("it is further than the training")
+    table = saved.get("figures")
+    if (table is None) != (done == 0) or (table is not None and table.shape != (done, len(names))):
+        raise ValueError("its figures are not those of its batches")
     network = dict(_network(training))
     if _forms(network) != _forms({name: value for name, value in saved.items() if name.startswith("network.")}):
         raise ValueError("its network is another one")
@@ -38,13 +46,15 @@ def restore(training: Training, saved: Mapping[str, Tensor], epoch: int, done: i
         if value.shape not in (parameter.shape, torch.Size()):
             raise ValueError("its optimizer's state is another one")
         state = training.optimizer.state[parameter]
+        if what not in state and what not in KEPT:
+            raise ValueError("its optimizer is another one")
         if what not in state:
             # What the optimizer would have made at its first step: like the weights, or a count.
             state[what] = torch.zeros_like(
                 parameter if value.shape == parameter.shape else value, device=parameter.device
             )
         state[what].copy_(value)
-    figures = saved["figures"].to(training.images.pixels.device).unbind() if done else ()
+    figures = () if table is None else table.to(training.images.pixels.device).unbind()
     return Progress(epoch, done, names, tuple(figures))
 
 

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from mutations import within
+from PIL import Image
 from safetensors.torch import save
 
 from advmix_cli import checkpoint, foreign, state
 from advmix_cli.ablation.cells import cells
-from advmix_cli.errors import AdvmixError, CheckpointError, RecipeError, RunDirectoryError
+from advmix_cli.data.folder import folder
+from advmix_cli.errors import AdvmixError, CheckpointError, DataError, RecipeError, RunDirectoryError
 from advmix_cli.evaluation.notebook import Kept
 from advmix_cli.recipe.load import load
 from advmix_cli.recipe.shipped import ROOT
@@ -230,3 +232,60 @@ def test_a_tensor_s_name_is_no_path(tmp_path):
     torch.save({"../../evil": torch.ones(3)}, tmp_path / "x.pt")
     assert foreign.tensors(tmp_path / "x.pt").keys() == {"../../evil"}
     assert [file.name for file in tmp_path.rglob("*")] == ["x.pt"]
+
+
+def test_a_table_of_many_rows(tmp_path):
+    """Each is compared with all others: not one by one."""
+    rows = ",\n".join(f'{{name = "{number}", set = {{seed = {number}}}}}' for number in range(500))
+    (tmp_path / "t.toml").write_text(f'base = "digits"\nrows = [\n{rows}\n]\n')
+    started = time.process_time()
+    assert len(load_table(str(tmp_path / "t.toml")).rows) == 500
+    assert time.process_time() - started < 4
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (f"schedule.epochs=0x{'f' * 3_900}", "a number without an end"),
+        ('evaluators=[{kind="pristine", batch_size=9999999999999999999999}]', "less than or equal to 1000000"),
+        ("optimizer.weight_decay=1e308", f"less than or equal to 3{'0' * 38}"),
+        ('optimizer={kind="yogi", lr=0.01, initial_accumulator=1e300}', f"less than or equal to 3{'0' * 38}"),
+    ],
+)
+def test_numbers_that_no_machine_has(setting, words):
+    assert words in refused(RecipeError, lambda: load("digits", [setting]))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"w": torch.ones(2, dtype=torch.complex128)},
+        {"__metadata__": torch.ones(2)},
+        {"w\x1b[31m": torch.ones(2)},
+        {"w": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)},
+    ],
+    ids=["complex", "metadata", "escape", "nested"],
+)
+def test_tensors_that_no_file_holds(tmp_path, state):
+    torch.save(state, tmp_path / "x.pt")
+    refused(CheckpointError, lambda: foreign.tensors(tmp_path / "x.pt"))
+
+
+def test_an_image_of_too_many_pixels_is_not_decoded(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part / "a").mkdir(parents=True)
+        Image.new("L", (9000, 9000)).save(tmp_path / part / "a" / "0.png")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=r"0\.png is 9000x9000: above 64,000,000 pixels"):
+        folder(str(tmp_path), size=8, channels=3, say=lambda _: None)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100_000
+
+
+def test_what_the_image_library_stumbles_over_is_one_message(tmp_path, monkeypatch):
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    (tmp_path / "test" / "a").mkdir(parents=True)
+    for part in ("train", "test"):
+        Image.new("L", (8, 8)).save(tmp_path / part / "a" / "0.png")
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", lambda _: struct.unpack("<Q", b""))
+    with pytest.raises(DataError, match="cannot be read as an image: unpack requires"):
+        folder(str(tmp_path), size=8, channels=3, say=lambda _: None)

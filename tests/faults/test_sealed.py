@@ -1,0 +1,133 @@
+"""Documents with a checksum that is right and a content that is not: whoever can write one can seal it."""
+
+import copy
+import json
+
+import pytest
+from interrupted import CPU, SMALL, stopped
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from advmix_cli import checkpoint, run
+from advmix_cli.errors import AdvmixError
+from advmix_cli.measure import evaluate_checkpoint
+from advmix_cli.report.results import Results
+from advmix_cli.report.tables import Line, ablation_grid, ablation_records, outcome_grid
+from advmix_cli.seals import sealed, unsealed
+
+ODD = [None, -1, 10**9, 0.5, "x\x1b[31m", "", [], {}, True, ["a"], {"a": 1}, 1e308]
+
+
+def places(document, prefix=()):
+    """Every key and item of a document, and what is in them."""
+    items = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
+    for name, inner in items:
+        yield (*prefix, name)
+        yield from places(inner, (*prefix, name))
+
+
+def changed(document, skip=()):
+    """Copies of a document in which one value is another one, or is gone."""
+    for place in places(document):
+        if place[0] in skip:
+            continue
+        for value in (*ODD, "gone"):
+            copied = copy.deepcopy(document)
+            inner = copied
+            for name in place[:-1]:
+                inner = inner[name]
+            if value == "gone":
+                del inner[place[-1]]
+            else:
+                inner[place[-1]] = value
+            yield place, value, copied
+
+
+def test_results_that_are_sealed_and_odd(tiny, tmp_path, watch):
+    run.execute(tiny("schedule.epochs=1"), tmp_path, CPU, watch)
+    path, tried, taken = tmp_path / "results.json", 0, 0
+    document = unsealed(json.loads(path.read_text()))
+    for _, _, odd in changed(document):
+        path.write_text(json.dumps(sealed(odd)))
+        tried += 1
+        try:
+            known = Results.load(tmp_path)
+        except AdvmixError:
+            continue
+        taken += 1
+        for entry in known.measured:
+            shown = outcome_grid(known.title, entry, known.machines)
+            assert "\x1b" not in shown.markdown() + shown.latex()
+        line = Line("a", (known,), {})
+        assert "\x1b" not in ablation_grid("t", ["pristine", "PGD2"], [line]).markdown()
+        json.dumps(ablation_records(["pristine"], [line]))
+        known.save(tmp_path / "again")
+    assert tried > 1000
+    assert 0 < taken < tried / 2
+
+
+def test_checkpoints_that_are_sealed_and_odd(tiny, tmp_path, watch):
+    run.execute(tiny("schedule.epochs=1", "evaluators=[{kind='pristine'}]"), tmp_path, CPU, watch)
+    path = tmp_path / "model.safetensors"
+    with safe_open(path, framework="pt") as file:
+        header = unsealed(json.loads(file.metadata()["advmix"]))
+    state, tried, taken = load_file(path), 0, 0
+    for place, _, odd in changed(header, skip=("recipe", "metrics")):
+        save_file(state, path, metadata={"format": "pt", "advmix": json.dumps(sealed(odd))})
+        tried += 1
+        try:
+            saved = checkpoint.load(path)
+            list(evaluate_checkpoint(saved, saved.recipe, CPU, watch))
+        except AdvmixError:
+            continue
+        taken += 1
+        assert place[0] in ("digest", "versions", "machines", "seconds", "best", "epoch", "metrics"), place
+    assert tried > 300
+    assert taken > 0
+
+
+def test_states_that_are_sealed_and_odd(tiny, tmp_path, watch, said):
+    recipe, part = tiny(*SMALL), tmp_path / "part"
+    stopped(recipe, part, watch, at=7)
+    older, manifest = sorted((part / "state").glob("*.json"))
+    for path in (older, older.with_suffix(".safetensors")):
+        path.unlink()
+    files = {path: path.read_bytes() for path in part.rglob("*") if path.is_file()}
+    tried, taken = 0, 0
+    for place, value, odd in changed(unsealed(json.loads(manifest.read_text()))):
+        if value not in (None, 10**9, -1, "x\x1b[31m", "gone") or (place[0] in ("machines",) and len(place) > 2):
+            continue
+        for path, content in files.items():
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+        (part / "model.safetensors").unlink(missing_ok=True)
+        manifest.write_text(json.dumps(sealed(odd)))
+        tried += 1
+        try:
+            run.execute(recipe, part, CPU, watch)
+        except AdvmixError:
+            continue
+        taken += 1
+        assert place[0] in ("seconds", "names", "best"), place
+        assert len((part / "metrics.jsonl").read_text().splitlines()) == 3
+    assert "\x1b" not in said.getvalue()
+    assert tried > 60
+    assert taken < tried / 4
+
+
+@pytest.mark.parametrize("seconds", ["x", None, -1.0, True, [1.0]])
+def test_findings_that_are_sealed_and_odd(tmp_path, seconds):
+    import torch
+
+    from advmix_cli.evaluation.notebook import Kept
+
+    found, path = torch.tensor([True, False]), tmp_path / "n"
+    Kept(path, "me", CPU).once("a", lambda: found)
+    first, line = path.read_text().splitlines()
+    odd = sealed({**unsealed(json.loads(line)), "seconds": seconds})
+    path.write_text(f"{first}\n{json.dumps(odd)}\n")
+    notes = Kept(path, "me", CPU)
+    assert torch.equal(notes.once("a", lambda: found), found)
+    assert notes.recalled == 0
