@@ -6,6 +6,7 @@ JSON with its own checksum and that of the tensors.
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +54,11 @@ class Checkpoint:
     best: Best | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def weights(self) -> str:
+        """The digest of `state`, by which results and findings know it."""
+        return digest(on_cpu(self.state))
+
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         state = on_cpu(self.state)
@@ -60,7 +66,7 @@ class Checkpoint:
             "schema": SCHEMA,
             "recipe": self.recipe.resolved(),
             "digest": self.recipe.digest(),
-            "tensors": digest(state),
+            "tensors": self.weights,
             "versions": versions(),
             "classes": self.classes,
             "image_shape": self.image_shape,
@@ -109,15 +115,16 @@ def load(place: Path) -> Checkpoint:
             writer = header.get("versions", {}).get("advmix", "of another version")
             raise CheckpointError(f"{path}: written by advmix {writer}, in another format")
         header = unsealed(header)
-        if header["tensors"] != digest(state):
-            raise CheckpointError(f"{path}: the tensors are not those that were saved: the file was damaged or changed")
         try:
             recipe = Recipe.model_validate(header["recipe"])
         except ValidationError as error:
             raise CheckpointError(f"{path}: its recipe is not valid in this version: {_first(error)}") from None
         wanted = {name: header[name] for name in _Header.model_fields}
         known = _Header.model_validate_json(json.dumps(wanted), strict=True)
-        return Checkpoint(recipe=recipe, state=state, **dict(known))
+        found = Checkpoint(recipe=recipe, state=state, **dict(known))
+        if header["tensors"] != found.weights:
+            raise CheckpointError(f"{path}: the tensors are not those that were saved: the file was damaged or changed")
+        return found
     except ValidationError as error:
         raise CheckpointError(f"{path}: its header is damaged: {_first(error)}") from None
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:

@@ -136,7 +136,7 @@ class _Fit:
         except CheckpointError as error:
             raise RunDirectoryError(f"{error}; delete {self.directory} to start again") from None
         anew = before is not None and saved.epoch >= before
-        if digest(saved.state) != best.digest and not anew:
+        if saved.weights != best.digest and not anew:
             raise RunDirectoryError(
                 f"{path} is not the network of epoch {best.epoch}, the best one; delete {self.directory} to start again"
             )

@@ -27,7 +27,6 @@ from advmix_cli.recipe.positions import Position
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.recipe.suggest import did_you_mean
 from advmix_cli.report.progress import Watcher
-from advmix_cli.tensors import digest
 from advmix_cli.training.accelerate import forget_compiled
 
 log = logging.getLogger("advmix")
@@ -133,7 +132,7 @@ class Findings:
         parts = (self.recipe.model, self.recipe.threat, self.recipe.engine, chosen)
         settings = [part.model_dump(mode="json") for part in parts]
         made_with = [machine.described(self.place), version("pyautoattack")]
-        owner = json.dumps([digest(self.saved.state), self.saved.images, settings, made_with])
+        owner = json.dumps([self.saved.weights, self.saved.images, settings, made_with])
         path = self.directory / f"{chosen.name} {seals.digest(owner)[:16]}.jsonl"
         self._made.append(Kept(path, owner, self.place, self.unwritable))
         return self._made[-1]

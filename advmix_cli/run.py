@@ -28,7 +28,6 @@ from advmix_cli.recipe import load
 from advmix_cli.recipe.schema import FolderData, Recipe
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.results import Measured, Results
-from advmix_cli.tensors import digest
 
 RECIPE = "recipe.toml"
 VERDICTS = "verdicts"
@@ -137,7 +136,7 @@ def _check_weights(known: Results, directory: Path) -> None:
     """RunDirectoryError if a network that is there is not the one that was measured."""
     for entry in known.measured:
         path = directory / (LAST if entry.selection == "last" else BEST)
-        if path.is_file() and digest(checkpoint.load(path).state) != entry.weights:
+        if path.is_file() and checkpoint.load(path).weights != entry.weights:
             raise RunDirectoryError(f"{path} is not the network that results.json is of; delete that to measure again")
 
 
@@ -195,7 +194,7 @@ def _reported(recipe: Recipe, last: Checkpoint, directory: Path) -> list[Checkpo
     if recipe.validation.report == "last" or last.best is None:
         return [last]
     best = checkpoint.load(directory / BEST)
-    if digest(best.state) != last.best.digest:
+    if best.weights != last.best.digest:
         raise RunDirectoryError(f"{directory / BEST} is not the network of epoch {last.best.epoch}, the best one")
     return [best] if recipe.validation.report == "best" else [last, best]
 
@@ -207,12 +206,11 @@ def _measure(
     """Measure a checkpoint by what of the recipe's evaluators is not yet in `known`, saving after each."""
     check_images(saved, images)
     network = build.saved_network(saved, place)
-    weights = digest(saved.state)
     entry = known.of(saved.selection)
-    if entry is None or (entry.epoch, entry.weights) != (saved.epoch, weights):
-        entry = Measured(saved.selection, saved.epoch, weights)
+    if entry is None or (entry.epoch, entry.weights) != (saved.epoch, saved.weights):
+        entry = Measured(saved.selection, saved.epoch, saved.weights)
     # The best epoch may be the last one: the same weights need not be measured twice.
-    twin = next((other for other in known.measured if other.weights == weights), entry)
+    twin = next((other for other in known.measured if other.weights == saved.weights), entry)
     missing = [chosen for chosen in recipe.evaluators if entry.outcome(chosen.name) is None]
     for outcome in filter(None, (twin.outcome(chosen.name) for chosen in missing)):
         entry = replace(entry, outcomes=(*entry.outcomes, outcome))

@@ -62,9 +62,7 @@ class State:
         rest["best"] = self.best and asdict(self.best)
         manifest = sealed({**rest, "tensors": digest(self.tensors)})
         write_atomically(stem.with_suffix(".json"), json.dumps(manifest, indent=2))
-        for manifest in _manifests(directory)[KEPT:]:
-            manifest.unlink()
-        _remove(directory, {manifest.stem for manifest in _manifests(directory)})
+        _remove(directory, {manifest.stem for manifest in _manifests(directory)[:KEPT]})
 
 
 class _Manifest(BaseModel):

@@ -1,4 +1,4 @@
-"""Tensors in a safetensors file: read no more than is asked for, and known by their digest."""
+"""Tensors in a safetensors file, whose header has a bound, and their digest."""
 
 import hashlib
 from collections.abc import Mapping

@@ -36,7 +36,6 @@ def evaluate(
     from advmix_cli.report.progress import watcher
     from advmix_cli.report.results import Measured
     from advmix_cli.report.tables import outcome_grid
-    from advmix_cli.tensors import digest
 
     path = checkpoints.find(checkpoint)
     saved = checkpoints.load(path)
@@ -56,7 +55,7 @@ def evaluate(
     except StoppedError as stopped:
         after = "the same command goes on with the attack and the batch where it was"
         raise StoppedError(f"unfinished: {stopped}; {after}", stopped.exit_code) from None
-    measured = Measured(saved.selection, saved.epoch, digest(saved.state), outcomes)
+    measured = Measured(saved.selection, saved.epoch, saved.weights, outcomes)
     if as_json:
         print_json(
             {"checkpoint": str(path), "digest": saved.recipe.digest(), "machines": saved.machines, **measured.to_json()}
