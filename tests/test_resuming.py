@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import tomli_w
@@ -272,11 +273,11 @@ def test_the_best_network_of_epochs_that_are_trained_anew_is_never_taken_for_the
     # As if the best epoch had been another one, which is not there any more.
     other = state.Best(2.0, newest.epoch - 1, "0" * 64)
     state.leave_only(None, part / "state")
-    state.State(**{**vars(newest), "best": other}).save(part / "state")
+    replace(newest, best=other).save(part / "state")
     with pytest.raises(RunDirectoryError, match=f"is not the network of epoch {other.epoch}, the best one"):
         run.execute(recipe, part, CPU, watch)
     # One from an epoch that is yet to come may be beaten; if it is not, there is no best network.
-    checkpoint.Checkpoint(**{**vars(best), "epoch": newest.epoch}).save(part / "best.safetensors")
+    replace(best, epoch=newest.epoch).save(part / "best.safetensors")
     with pytest.raises(RunDirectoryError, match=f"is not the network of epoch {other.epoch}, the best one"):
         run.execute(recipe, part, CPU, watch)
     assert len((part / "metrics.jsonl").read_text().splitlines()) == 3
@@ -353,7 +354,7 @@ def test_seconds_are_those_of_all_processes(whole, tmp_path, watch):
     part = tmp_path / "part"
     stopped(recipe, part, watch, at=7)
     known = state.newest(part / "state", print)
-    state.State(**{**vars(known), "seconds": 3600.0}).save(part / "state")
+    replace(known, seconds=3600.0).save(part / "state")
     assert 3600 < run.execute(recipe, part, CPU, watch).seconds < 3700
 
 

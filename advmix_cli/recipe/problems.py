@@ -1,6 +1,7 @@
 """pydantic's errors -> lines for a person: position, key, what is wrong, what was probably meant."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -54,8 +55,13 @@ def _all_models(path: Path, model: type[BaseModel]) -> list[type[BaseModel]]:
 
 
 def _field_models(models: Sequence[type[BaseModel]], name: str) -> list[type[BaseModel]]:
-    found = [m for kind in models if name in kind.model_fields for m in _models_in(kind.model_fields[name].annotation)]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found for kind in models for found in _models_of(kind, name)))
+
+
+@cache
+def _models_of(model: type[BaseModel], name: str) -> tuple[type[BaseModel], ...]:
+    """Those that the field `name` may hold; a file can have thousands of problems, and models are few."""
+    return tuple(_models_in(model.model_fields[name].annotation)) if name in model.model_fields else ()
 
 
 def _message(detail: ErrorDetails, path: Path, here: Sequence[type[BaseModel]], model: type[BaseModel]) -> str:
@@ -126,6 +132,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
 
 
+@cache
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
     """The values of the field that tells a union's members apart: `kind`, or `source` of the data."""
     for name in ("kind", "source"):
