@@ -1,6 +1,7 @@
 """The program: its commands, and what becomes of an error: a message and an exit code."""
 
 import logging
+import signal
 import sys
 import traceback
 from io import TextIOWrapper
@@ -97,4 +98,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that has no λ still gets its numbers
-    app()
+    try:
+        app()
+    finally:
+        # While the interpreter ends there is nothing to save any more, and an exception would only be printed.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from advmix_cli.errors import CheckpointError, printable
+from advmix_cli.memory import at_most
 
 DTYPES = {
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
@@ -33,11 +34,14 @@ def tensors(path: Path) -> dict[str, Tensor]:
             f"{path}: a compressed archive, which torch writes none of and which can unpack to any size"
         )
     try:
-        with warnings.catch_warnings():
+        # What torch's reader calls for bytes takes a size of the file's own choosing.
+        with warnings.catch_warnings(), at_most(3 * path.stat().st_size + 2**28):
             warnings.simplefilter("ignore")  # of older ways to pickle, which are tried all the same
             found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from None
+    except MemoryError:
+        raise CheckpointError(f"{path}: takes far more memory to read than its tensors have") from None
     except Exception:  # torch's reader raises what it happens to meet in damaged bytes, assertions among it
         with path.open("rb") as file:
             page = file.read(200).lstrip().startswith(b"<")

@@ -131,6 +131,30 @@ def test_tensors_that_share_their_memory_do_not_multiply(tmp_path):
     assert import_(tmp_path / "b.pt", tmp_path / "b.safetensors").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"cbuiltins\nbytearray\n(J\x00\x00\x00\x70tR.",
+        b"c_codecs\nencode\n" * 25
+        + (b"X\x80\0\0\0" + b"a" * 128 + b"X\6\0\0\0latin1\x86R" + b"X\3\0\0\0hex\x86R" * 24 + b"."),
+    ],
+    ids=["a size", "a code that doubles"],
+)  # fmt: skip
+def test_bytes_do_not_grow_without_an_end(tmp_path, pickled):
+    """torch's reader calls two functions for bytes, and both can be asked for gigabytes by a file of a kilobyte."""
+    torch.save({"w": torch.ones(2)}, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as source, zipfile.ZipFile(tmp_path / "a.pt", "w") as target:
+        for member in source.namelist():
+            content = b"\x80\x02" + pickled if member.endswith("data.pkl") else source.read(member)
+            target.writestr(member, content)
+    before, limit = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, resource.getrlimit(resource.RLIMIT_AS)
+    done = import_(tmp_path / "a.pt", tmp_path / "o.safetensors")
+    assert done.exit_code == 2
+    assert "takes far more memory to read than its tensors have" in " ".join(done.stderr.split())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # kilobytes
+    assert resource.getrlimit(resource.RLIMIT_AS) == limit
+
+
 def test_what_has_no_end_is_no_file(tmp_path):
     (tmp_path / "a.pt").symlink_to("/dev/zero")
     assert import_(tmp_path / "a.pt", tmp_path / "o.safetensors").exit_code == 2

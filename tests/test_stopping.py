@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -132,3 +134,14 @@ def test_an_evaluation_that_is_told_to_stop_says_how_to_go_on(tiny, tmp_path, wa
     done = CliRunner().invoke(app, words)
     assert (done.exit_code, json.loads(done.stdout)["outcomes"][0]["correct"]) == (0, expected)
     assert len(looks) == whole + 3 + (whole - 2)  # the third look was interrupted
+
+
+def test_an_interrupt_while_the_program_ends_says_nothing():
+    """Nothing is left to be saved, and the interpreter prints an exception that nobody can catch any more."""
+    program = (
+        "import atexit, os, signal, sys; from advmix_cli.cli import main; sys.argv = ['advmix', '--version']; "
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT)); main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+    assert done.stdout.startswith("advmix ")
