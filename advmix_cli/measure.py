@@ -9,17 +9,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from advmix_cli import build, machine, seals
 from advmix_cli.attacked import subject_of
 from advmix_cli.checkpoint import Checkpoint
 from advmix_cli.data.images import Dataset, Images
 from advmix_cli.errors import CheckpointError, MemoryExhaustedError, UsageError
-from advmix_cli.evaluation.notebook import Blank, Kept, Notebook, fail
-from advmix_cli.evaluation.outcome import Evaluator, Outcome, Tick
+from advmix_cli.evaluation.notebook import Blank, Notebook, Written, fail
+from advmix_cli.evaluation.outcome import Evaluator, Measurement, Tick
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.subject import Subject
+from advmix_cli.evaluation.verdicts import Verdicts
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.recipe import schema
 from advmix_cli.recipe.load import Document, parse_setting
@@ -34,7 +35,7 @@ log = logging.getLogger("advmix")
 
 def share_correct(judge: Evaluator, subject: Subject, images: Images) -> float:
     """The accuracy of the network, a fraction."""
-    return float(_verdicts(judge, subject, images, lambda _done, _note: None, Blank()).double().mean())
+    return float(_verdicts(judge, subject, images, lambda _done, _note: None, Blank()).robust.double().mean())
 
 
 def evaluate(
@@ -44,7 +45,7 @@ def evaluate(
     images: Dataset,
     watch: Watcher,
     notes: Callable[[schema.Evaluator], Notebook] = lambda _: Blank(),
-) -> Iterator[Outcome]:
+) -> Iterator[Measurement]:
     """Measure `network` with one evaluator after the other, on the engine of `recipe`; `notes` has for each of them
     what it has found before."""
     if not evaluators:
@@ -61,13 +62,14 @@ def evaluate(
         watch.begin(f"measuring {chosen.name}", len(own))
         notebook, started = notes(chosen), time.perf_counter()
         with measured(network):
-            correct = int(_verdicts(evaluator, subject, own, watch.advance, notebook).sum())
+            verdicts = _verdicts(evaluator, subject, own, watch.advance, notebook)
         seconds = time.perf_counter() - started + notebook.recalled
         settings = {"split": chosen.split, **evaluator.settings(len(images.classes))}
-        yield Outcome(chosen.name, len(own), correct, seconds, settings, machine.described(own.pixels.device))
+        here = machine.described(own.pixels.device)
+        yield Measurement.of(chosen.name, verdicts, own.labels, seconds, settings, here)
 
 
-def _verdicts(evaluator: Evaluator, subject: Subject, images: Images, tick: Tick, notes: Notebook) -> Tensor:
+def _verdicts(evaluator: Evaluator, subject: Subject, images: Images, tick: Tick, notes: Notebook) -> Verdicts:
     """Where the memory does not hold a batch, it goes through the network in halves of halves, and the evaluator starts
     again: its noise, and upstream's, are those of the batch that was asked for."""
     size = min(evaluator.batch_size, len(images))
@@ -117,30 +119,32 @@ def recipe_to_measure(
 
 @dataclass
 class Findings:
-    """What the evaluators have found so far of one checkpoint, in a directory: a file for each of them, which is that
-    of the same weights, images, settings, machine and versions alone. `unwritable` is told where it cannot be kept."""
+    """What the evaluators have found so far of one checkpoint, in a directory: one in it for each of them, which is
+    that of the same weights, images, settings, machine and versions alone. `unwritable` is told where it cannot be
+    kept; `images`: whether the images that attacks end with are kept, too."""
 
     directory: Path
     saved: Checkpoint
     recipe: Recipe
     place: torch.device
     unwritable: Callable[[OSError], None] = fail
-    _made: list[Kept] = field(default_factory=list)
+    images: bool = False
+    _made: list[Written] = field(default_factory=list)
 
-    def of(self, chosen: schema.Evaluator) -> Kept:
+    def of(self, chosen: schema.Evaluator) -> Written:
         """Those of an evaluator, to be asked for on the threads that it will run on."""
         parts = (self.recipe.model, self.recipe.threat, self.recipe.engine, chosen)
         settings = [part.model_dump(mode="json") for part in parts]
         made_with = [machine.described(self.place), version("pyautoattack")]
         owner = json.dumps([self.saved.weights, self.saved.images, settings, made_with])
-        path = self.directory / f"{chosen.name} {seals.digest(owner)[:16]}.jsonl"
-        self._made.append(Kept(path, owner, self.place, self.unwritable))
+        path = self.directory / f"{chosen.name} {seals.digest(owner)[:16]}"
+        self._made.append(Written(path, owner, self.place, self.unwritable, images=self.images))
         return self._made[-1]
 
     def discard(self) -> None:
         """All is found, and has been told."""
-        for kept in self._made:
-            kept.discard()
+        for written in self._made:
+            written.discard()
 
 
 def check_images(saved: Checkpoint, images: Dataset) -> None:
@@ -158,7 +162,7 @@ def changed(known: Mapping[str, str], images: Dataset) -> str:
 def evaluate_checkpoint(
     saved: Checkpoint, recipe: Recipe, place: torch.device, watch: Watcher,
     notes: Callable[[schema.Evaluator], Notebook] = lambda _: Blank(),
-) -> Iterator[Outcome]:  # fmt: skip
+) -> Iterator[Measurement]:  # fmt: skip
     """Measure a checkpoint with the evaluators and the data of `recipe`, one after the other.
 
     CheckpointError if the data are not those that the network was trained on.

@@ -2,7 +2,8 @@
 
 recipe.toml         the resolved recipe
 results.json        what the evaluators found
-verdicts/           what an unfinished evaluator has found so far
+verdicts/           those of each evaluator, image by image
+findings/           what an unfinished evaluator has found so far
 .lock               who works in it
 
 and what `fit` writes.
@@ -20,17 +21,22 @@ from advmix_cli import build, checkpoint, engine
 from advmix_cli.checkpoint import BEST, LAST, Checkpoint
 from advmix_cli.data.images import Dataset
 from advmix_cli.errors import DivergedError, RecipeError, RunDirectoryError
+from advmix_cli.evaluation import verdict_files
+from advmix_cli.evaluation.outcome import Measurement, Outcome
+from advmix_cli.evaluation.verdict_files import Record
+from advmix_cli.evaluation.worst import worst_case
 from advmix_cli.files import write_atomically
 from advmix_cli.fit import METRICS, STATE, Keeping, fit
 from advmix_cli.locks import LOCK, held
 from advmix_cli.measure import Findings, changed, check_images, evaluate
 from advmix_cli.recipe import load
-from advmix_cli.recipe.schema import FolderData, Recipe
+from advmix_cli.recipe.schema import WORST, FolderData, Recipe
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.results import Measured, Results
 
 RECIPE = "recipe.toml"
 VERDICTS = "verdicts"
+FINDINGS = "findings"
 
 
 def execute(
@@ -76,6 +82,8 @@ def _execute(
     for name in (RECIPE, METRICS, BEST, LAST, "results.json"):
         for cut_off in directory.glob(f".{name}.*"):
             cut_off.unlink(missing_ok=True)
+    for cut_off in (directory / VERDICTS).glob(".*.safetensors.*"):
+        cut_off.unlink(missing_ok=True)
     write_atomically(directory / RECIPE, tomli_w.dumps(recipe.resolved()))
     last = _last(recipe, directory)
     known = _results(recipe, directory)
@@ -102,7 +110,7 @@ def _execute(
     known = replace(known, machines=last.machines, seconds=last.seconds)
     for saved in _reported(recipe, last, directory):
         known = _measure(saved, recipe, known, images, directory, place, watch)
-    shutil.rmtree(directory / VERDICTS, ignore_errors=True)
+    shutil.rmtree(directory / FINDINGS, ignore_errors=True)
     known = replace(known, finished=True)
     known.save(directory)
     return known
@@ -149,7 +157,7 @@ def check_directory(recipe: Recipe, directory: Path) -> None:
         raise RunDirectoryError(f"{directory}: {error.strerror}; choose another directory with --out") from None
     if not directory.is_dir():
         raise RunDirectoryError(f"{directory} is not a directory")
-    for name in (STATE, VERDICTS):
+    for name in (STATE, VERDICTS, FINDINGS):
         if (directory / name).is_symlink():
             raise RunDirectoryError(f"{directory / name} is a link, and what it points to would be written and removed")
     path = directory / RECIPE
@@ -211,13 +219,34 @@ def _measure(
         entry = Measured(saved.selection, saved.epoch, saved.weights)
     # The best epoch may be the last one: the same weights need not be measured twice.
     twin = next((other for other in known.measured if other.weights == saved.weights), entry)
-    missing = [chosen for chosen in recipe.evaluators if entry.outcome(chosen.name) is None]
-    for outcome in filter(None, (twin.outcome(chosen.name) for chosen in missing)):
-        entry = replace(entry, outcomes=(*entry.outcomes, outcome))
-    left = [chosen for chosen in missing if entry.outcome(chosen.name) is None]
-    findings = Findings(directory / VERDICTS, saved, recipe, place)
-    for outcome in evaluate(left, recipe, network, images, watch, findings.of):
-        entry = replace(entry, outcomes=(*entry.outcomes, outcome))
-        known = known.with_measured(entry)
+    found: dict[str, Measurement] = {}
+    for chosen in recipe.evaluators:
+        outcome = entry.outcome(chosen.name) or twin.outcome(chosen.name)
+        if outcome and (record := _recorded(outcome, saved, directory)):
+            found[chosen.name] = record.found
+    left = [chosen for chosen in recipe.evaluators if chosen.name not in found]
+    findings = Findings(directory / FINDINGS, saved, recipe, place)
+    for chosen, one in zip(left, evaluate(left, recipe, network, images, watch, findings.of), strict=True):
+        Record(one, saved.weights, saved.images[chosen.split], saved.classes).save(_file(one.outcome, saved, directory))
+        found[chosen.name] = one
+        known = known.with_measured(replace(entry, outcomes=tuple(other.outcome for other in found.values())))
         known.save(directory)
-    return known.with_measured(entry)
+    in_order = [found[chosen.name] for chosen in recipe.evaluators]
+    worst = worst_case(WORST, in_order, recipe.threat.epsilon)
+    if worst:
+        Record(worst, saved.weights, saved.images["test"], saved.classes).save(_file(worst.outcome, saved, directory))
+    outcomes = tuple(one.outcome for one in [*in_order, *([worst] if worst else [])])
+    return known.with_measured(replace(entry, outcomes=outcomes))
+
+
+def _file(outcome: Outcome, saved: Checkpoint, directory: Path) -> Path:
+    return verdict_files.place(directory / VERDICTS, outcome.name, saved.epoch, saved.weights)
+
+
+def _recorded(outcome: Outcome, saved: Checkpoint, directory: Path) -> Record | None:
+    """The verdicts behind an outcome; without them it has to be found again."""
+    path = _file(outcome, saved, directory)
+    if not path.exists():
+        return None
+    record = verdict_files.load(path)
+    return record if (record.weights, record.found.outcome) == (saved.weights, outcome) else None

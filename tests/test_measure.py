@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from findings import finding
+from safetensors.torch import save
 from typer.testing import CliRunner
 
-from advmix_cli import checkpoint, machine, run
+from advmix_cli import checkpoint, machine, run, tensors
 from advmix_cli.cli import app
 from advmix_cli.data import sources
 from advmix_cli.data.images import Images
@@ -93,9 +95,9 @@ def test_a_recipe_without_evaluators_says_how_to_give_some(saved, tiny):
 
 def test_a_checkpoint_measures_as_its_run_did(done, watch):
     directory, saved, results = done
-    outcomes = list(evaluate_checkpoint(saved, ask(saved), CPU, watch))
-    assert [(one.name, one.n, one.correct, one.settings) for one in outcomes] == [
-        (one.name, one.n, one.correct, one.settings) for one in results.of("last").outcomes
+    outcomes = [one.outcome for one in evaluate_checkpoint(saved, ask(saved), CPU, watch)]
+    assert [(one.name, one.settings, one.verdicts) for one in outcomes] == [
+        (one.name, one.settings, one.verdicts) for one in results.of("last").outcomes
     ]
     assert directory.is_dir()
 
@@ -159,30 +161,32 @@ def test_an_evaluation_that_was_interrupted_goes_on_where_it_was(done, watch, mo
     recipe = ask(saved, evaluators)
 
     def measured(recipe, patch=None, at=0):
-        findings = Findings(tmp_path / "verdicts", saved, recipe, CPU)
+        findings = Findings(tmp_path / "findings", saved, recipe, CPU)
         looks = Interrupted(patch, at) if patch else None
         return list(evaluate_checkpoint(saved, recipe, CPU, watch, findings.of)), findings, looks
 
     with monkeypatch.context() as patch:
         expected, findings, whole = measured(recipe, patch)
     findings.discard()
-    assert not list(tmp_path.rglob("verdicts/*"))
+    assert not list(tmp_path.rglob("findings/*"))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         measured(recipe, patch, at=3)
-    (notes,) = (tmp_path / "verdicts").iterdir()
-    lines = [json.loads(line) for line in notes.read_text().splitlines()]
-    assert len(lines) == 1 + 2
+    (notes,) = (tmp_path / "findings").iterdir()
+    kept = list(notes.iterdir())
+    assert len(kept) == 2
     # As if each batch had taken an hour: the seconds are those of all that was found, whenever that was.
-    slow = [sealed({**unsealed(line), "seconds": 3600.0}) for line in lines[1:]]
-    notes.write_text("".join(f"{json.dumps(line)}\n" for line in [lines[0], *slow]))
+    for path in kept:
+        metadata, values = tensors.read(path)
+        slow = sealed({**unsealed(json.loads(metadata["finding"])), "seconds": 3600.0})
+        path.write_bytes(save(values, {"finding": json.dumps(slow)}))
     # Notes of other measurements are not these.
     other = ask(saved, evaluators.replace("steps=2", "steps=1"))
-    assert measured(other)[0][1].settings["steps"] == 1
+    assert measured(other)[0][1].outcome.settings["steps"] == 1
     with monkeypatch.context() as patch:
         found, _, rest = measured(recipe, patch)
     assert rest.looks == whole.looks - 2 > 0
-    assert [(one.n, one.correct) for one in found] == [(one.n, one.correct) for one in expected]
-    assert 7200 < found[1].seconds < 7300
+    assert [one.outcome.verdicts for one in found] == [one.outcome.verdicts for one in expected]
+    assert 7200 < found[1].outcome.seconds < 7300
 
 
 @pytest.mark.parametrize(
@@ -195,7 +199,7 @@ def test_findings_are_those_of_the_very_same_measurement(saved, tiny, tmp_path, 
 
     def look(saved, recipe, value):
         chosen = recipe.evaluators[0]
-        return Findings(tmp_path, saved, recipe, CPU).of(chosen).once("a", lambda: torch.tensor([value]))
+        return Findings(tmp_path, saved, recipe, CPU).of(chosen).once("a", 1, lambda: finding(value)).stands
 
     assert look(saved, saved.recipe, True)
     assert look(saved, saved.recipe, False), "it is not looked at again"
@@ -234,16 +238,16 @@ def test_findings_are_kept_until_they_have_been_told(done, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr("advmix_cli.commands.evaluate.print_json", full)
         assert advmix(*words).exit_code == 1
-    assert len(list((tmp_path / "cache" / "advmix" / "verdicts").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "advmix" / "findings").iterdir())) == 1
     assert advmix(*words).exit_code == 0
-    assert not list((tmp_path / "cache" / "advmix" / "verdicts").iterdir())
+    assert not list((tmp_path / "cache" / "advmix" / "findings").iterdir())
 
 
 def test_an_outcome_names_its_machine(done, watch):
     _, saved, _ = done
-    (outcome,) = evaluate_checkpoint(saved, ask(saved, names=["pristine"]), CPU, watch)
-    assert outcome.machine == machine.described(CPU)
-    assert {"torch", "device", "threads", "CPU capability"} <= outcome.machine.keys()
+    (found,) = evaluate_checkpoint(saved, ask(saved, names=["pristine"]), CPU, watch)
+    assert found.outcome.machine == machine.described(CPU)
+    assert {"torch", "device", "threads", "CPU capability"} <= found.outcome.machine.keys()
 
 
 def advmix(*arguments):

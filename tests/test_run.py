@@ -11,7 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from advmix_cli import checkpoint, run
-from advmix_cli.errors import CheckpointError, DataError, DeviceError, DivergedError, RunDirectoryError
+from advmix_cli.errors import CheckpointError, DataError, DeviceError, DivergedError, RecipeError, RunDirectoryError
+from advmix_cli.evaluation import verdict_files
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.results import Results
 from advmix_cli.seals import sealed, unsealed
@@ -54,9 +55,10 @@ def forget(directory, **changes):
     path.write_text(json.dumps(sealed({**unsealed(json.loads(path.read_text())), **changes})))
 
 
-def test_a_run_writes_its_five_files(done):
+def test_a_run_writes_its_files(done):
     recipe, directory, results = done
     names = {".lock", "recipe.toml", "metrics.jsonl", "model.safetensors", "best.safetensors", "results.json"}
+    names |= {"verdicts"}
     assert {path.name for path in directory.iterdir()} == names
     assert Recipe.model_validate(tomllib.loads((directory / "recipe.toml").read_text())) == recipe
     assert Results.load(directory).to_json() == results.to_json()
@@ -404,3 +406,50 @@ def test_training_leaves_the_global_generator_alone(tiny, tmp_path, watch):
     before = torch.get_rng_state()
     run.execute(tiny("schedule.epochs=1"), tmp_path / "run", CPU, watch)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+TWO_ATTACKS = (
+    'evaluators=[{kind="pristine"}, {kind="pgd", steps=2, step_size="8/255"}, '
+    '{kind="pgd", steps=2, step_size="8/255", loss="margin", name="margin", limit=30}]'
+)
+
+
+def test_the_verdicts_of_each_evaluator_are_kept_and_the_worst_case_over_the_attacks(tiny, tmp_path, watch):
+    results = run.execute(tiny(TWO_ATTACKS), tmp_path / "run", CPU, watch)
+    for entry in results.measured:
+        assert [one.name for one in entry.outcomes] == ["pristine", "PGD2", "margin", "worst case"]
+        records = {}
+        for one in entry.outcomes:
+            path = verdict_files.place(tmp_path / "run" / "verdicts", one.name, entry.epoch, entry.weights)
+            records[one.name] = verdict_files.load(path)
+            assert records[one.name].found.outcome == one
+            assert records[one.name].images == results.images["test"]
+        robust = records["PGD2"].found.verdicts.robust[:30] & records["margin"].found.verdicts.robust
+        assert torch.equal(records["worst case"].found.verdicts.robust, robust)
+        assert entry.outcome("worst case").n == 30
+    assert len(list((tmp_path / "run" / "verdicts").iterdir())) == 8
+
+
+def test_an_outcome_whose_verdicts_are_lost_is_found_again_and_one_whose_are_damaged_is_an_error(
+    tiny, tmp_path, watch, said
+):
+    results = run.execute(tiny(TWO_ATTACKS, "validation.report='last'"), tmp_path, CPU, watch)
+    (lost,) = (tmp_path / "verdicts").glob("PGD2 *")
+    whole = lost.read_bytes()
+    lost.unlink()
+    (tmp_path / "verdicts" / f".{lost.name}.xyz").touch()  # a write that was cut off
+    forget(tmp_path, finished=False)
+    assert run.execute(tiny(TWO_ATTACKS, "validation.report='last'"), tmp_path, CPU, watch).finished
+    assert said.getvalue().count("measuring PGD2") == 2
+    assert said.getvalue().count("measuring pristine") == said.getvalue().count("measuring margin") == 1
+    assert verdict_files.load(lost).found.outcome.verdicts == results.of("last").outcome("PGD2").verdicts
+    assert len(list((tmp_path / "verdicts").iterdir())) == 4
+    lost.write_bytes(whole[:-1])
+    forget(tmp_path, finished=False)
+    with pytest.raises(RunDirectoryError, match="not a whole file of verdicts: .*; delete it to measure again"):
+        run.execute(tiny(TWO_ATTACKS, "validation.report='last'"), tmp_path, CPU, watch)
+
+
+def test_the_name_of_the_worst_case_is_no_evaluators(tiny):
+    with pytest.raises(RecipeError, match="'worst case' is the name of all of them"):
+        tiny('evaluators=[{kind="pristine", name="worst case"}]')

@@ -22,6 +22,17 @@ def evaluate(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N images.")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", metavar="DIR", help="Keep the verdicts on each image in this directory."),
+    ] = None,
+    save_adversarial: Annotated[
+        bool,
+        typer.Option(
+            "--save-adversarial",
+            help="Keep the images that the attacks end with, too: in adversarial/ beside the checkpoint, or in --save.",
+        ),
+    ] = False,
     stop_after: StopAfter = None,
     device: DeviceName = "auto",
     settings: Settings = None,
@@ -32,7 +43,12 @@ def evaluate(
 
     from advmix_cli import build
     from advmix_cli import checkpoint as checkpoints
+    from advmix_cli.evaluation import verdict_files
+    from advmix_cli.evaluation.outcome import Measurement
+    from advmix_cli.evaluation.verdict_files import Record
+    from advmix_cli.evaluation.worst import worst_case
     from advmix_cli.measure import Findings, evaluate_checkpoint, recipe_to_measure
+    from advmix_cli.recipe.schema import WORST
     from advmix_cli.report.progress import watcher
     from advmix_cli.report.results import Measured
     from advmix_cli.report.tables import outcome_grid
@@ -41,20 +57,36 @@ def evaluate(
     saved = checkpoints.load(path)
     chosen = recipe_to_measure(saved, str(path), settings or [], evaluators or [], limit)
     place = build.device(device)
-    told: set[str] = set()
+    told: set[int | None] = set()
 
     def unwritable(error: OSError) -> None:
-        if str(error) not in told:
+        if error.errno not in told:
             say(f"warning: {error.filename}: {error.strerror}: if this is interrupted, it starts again")
-        told.add(str(error))
+        told.add(error.errno)
 
-    findings = Findings(user_cache_path("advmix") / "verdicts", saved, chosen, place, unwritable)
+    target = save or (path.parent / "adversarial" if save_adversarial else None)
+
+    def keep(one: Measurement, split: str) -> None:
+        if target:
+            file = verdict_files.place(target, one.outcome.name, saved.epoch, saved.weights)
+            Record(one, saved.weights, saved.images[split], saved.classes).save(file)
+            say(f"verdicts: {file}")
+
+    cache = user_cache_path("advmix") / "findings"
+    findings = Findings(cache, saved, chosen, place, unwritable, images=save_adversarial)
+    found: list[Measurement] = []
     try:
         with stoppable(stop_after), watcher(err) as watch:
-            outcomes = tuple(evaluate_checkpoint(saved, chosen, place, watch, findings.of))
+            for one in evaluate_checkpoint(saved, chosen, place, watch, findings.of):
+                found.append(one)
+                keep(one, one.outcome.settings["split"])
     except StoppedError as stopped:
         after = "the same command goes on with the attack and the batch where it was"
         raise StoppedError(f"unfinished: {stopped}; {after}", stopped.exit_code) from None
+    if worst := worst_case(WORST, found, chosen.threat.epsilon):
+        found.append(worst)
+        keep(worst, "test")
+    outcomes = tuple(one.outcome for one in found)
     measured = Measured(saved.selection, saved.epoch, saved.weights, outcomes)
     if as_json:
         print_json(

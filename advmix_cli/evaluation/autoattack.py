@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,9 @@ from advmix_cli.data.images import Images, to_unit
 from advmix_cli.errors import EvaluationError
 from advmix_cli.evaluation.notebook import Notebook, named
 from advmix_cli.evaluation.outcome import Tick
-from advmix_cli.evaluation.predict import FiniteLogits, is_correct
+from advmix_cli.evaluation.predict import FiniteLogits, judge, judge_all
 from advmix_cli.evaluation.subject import Logits, Subject
+from advmix_cli.evaluation.verdicts import NOTHING, Finding, Tally, Verdicts
 
 Version = Literal["standard", "cheap-2020", "plus", "rand"]
 ATTACKS: dict[Version, tuple[str, ...]] = {
@@ -103,65 +104,62 @@ class AutoAttack:
         }
         return sum(restarts[name] * each[name] for name in self._attacks(classes))
 
-    def __call__(self, subject: Subject, images: Images, tick: Tick, notes: Notebook) -> Tensor:
-        x, labels = to_unit(images.pixels), images.labels.long()
-        standing = self._correct(subject.judge, x, labels)
-        robust = self._withstand(subject.attacked, subject.judge, x, labels, tick, notes)
+    def __call__(self, subject: Subject, images: Images, tick: Tick, notes: Notebook) -> Verdicts:
+        tally, told = self._withstand(subject.attacked, subject.judge, images, tick, notes)
         if subject.attacked is not subject.judge:
             # What the faster network gives up and the judge does not was not attacked to the end: the judge itself is.
-            disputed = (~robust.by_upstream & robust.by_judge & standing).nonzero().squeeze(1)
+            disputed = ((tally.verdicts.broken_by != NOTHING) & told).nonzero().squeeze(1)
             if len(disputed):
                 tick(0, f"{len(disputed)} disputed")
                 judged = _Prefixed(notes, "disputed: ")
-                again = self._withstand(subject.judge, subject.judge, x[disputed], labels[disputed], tick, judged)
-                robust.by_upstream[disputed] = again.by_upstream
+                again, _ = self._withstand(subject.judge, subject.judge, images.at(disputed), tick, judged)
+                tally.replace(disputed, again.verdicts)
         tick(len(images), "")
-        return robust.by_upstream & standing
-
-    def _correct(self, network: Logits, x: Tensor, labels: Tensor) -> Tensor:
-        batches = zip(x.split(self.batch_size), labels.split(self.batch_size), strict=True)
-        return torch.cat([is_correct(network, batch, own) for batch, own in batches])
+        return tally.verdicts
 
     def _withstand(
-        self, network: Logits, judge: Logits, x: Tensor, labels: Tensor, tick: Tick, notes: Notebook
-    ) -> "_Robust":
+        self, network: Logits, judging: Logits, images: Images, tick: Tick, notes: Notebook
+    ) -> tuple[Tally, Tensor]:
         """Upstream's own way through the attacks and the batches, each batch of what still stands when its attack
-        begins; upstream itself is called for one attack on one batch, which is then noted."""
+        begins; upstream itself is called for one attack on one batch, which is then noted. With (N,) bool: what the
+        judge says of the image that upstream returned last."""
         from pyautoattack.checks import check_square_sr
 
+        x, labels = to_unit(images.pixels), images.labels.long()
         with torch.no_grad():
-            classes = judge(x[:1]).shape[1]
+            classes = judging(x[:1]).shape[1]
         upstream = self.adversary(FiniteLogits(network), classes, x.device)
         attacks, accuracies = upstream.attacks_to_run, {"clean": 1.0}
-        by_upstream, by_judge = self._correct(network, x, labels), self._correct(judge, x, labels)
-        who = "" if network is judge else "compiled, "
+        clean = judge_all(judging, images, self.batch_size)
+        tally, told = Tally(attacks, clean, x if notes.images else None), clean.correct.clone()
+        who = "" if network is judging else "compiled, "
         with _listening() as log:
-            for attack in attacks:
+            for index, attack in enumerate(attacks):
                 upstream.attacks_to_run = [attack]
-                batches = by_upstream.nonzero().squeeze(1).split(self.batch_size)
+                batches = tally.standing().split(self.batch_size)
                 for number, batch in enumerate(batches, 1):
                     if not len(batch):
                         continue
-                    standing = 100 * float(by_upstream.double().mean())
+                    standing = 100 * float(tally.verdicts.robust.double().mean())
                     tick(0, f"{attack} {number}/{len(batches)}, {standing:.1f} % standing")
 
-                    def attacked(batch: Tensor = batch) -> Tensor:
-                        return self._attacked(upstream, judge, x[batch], labels[batch])
+                    def attacked(batch: Tensor = batch) -> Finding:
+                        return self._attacked(upstream, judging, x[batch], labels[batch])
 
-                    by_upstream[batch], by_judge[batch] = notes.once(
-                        f"{who}{attack}, batch {number}: {named(batch)}", attacked
-                    )
-                accuracies[attack] = float(by_upstream.double().mean())
+                    finding = notes.once(f"{who}{attack}, batch {number}: {named(batch)}", len(batch), attacked)
+                    tally.enter(index, batch, finding)
+                    told[batch] = finding.judgement.correct
+                accuracies[attack] = float(tally.verdicts.robust.double().mean())
             check_square_sr(accuracies, logger=log)
-        return _Robust(by_upstream, by_judge)
+        return tally, told
 
-    def _attacked(self, upstream: Any, judge: Logits, x: Tensor, labels: Tensor) -> Tensor:
-        """(2, B) bool: what upstream says of its one attack on this batch, and what the judge says of its images."""
+    def _attacked(self, upstream: Any, judging: Logits, x: Tensor, labels: Tensor) -> Finding:
+        """What upstream says of its one attack on this batch, and what the judge says of its images."""
         with _own_tracing():
             found, predicted = upstream.run_standard_evaluation(x, labels, batch_size=self.batch_size)
         _check(x, found, self.epsilon)
         # Upstream returns no accuracy; what it left standing is what it returns the own label for.
-        return torch.stack([predicted == labels, is_correct(judge, found, labels)])
+        return Finding(predicted == labels, judge(judging, found, labels), found)
 
 
 class _Prefixed:
@@ -172,18 +170,15 @@ class _Prefixed:
         self._prefix = prefix
 
     @property
+    def images(self) -> bool:
+        return self._notes.images
+
+    @property
     def recalled(self) -> float:
         return self._notes.recalled
 
-    def once(self, key: str, look: Callable[[], Tensor]) -> Tensor:
-        return self._notes.once(self._prefix + key, look)
-
-
-class _Robust(NamedTuple):
-    """(N,) bool each: upstream did not break it; the judge is right about the image that upstream returned."""
-
-    by_upstream: Tensor
-    by_judge: Tensor
+    def once(self, key: str, size: int, look: Callable[[], Finding]) -> Finding:
+        return self._notes.once(self._prefix + key, size, look)
 
 
 def _check(x: Tensor, found: Tensor, epsilon: float) -> None:

@@ -1,32 +1,40 @@
 """What an evaluator has found so far, batch by batch, so that one that was interrupted goes on where it was."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save
 from torch import Tensor
 
-from advmix_cli.files import append_line, read_text, write_atomically
+from advmix_cli import tensors
+from advmix_cli.evaluation.predict import Judgement
+from advmix_cli.evaluation.verdicts import Finding
+from advmix_cli.files import write_atomically
 from advmix_cli.seals import digest, sealed, unsealed
-
-LONGEST = 2**28
-"""Bytes; a batch of 500 images has 800."""
 
 
 class Notebook(Protocol):
     """An evaluator is a function of what it finds in its batches: looked at again in the same order with the same
     findings, it is where it was."""
 
-    def once(self, key: str, look: Callable[[], Tensor]) -> Tensor:
-        """What `look` finds, bool of any shape; it is not called if `key` has been looked at before."""
+    @property
+    def images(self) -> bool:
+        """Whether the images that an attack ends with are kept."""
         ...
 
     @property
     def recalled(self) -> float:
         """The seconds that went into what was not looked at again."""
+        ...
+
+    def once(self, key: str, size: int, look: Callable[[], Finding]) -> Finding:
+        """What `look` finds on `size` images; it is not called if `key` has been looked at before."""
         ...
 
 
@@ -37,11 +45,14 @@ def named(batch: Tensor) -> str:
 
 
 class Blank:
-    """Keeps nothing."""
+    """Looks every time."""
 
     recalled = 0.0
 
-    def once(self, key: str, look: Callable[[], Tensor]) -> Tensor:  # noqa: ARG002
+    def __init__(self, *, images: bool = False) -> None:
+        self.images = images
+
+    def once(self, key: str, size: int, look: Callable[[], Finding]) -> Finding:  # noqa: ARG002
         return look()
 
 
@@ -50,73 +61,87 @@ def fail(error: OSError) -> None:
     raise error
 
 
-class Kept:
-    """A file with a line a finding, each with its own checksum, under a first line that says whose they are. A line
-    that is torn, changed, or another's is as if it were not there, and so is what follows it."""
+class Written:
+    """A directory with a file a finding, which says whose it is. One that is damaged, changed, or another's is as if it
+    were not there."""
 
     def __init__(
-        self, path: Path, owner: str, device: torch.device, unwritable: Callable[[OSError], None] = fail
+        self,
+        directory: Path,
+        owner: str,
+        device: torch.device,
+        unwritable: Callable[[OSError], None] = fail,
+        *,
+        images: bool = False,
     ) -> None:
-        """`unwritable` is told where the file cannot be written."""
-        self._path = path
+        """`unwritable` is told where a finding cannot be kept."""
+        self._directory = directory
+        self._owner = digest(owner)
         self._device = device
         self._unwritable = unwritable
-        self._found: dict[str, tuple[Tensor, float]] = {}
+        # Looked at again by the same process, as when its memory was too small, it has cost its time already.
+        self._own: set[str] = set()
+        self.images = images
         self.recalled = 0.0
-        self._lines = self._read(owner) or [json.dumps({"of": owner})]
 
-    def once(self, key: str, look: Callable[[], Tensor]) -> Tensor:
-        if key in self._found:
-            found, seconds = self._found[key]
-            self.recalled += seconds
-        else:
+    def once(self, key: str, size: int, look: Callable[[], Finding]) -> Finding:
+        path = self._directory / f"{digest(key)[:32]}.safetensors"
+        known = self._read(path, key, size)
+        if known is None:
             started = time.perf_counter()
-            found = look().cpu()
-            seconds = round(time.perf_counter() - started, 3)
-            bits = "".join("1" if bit else "0" for bit in found.flatten().tolist())
-            line = json.dumps(sealed({"key": key, "shape": list(found.shape), "bits": bits, "seconds": seconds}))
-            self._keep(lambda: self._add(line))
-            # Looked at again by the same process, as when its memory was too small, it has cost its time already.
-            self._found[key] = found, 0.0
-        return found.to(self._device)
+            found = look()
+            found = _to(torch.device("cpu"), found if self.images else found._replace(images=None))
+            self._write(path, key, found, round(time.perf_counter() - started, 3))
+            self._own.add(key)
+        else:
+            found, seconds = known
+            self.recalled += 0.0 if key in self._own else seconds
+        return _to(self._device, found)
 
     def discard(self) -> None:
         """Forget all of it."""
-        self._keep(lambda: self._path.unlink(missing_ok=True))
+        shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _add(self, line: str) -> None:
-        if self._lines:
-            # What was not whole is left out of the file, too, before anything follows it.
-            write_atomically(self._path, "".join(f"{known}\n" for known in self._lines))
-            self._lines = []
-        append_line(self._path, line)
-
-    def _keep(self, write: Callable[[], Any]) -> None:
+    def _write(self, path: Path, key: str, found: Finding, seconds: float) -> None:
+        # The file holds no memory twice, and an attack may go by the judge.
+        values = {"stands": found.stands.clone(), **found.judgement._asdict()}
+        values |= {} if found.images is None else {"images": found.images}
+        about = sealed({"of": self._owner, "key": key, "seconds": seconds, "tensors": tensors.digest(values)})
         try:
-            write()
+            write_atomically(path, save(values, {"finding": json.dumps(about)}))
         except OSError as error:
             self._unwritable(error)
 
-    def _read(self, owner: str) -> list[str]:
-        """The lines that are whole."""
+    def _read(self, path: Path, key: str, size: int) -> tuple[Finding, float] | None:
+        """A finding and its seconds."""
         try:
-            text = read_text(self._path, LONGEST)
-        except (OSError, ValueError):
-            return []
-        whole: list[str] = []
-        for line in text.split("\n")[:-1]:
-            try:
-                content = json.loads(line)
-                if whole:
-                    content = unsealed(content)
-                    bits = torch.tensor([bit == "1" for bit in content["bits"]], dtype=torch.bool)
-                    seconds = content["seconds"]
-                    if not isinstance(seconds, float) or seconds < 0:
-                        raise ValueError("no seconds")
-                    self._found[content["key"]] = bits.reshape(content["shape"]), seconds
-                elif content != {"of": owner}:
-                    return []
-            except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError):
-                break
-            whole.append(line)
-        return whole
+            metadata, values = tensors.read(path)
+            about = unsealed(json.loads(metadata["finding"]))
+            if (about["of"], about["key"], about["tensors"]) != (self._owner, key, tensors.digest(values)):
+                return None
+            return _finding(values, size, images=self.images), _seconds(about["seconds"])
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+
+
+def _finding(values: dict[str, Tensor], size: int, *, images: bool) -> Finding:
+    """ValueError or KeyError for what is none of `size` images."""
+    wanted = {"stands": torch.bool, "correct": torch.bool, "margin": torch.float32}
+    for name, kind in wanted.items():
+        if values[name].dtype != kind or values[name].shape != (size,):
+            raise ValueError(f"{name} is not one {kind} an image")
+    found = values["images"] if images else None
+    if found is not None and (found.dtype != torch.float32 or found.dim() != 4 or len(found) != size):
+        raise ValueError("these are not the images")
+    return Finding(values["stands"], Judgement(values["correct"], values["margin"]), found)
+
+
+def _seconds(value: Any) -> float:
+    if not isinstance(value, float) or not 0 <= value < float("inf"):
+        raise ValueError("no seconds")
+    return value
+
+
+def _to(device: torch.device, found: Finding) -> Finding:
+    judgement = Judgement(*(value.to(device) for value in found.judgement))
+    return Finding(found.stands.to(device), judgement, None if found.images is None else found.images.to(device))

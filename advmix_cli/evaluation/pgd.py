@@ -14,17 +14,11 @@ from advmix_cli.data.images import Images, to_unit
 from advmix_cli.errors import EvaluationError
 from advmix_cli.evaluation.notebook import Notebook, named
 from advmix_cli.evaluation.outcome import Tick
-from advmix_cli.evaluation.predict import is_correct
+from advmix_cli.evaluation.predict import excess, judge, judge_all
 from advmix_cli.evaluation.subject import Logits, Subject
+from advmix_cli.evaluation.verdicts import Finding, Tally, Verdicts
 from advmix_cli.method.ascent import Variable, ascend, box
 from advmix_cli.seeding import generator
-
-
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """max_{k != y} f_k - f_y for each image (Carlini and Wagner): (B, K), (B,) -> (B,)."""
-    own = logits.gather(1, labels[:, None])
-    others = logits.scatter(1, labels[:, None], -torch.inf)
-    return others.amax(dim=1) - own.squeeze(1)
 
 
 @dataclass(frozen=True)
@@ -58,31 +52,28 @@ class Pgd:
     def passes(self, classes: int) -> int:  # noqa: ARG002
         return 1 + self.restarts * (2 * self.steps + 1)
 
-    def __call__(self, subject: Subject, images: Images, tick: Tick, notes: Notebook) -> Tensor:
-        robust = torch.cat(
-            [
-                is_correct(subject.judge, to_unit(pixels), labels)
-                for pixels, labels in zip(
-                    images.pixels.split(self.batch_size), images.labels.split(self.batch_size), strict=True
-                )
-            ]
-        )
-        tick(int((~robust).sum()), "")
+    def __call__(self, subject: Subject, images: Images, tick: Tick, notes: Notebook) -> Verdicts:
+        clean = judge_all(subject.judge, images, self.batch_size)
+        attacks = [f"restart {number + 1}" for number in range(self.restarts)] if self.restarts > 1 else ["pgd"]
+        tally = Tally(attacks, clean, to_unit(images.pixels) if notes.images else None)
+        tick(int((~clean.correct).sum()), "")
         who = "" if subject.attacked is subject.judge else "compiled, "
         for restart in range(self.restarts):
             noise = self._noise(images.pixels.shape, restart)
-            standing = robust.nonzero().squeeze(1)
-            for number, batch in enumerate(standing.split(self.batch_size), 1):
+            for number, batch in enumerate(tally.standing().split(self.batch_size), 1):
 
-                def withstands(batch: Tensor = batch, noise: Tensor = noise) -> Tensor:
+                def attacked(batch: Tensor = batch, noise: Tensor = noise) -> Finding:
                     x, labels = to_unit(images.pixels[batch]), images.labels[batch]
                     start = self.epsilon * noise[batch.to(noise.device)].to(x.device)
-                    return is_correct(subject.judge, self.attack(subject.attacked, x, labels, start), labels)
+                    found = self.attack(subject.attacked, x, labels, start)
+                    judgement = judge(subject.judge, found, labels)
+                    return Finding(judgement.correct, judgement, found)
 
-                withstood = notes.once(f"{who}restart {restart + 1}, batch {number}: {named(batch)}", withstands)
-                robust[batch[~withstood]] = False
-                tick(len(batch) if restart == self.restarts - 1 else int((~withstood).sum()), "")
-        return robust
+                key = f"{who}restart {restart + 1}, batch {number}: {named(batch)}"
+                finding = notes.once(key, len(batch), attacked)
+                tally.enter(restart, batch, finding)
+                tick(len(batch) if restart == self.restarts - 1 else int((~finding.stands).sum()), "")
+        return tally.verdicts
 
     def attack(self, network: Logits, x: Tensor, labels: Tensor, start: Tensor) -> Tensor:
         """The final iterate from x + `start`: (B, C, H, W), (B,), (B, C, H, W) -> (B, C, H, W) in [0, 1]."""
@@ -90,7 +81,7 @@ class Pgd:
         def objective(delta: Tensor) -> Tensor:
             logits = network(x + delta)
             return (
-                margin(logits, labels) if self.loss == "margin" else F.cross_entropy(logits, labels, reduction="none")
+                excess(logits, labels) if self.loss == "margin" else F.cross_entropy(logits, labels, reduction="none")
             )
 
         (delta,), _ = ascend(objective, [Variable(start, self.step_size, box(self.epsilon, around=x))], self.steps)

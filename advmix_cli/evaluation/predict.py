@@ -1,11 +1,13 @@
-"""The verdict of a network on images, and the checks without which it could be a fault that looks like a result."""
+"""The judgement of a network on images, and the checks without which it could be a fault that looks like a result."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from advmix_cli.data.images import Images, to_unit
 from advmix_cli.errors import EvaluationError
 
 
@@ -36,12 +38,36 @@ def measured(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(want)
 
 
+class Judgement(NamedTuple):
+    """`correct` (B,) bool: the label has the largest logit, the first of several. `margin` (B,) float32: by how much
+    its logit is above all others, below 0 if it is not."""
+
+    correct: Tensor
+    margin: Tensor
+
+
 @torch.no_grad()
-def is_correct(network: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor) -> Tensor:
-    """(B, C, H, W), (B,) -> (B,) bool. EvaluationError for images outside [0, 1] and for non-finite logits."""
+def judge(network: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor) -> Judgement:
+    """(B, C, H, W), (B,) -> a judgement each. EvaluationError for images outside [0, 1] and for non-finite logits."""
     if len(x) and not bool((x >= 0).all() & (x <= 1).all()):
         raise EvaluationError("an image to be judged is outside [0, 1]")
-    return FiniteLogits(network)(x).argmax(dim=1) == labels
+    logits = FiniteLogits(network)(x)
+    return Judgement(logits.argmax(dim=1) == labels, -excess(logits, labels).float())
+
+
+def judge_all(network: Callable[[Tensor], Tensor], images: Images, batch_size: int) -> Judgement:
+    """Of all `images` as they are, `batch_size` at a time."""
+    batches = zip(images.pixels.split(batch_size), images.labels.split(batch_size), strict=True)
+    found = [judge(network, to_unit(pixels), labels) for pixels, labels in batches]
+    return Judgement(torch.cat([one.correct for one in found]), torch.cat([one.margin for one in found]))
+
+
+def excess(logits: Tensor, labels: Tensor) -> Tensor:
+    """max_{k != y} f_k - f_y for each image, the loss of Carlini and Wagner: (B, K), (B,) -> (B,)."""
+    index = labels[:, None].long()
+    own = logits.gather(1, index)
+    others = logits.scatter(1, index, -torch.inf)
+    return others.amax(dim=1) - own.squeeze(1)
 
 
 class FiniteLogits(nn.Module):

@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from advmix_cli.data.images import Images, to_unit
+from advmix_cli.data.images import Images
 from advmix_cli.evaluation.notebook import Notebook
 from advmix_cli.evaluation.outcome import Tick
-from advmix_cli.evaluation.predict import is_correct
+from advmix_cli.evaluation.predict import judge_all
 from advmix_cli.evaluation.subject import Subject
+from advmix_cli.evaluation.verdicts import Tally, Verdicts
 
 
 @dataclass(frozen=True)
@@ -25,11 +23,7 @@ class Pristine:
     def passes(self, classes: int) -> int:  # noqa: ARG002
         return 1
 
-    def __call__(self, subject: Subject, images: Images, tick: Tick, notes: Notebook) -> Tensor:  # noqa: ARG002 (one pass is not worth a note)
-        verdicts: list[Tensor] = []
-        for pixels, labels in zip(
-            images.pixels.split(self.batch_size), images.labels.split(self.batch_size), strict=True
-        ):
-            verdicts.append(is_correct(subject.judge, to_unit(pixels), labels))
-            tick(len(labels), "")
-        return torch.cat(verdicts)
+    def __call__(self, subject: Subject, images: Images, tick: Tick, notes: Notebook) -> Verdicts:  # noqa: ARG002 (one pass is not worth a note)
+        clean = judge_all(subject.judge, images, self.batch_size)
+        tick(len(images), "")
+        return Tally((), clean, None).verdicts

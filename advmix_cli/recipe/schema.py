@@ -407,6 +407,10 @@ class Engine(Section):
 # ---- evaluation ----------------------------------------------------------------------------------------------------
 
 
+WORST = "worst case"
+"""What is found over all evaluators."""
+
+
 class _Evaluator(Section):
     split: Literal["test", "validation", "train"] = "test"
     limit: PositiveInt | None = None
@@ -496,6 +500,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [evaluator.name for evaluator in self.evaluators]
+        if WORST in names:
+            raise PydanticCustomError("names", "evaluators: '{name}' is the name of all of them", {"name": WORST})
         for name in names:
             if names.count(name) > 1:
                 raise PydanticCustomError(

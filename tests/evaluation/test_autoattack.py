@@ -69,7 +69,7 @@ def test_verdicts_are_those_of_upstream_called_directly(perceptron, version, bat
     epsilon = 20 / 255
     expected = directly(network, batch, version, epsilon, batch_size)
     with measured(network):
-        verdicts = AutoAttack(version, epsilon, 0, batch_size)(Subject.plain(network), batch, silent, Blank())
+        verdicts = AutoAttack(version, epsilon, 0, batch_size)(Subject.plain(network), batch, silent, Blank()).robust
     assert torch.equal(verdicts, expected)
     assert 3 <= verdicts.sum() <= 27  # neither all nor nothing
 
@@ -95,7 +95,7 @@ def test_any_number_of_classes_gets_the_attacks_that_it_allows(version, classes,
     with measured(network):
         verdicts = evaluator(
             Subject.plain(network), images(network, 4), lambda _done, note: notes.append(note), Blank()
-        )
+        ).robust
     assert verdicts.any()
     assert [note.split()[0] for note in notes if note] == attacks
     settings = evaluator.settings(classes)
@@ -159,7 +159,9 @@ def test_labels_of_any_integer_type_give_the_same_verdicts(perceptron):
     evaluator = AutoAttack("cheap-2020", 20 / 255, 0, 40)
     with measured(network):
         verdicts = [
-            evaluator(Subject.plain(network), Images(batch.pixels, batch.labels.to(kind)).first(12), silent, Blank())
+            evaluator(
+                Subject.plain(network), Images(batch.pixels, batch.labels.to(kind)).first(12), silent, Blank()
+            ).robust
             for kind in (torch.int64, torch.uint8)
         ]
     assert torch.equal(*verdicts)
@@ -218,8 +220,8 @@ def test_no_robust_image_left_is_no_fault():
     with measured(network):
         wrong = AutoAttack("cheap-2020", 0.1, 0, 4)(
             Subject.plain(network), images(network, 6, right=False), silent, Blank()
-        )
-        broken = AutoAttack("standard", 1.0, 0, 4)(Subject.plain(network), images(network, 6), silent, Blank())
+        ).robust
+        broken = AutoAttack("standard", 1.0, 0, 4)(Subject.plain(network), images(network, 6), silent, Blank()).robust
     assert not wrong.any()
     assert not broken.any()
 
@@ -228,18 +230,22 @@ def test_no_robust_image_left_is_no_fault():
 def test_a_single_image_is_measured(version, epsilon):
     network = linear(10)
     with measured(network):
-        verdicts = AutoAttack(version, epsilon, 0, 500)(Subject.plain(network), images(network, 1), silent, Blank())
+        verdicts = AutoAttack(version, epsilon, 0, 500)(
+            Subject.plain(network), images(network, 1), silent, Blank()
+        ).robust
     assert verdicts.tolist() == [epsilon < 0.1]
 
 
 def test_a_single_image_in_the_last_batch_is_measured():
     network = linear(4)
     with measured(network):
-        assert AutoAttack("cheap-2020", 1e-5, 0, 2)(Subject.plain(network), images(network, 3), silent, Blank()).all()
+        assert AutoAttack("cheap-2020", 1e-5, 0, 2)(
+            Subject.plain(network), images(network, 3), silent, Blank()
+        ).robust.all()
 
 
 def test_without_a_perturbation_the_verdicts_are_the_pristine_ones(perceptron):
     network, batch = perceptron
     with measured(network):
-        verdicts = AutoAttack("rand", 0.0, 0, 40)(Subject.plain(network), batch.first(8), silent, Blank())
+        verdicts = AutoAttack("rand", 0.0, 0, 40)(Subject.plain(network), batch.first(8), silent, Blank()).robust
     assert torch.equal(verdicts, (network(batch.pixels / 255).argmax(1) == batch.labels)[:8])

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from advmix_cli.data.images import Images
 from advmix_cli.evaluation.notebook import Blank
-from advmix_cli.evaluation.pgd import Pgd, margin
-from advmix_cli.evaluation.predict import measured
+from advmix_cli.evaluation.pgd import Pgd
+from advmix_cli.evaluation.predict import excess, measured
 from advmix_cli.evaluation.pristine import Pristine
 from advmix_cli.evaluation.subject import Subject
 
@@ -35,7 +35,7 @@ def silent(_done, _note):
 
 def judge(evaluator, network, images):
     with measured(network):
-        return evaluator(Subject.plain(network), images, silent, Blank())
+        return evaluator(Subject.plain(network), images, silent, Blank()).robust
 
 
 def direct_margin(logits, labels):
@@ -175,8 +175,8 @@ def test_one_step_on_a_linear_model_is_the_sign_of_the_weights():
 def test_the_margin_is_the_largest_other_logit_minus_the_own():
     logits = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(20) % 5
-    assert torch.equal(margin(logits, labels), direct_margin(logits, labels))
-    assert torch.equal(margin(logits, labels) < 0, logits.argmax(1) == labels)
+    assert torch.equal(excess(logits, labels), direct_margin(logits, labels))
+    assert torch.equal(excess(logits, labels) < 0, logits.argmax(1) == labels)
 
 
 def test_settings_are_what_the_number_depends_on():

@@ -52,7 +52,7 @@ def perceptron(trained):
 
 
 def verdicts(evaluator, subject, images):
-    return evaluator(subject, images, silent, Blank())
+    return evaluator(subject, images, silent, Blank()).robust
 
 
 # ---- compiled ------------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_an_image_that_only_the_attacked_network_gives_up_is_attacked_again_and_
         assert ((liar(x).argmax(1) == images.labels) == right).logical_not().nonzero()[:, 0].tolist() == sorted(
             who.tolist()
         )
-        found = evaluator(Subject(network, liar), images, lambda _done, note: notes.append(note), Blank())
+        found = evaluator(Subject(network, liar), images, lambda _done, note: notes.append(note), Blank()).robust
     assert torch.equal(found[who], expected[who])
     assert not (found & ~right).any()
     assert any(note.endswith(" disputed") for note in notes)
@@ -262,7 +262,7 @@ def test_too_large_a_batch_goes_in_halves_with_the_same_verdicts_and_a_warning_e
     monkeypatch.setattr(measure, "release", lambda: released.append(True))
     with measured(network):
         expected = verdicts(evaluator, Subject.plain(network), images)
-        found = measure._verdicts(evaluator, Subject.plain(Narrow(network, most)), images, silent, Blank())
+        found = measure._verdicts(evaluator, Subject.plain(Narrow(network, most)), images, silent, Blank()).robust
     assert torch.equal(found, expected)
     assert len(released) == len(sizes)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [

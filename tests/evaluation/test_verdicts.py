@@ -13,7 +13,7 @@ from advmix_cli.errors import EvaluationError
 from advmix_cli.evaluation.autoattack import AutoAttack
 from advmix_cli.evaluation.notebook import Blank
 from advmix_cli.evaluation.pgd import Pgd
-from advmix_cli.evaluation.predict import is_correct, measured
+from advmix_cli.evaluation.predict import judge, measured
 from advmix_cli.evaluation.pristine import Pristine
 from advmix_cli.evaluation.subject import Subject
 from advmix_cli.measure import evaluate
@@ -80,8 +80,8 @@ def measure(tiny, watch):
     """measure(evaluator, network, count=6) -> its outcome on so many images."""
 
     def one(chosen, network, count=6, data=None):
-        (outcome,) = evaluate([chosen], tiny("threat.epsilon=0.05"), network, data or dataset(images(count)), watch)
-        return outcome
+        (found,) = evaluate([chosen], tiny("threat.epsilon=0.05"), network, data or dataset(images(count)), watch)
+        return found.outcome
 
     return one
 
@@ -155,7 +155,7 @@ def test_logits_that_break_only_under_attack_give_no_number(evaluator):
     with measured(network):
         batch = images(12)
         batch = Images(batch.pixels, network(batch.pixels / 255).argmax(1))
-        assert Pristine(12)(Subject.plain(network), batch, silent, Blank()).all()
+        assert Pristine(12)(Subject.plain(network), batch, silent, Blank()).robust.all()
         with pytest.raises(EvaluationError):
             evaluator(Subject.plain(network), batch, silent, Blank())
 
@@ -192,13 +192,13 @@ def test_an_image_outside_the_unit_box_gives_no_number(value):
     x = torch.full((2, 1, 8, 8), 0.5)
     x[1, 0, 3, 3] = value
     with pytest.raises(EvaluationError, match="outside"):
-        is_correct(linear(), x, torch.zeros(2, dtype=torch.int64))
+        judge(linear(), x, torch.zeros(2, dtype=torch.int64))
 
 
 def test_the_borders_of_the_unit_box_belong_to_it():
     x = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
     network = linear()
-    assert is_correct(network, x, network(x).argmax(1)).all()
+    assert judge(network, x, network(x).argmax(1)).correct.all()
 
 
 @pytest.mark.parametrize("chosen", CHOSEN, ids=NAMES)
@@ -229,14 +229,14 @@ def test_ticks_add_up_to_the_images(evaluator):
 def test_a_verdict_an_image(evaluator):
     with measured(network := linear()):
         verdicts = evaluator(Subject.plain(network), images(5), silent, Blank())
-    assert verdicts.shape == (5,)
-    assert verdicts.dtype == torch.bool
+    assert verdicts.robust.shape == verdicts.clean.shape == verdicts.broken_by.shape == verdicts.margin.shape == (5,)
+    assert (verdicts.robust.dtype, verdicts.margin.dtype) == (torch.bool, torch.float32)
 
 
 def test_pristine_verdicts_are_those_of_the_arg_max(trained):
     network, data = trained
     with measured(network):
-        verdicts = Pristine(100)(Subject.plain(network), data.test, silent, Blank())
+        verdicts = Pristine(100)(Subject.plain(network), data.test, silent, Blank()).robust
         expected = network(data.test.pixels / 255).argmax(1) == data.test.labels
     assert torch.equal(verdicts, expected)
     assert 0.9 < verdicts.double().mean() < 1

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 
 import pytest
 import tomli_w
+from findings import finding, same_finding
 from interrupted import CPU, SMALL, bits, same
 from typer.testing import CliRunner
 
 from advmix_cli import run, state
 from advmix_cli.cli import app
-from advmix_cli.evaluation.notebook import Kept
+from advmix_cli.evaluation.notebook import Written
 from advmix_cli.fit import Keeping
 from advmix_cli.report.results import Results
 
@@ -119,17 +120,17 @@ def test_a_disk_of_eight_megabytes(tiny, tmp_path, watch, disk):
 
 
 def test_a_finding_that_cannot_be_kept_leaves_no_part_of_it(tmp_path, monkeypatch):
-    import torch
-
-    path, found = tmp_path / "n", torch.tensor([True, False])
-    Kept(path, "me", CPU).once("a", lambda: found)
+    place, found = tmp_path / "n", finding(True, False)
+    Written(place, "me", CPU).once("a", 2, lambda: found)
+    (path,) = place.iterdir()
     before = path.read_bytes()
-    with full_at(monkeypatch, 2), pytest.raises(OSError, match="No space left"):
-        Kept(path, "me", CPU).once("b", lambda: found)
-    assert path.read_bytes() == before
+    with full_at(monkeypatch, 0), pytest.raises(OSError, match="No space left"):
+        Written(place, "me", CPU).once("b", 2, lambda: found)
+    assert list(place.iterdir()) == [path]
     complaints = []
-    with full_at(monkeypatch, 2):
-        notes = Kept(path, "me", CPU, unwritable=complaints.append)
-        assert torch.equal(notes.once("b", lambda: found), found)
+    with full_at(monkeypatch, 0):
+        notes = Written(place, "me", CPU, unwritable=complaints.append)
+        assert same_finding(notes.once("b", 2, lambda: found), found)
     assert [error.errno for error in complaints] == [errno.ENOSPC]
+    assert list(place.iterdir()) == [path]
     assert path.read_bytes() == before

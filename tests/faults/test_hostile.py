@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from findings import finding, same_finding
 from mutations import within
 from PIL import Image
 from safetensors.torch import save
@@ -20,11 +21,12 @@ from advmix_cli import checkpoint, foreign, state
 from advmix_cli.ablation.cells import cells
 from advmix_cli.data.folder import folder
 from advmix_cli.errors import AdvmixError, CheckpointError, DataError, RecipeError, RunDirectoryError
-from advmix_cli.evaluation.notebook import Kept
+from advmix_cli.evaluation.notebook import Written
 from advmix_cli.recipe.load import load
 from advmix_cli.recipe.shipped import ROOT
 from advmix_cli.recipe.table import load_any, load_table
 from advmix_cli.report.results import Results
+from advmix_cli.seals import digest
 
 DIGITS = (ROOT / "digits.toml").read_text(encoding="utf-8")
 
@@ -115,14 +117,16 @@ def test_a_file_without_an_end(tmp_path, name):
 def test_pipes_are_not_waited_for(tmp_path):
     """Where a run directory should have files."""
     (tmp_path / "state").mkdir()
-    for name in ("results.json", "notes", "state/000001-000001.json", "x.safetensors"):
+    found = finding(True)
+    (tmp_path / "notes").mkdir()
+    for name in ("results.json", f"notes/{digest('a')[:32]}.safetensors", "state/000001-000001.json", "x.safetensors"):
         os.mkfifo(tmp_path / name)
     with within(2):
         assert "is damaged or was changed" in refused(RunDirectoryError, lambda: Results.load(tmp_path))
         refused(RunDirectoryError, lambda: state.newest(tmp_path / "state", lambda _: None))
         refused(CheckpointError, lambda: checkpoint.load(tmp_path / "x.safetensors"))
-        found = torch.tensor([True])
-        assert torch.equal(Kept(tmp_path / "notes", "me", torch.device("cpu")).once("a", lambda: found), found)
+        notes = Written(tmp_path / "notes", "me", torch.device("cpu"))
+        assert same_finding(notes.once("a", 1, lambda: found), found)
 
 
 def lines(line, size=60_000):

@@ -4,12 +4,15 @@ import copy
 import json
 
 import pytest
+import torch
+from findings import finding, same_finding
 from interrupted import CPU, SMALL, stopped
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
-from advmix_cli import checkpoint, run
+from advmix_cli import checkpoint, run, tensors
 from advmix_cli.errors import AdvmixError
+from advmix_cli.evaluation.notebook import Written
 from advmix_cli.measure import evaluate_checkpoint
 from advmix_cli.report.results import Results
 from advmix_cli.report.tables import Line, ablation_grid, ablation_records, outcome_grid
@@ -119,15 +122,33 @@ def test_states_that_are_sealed_and_odd(tiny, tmp_path, watch, said):
 
 @pytest.mark.parametrize("seconds", ["x", None, -1.0, True, [1.0]])
 def test_findings_that_are_sealed_and_odd(tmp_path, seconds):
-    import torch
-
-    from advmix_cli.evaluation.notebook import Kept
-
-    found, path = torch.tensor([True, False]), tmp_path / "n"
-    Kept(path, "me", CPU).once("a", lambda: found)
-    first, line = path.read_text().splitlines()
-    odd = sealed({**unsealed(json.loads(line)), "seconds": seconds})
-    path.write_text(f"{first}\n{json.dumps(odd)}\n")
-    notes = Kept(path, "me", CPU)
-    assert torch.equal(notes.once("a", lambda: found), found)
+    found = finding(True, False)
+    Written(tmp_path / "n", "me", CPU).once("a", 2, lambda: found)
+    (path,) = (tmp_path / "n").iterdir()
+    metadata, values = tensors.read(path)
+    odd = sealed({**unsealed(json.loads(metadata["finding"])), "seconds": seconds})
+    path.write_bytes(save(values, {"finding": json.dumps(odd)}))
+    notes = Written(tmp_path / "n", "me", CPU)
+    assert same_finding(notes.once("a", 2, lambda: found), found)
     assert notes.recalled == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stands": torch.ones(3, dtype=torch.bool)},
+        {"stands": torch.ones(2)},
+        {"correct": torch.ones(2, 1, dtype=torch.bool)},
+        {"margin": torch.ones(2, dtype=torch.float64)},
+        {"margin": torch.ones(0)},
+    ],
+)
+def test_findings_that_are_sealed_and_not_of_their_batch(tmp_path, change):
+    found, seen = finding(True, False), finding(False, False)
+    Written(tmp_path / "n", "me", CPU).once("a", 2, lambda: found)
+    (path,) = (tmp_path / "n").iterdir()
+    metadata, values = tensors.read(path)
+    values |= change
+    odd = sealed({**unsealed(json.loads(metadata["finding"])), "tensors": tensors.digest(values)})
+    path.write_bytes(save(values, {"finding": json.dumps(odd)}))
+    assert same_finding(Written(tmp_path / "n", "me", CPU).once("a", 2, lambda: seen), seen)

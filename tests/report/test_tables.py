@@ -14,7 +14,7 @@ COLUMNS = ("pristine", "PGD20")
 
 def outcome(name, correct, n=1000):
     settings = {"split": "test", "epsilon": 8 / 255, "attacks": ["apgd-ce", "square"]}
-    return Outcome(name, n, correct, 1.5, settings, {"torch": "2"})
+    return Outcome(name, n, correct, {"clean": n - correct}, 1.5, settings, {"torch": "2"}, "v")
 
 
 def measured(selection, epoch, *correct):

@@ -1,0 +1,107 @@
+"""Verdicts in a safetensors file: `clean` and `broken_by`, `margin` and `labels` of each image, and what they are of.
+
+The metadata's `advmix` is one value of JSON with its own checksum and those of the tensors.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save
+from torch import Tensor
+
+from advmix_cli import tensors
+from advmix_cli.data.images import to_unit
+from advmix_cli.errors import RunDirectoryError
+from advmix_cli.evaluation.outcome import Measurement, Outcome
+from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
+from advmix_cli.files import write_atomically
+from advmix_cli.seals import sealed, unsealed
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """`found`, of the network whose `weights` have this digest, on the first images of a split whose fingerprint is
+    `images`, which has these `classes`."""
+
+    found: Measurement
+    weights: str
+    images: str
+    classes: tuple[str, ...]
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all. Adversarial images are stored as uint8 where that changes no bit of
+        them, and as float32 otherwise."""
+        verdicts = self.found.verdicts
+        values = self.found.tensors()
+        more = {} if verdicts.images is None else {"images": _smallest(verdicts.images)}
+        about = {
+            "schema": SCHEMA,
+            "weights": self.weights,
+            "images": self.images,
+            "classes": list(self.classes),
+            "attacks": list(verdicts.attacks),
+            "outcome": self.found.outcome.to_json(),
+            "adversarial": tensors.digest(more),
+        }
+        write_atomically(path, save(values | more, {"format": "pt", "advmix": json.dumps(sealed(about))}))
+
+
+def place(directory: Path, evaluator: str, epoch: int, weights: str) -> Path:
+    """The file of an evaluator's verdicts on the weights with this digest, of `epoch`."""
+    return directory / f"{evaluator} epoch {epoch} {weights[:8]}.safetensors"
+
+
+def load(path: Path) -> Record:
+    """RunDirectoryError for what is no whole file of verdicts."""
+    try:
+        metadata, values = tensors.read(path)
+        about = unsealed(json.loads(metadata["advmix"]))
+        if about["schema"] != SCHEMA:
+            raise ValueError(f"it has schema {about['schema']!r}, and this version reads {SCHEMA}")
+        images = {name: values.pop(name) for name in ("images",) if name in values}
+        if tensors.digest(images) != about["adversarial"]:
+            raise ValueError("its images are not those that were written")
+        outcome = Outcome.from_json(about["outcome"])
+        return Record(
+            _measurement(outcome, tuple(map(str, about["attacks"])), values, images.get("images")),
+            str(about["weights"]),
+            str(about["images"]),
+            tuple(map(str, about["classes"])),
+        )
+    except OSError as error:
+        raise RunDirectoryError(f"{path}: {error.strerror or error}") from None
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise RunDirectoryError(
+            f"{path}: not a whole file of verdicts: {error!s:.200}; delete it to measure again"
+        ) from None
+
+
+def _measurement(
+    outcome: Outcome, attacks: tuple[str, ...], values: dict[str, Tensor], images: Tensor | None
+) -> Measurement:
+    kinds = {"clean": torch.bool, "broken_by": torch.int8, "margin": torch.float32, "labels": torch.int64}
+    if {name: (value.dtype, tuple(value.shape)) for name, value in values.items()} != {
+        name: (kind, (outcome.n,)) for name, kind in kinds.items()
+    }:
+        raise ValueError(f"it does not hold {', '.join(kinds)} of {outcome.n} images")
+    if not bool(((values["broken_by"] >= NOTHING) & (values["broken_by"] < len(attacks))).all()):
+        raise ValueError("an image was broken by no attack that is named")
+    if images is not None:
+        if images.dim() != 4 or len(images) != outcome.n or images.dtype not in (torch.uint8, torch.float32):
+            raise ValueError("its images are not one for each verdict")
+        images = to_unit(images) if images.dtype == torch.uint8 else images
+    labels = values.pop("labels")
+    found = Measurement(outcome, Verdicts(attacks, **values, images=images), labels)
+    if tensors.digest(found.tensors()) != outcome.verdicts or found.verdicts.broken() != outcome.broken:
+        raise ValueError("its verdicts are not those that were written")
+    return found
+
+
+def _smallest(images: Tensor) -> Tensor:
+    rounded = (images * 255).round().clamp(0, 255).to(torch.uint8)
+    return rounded if torch.equal(to_unit(rounded), images) else images
