@@ -446,7 +446,7 @@ def test_an_outcome_whose_verdicts_are_lost_is_found_again_and_one_whose_are_dam
     assert len(list((tmp_path / "verdicts").iterdir())) == 4
     lost.write_bytes(whole[:-1])
     forget(tmp_path, finished=False)
-    with pytest.raises(RunDirectoryError, match="not a whole file of verdicts: .*; delete it to measure again"):
+    with pytest.raises(RunDirectoryError, match=r"not a whole file of verdicts: .*; delete it to measure again"):
         run.execute(tiny(TWO_ATTACKS, "validation.report='last'"), tmp_path, CPU, watch)
 
 

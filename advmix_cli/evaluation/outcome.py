@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
 from pydantic import TypeAdapter
-from scipy.stats import binomtest
 from torch import Tensor
 
 from advmix_cli import tensors
 from advmix_cli.data.images import Images
 from advmix_cli.evaluation.notebook import Notebook
+from advmix_cli.evaluation.significance import Interval, wilson
 from advmix_cli.evaluation.subject import Subject
 from advmix_cli.evaluation.verdicts import Verdicts
 
@@ -67,10 +67,9 @@ class Outcome:
         return self.correct / self.n
 
     @property
-    def interval(self) -> tuple[float, float]:
+    def interval(self) -> Interval:
         """Wilson's 95% interval of the accuracy."""
-        interval = binomtest(self.correct, self.n).proportion_ci(0.95, method="wilson")
-        return float(interval.low), float(interval.high)
+        return wilson(self.correct, self.n)
 
     def to_json(self) -> dict[str, Any]:
         """As results.json has it."""

@@ -109,7 +109,7 @@ def test_images_are_kept_where_they_are_wanted_and_looked_for_where_they_are_not
     [
         lambda whole: whole[:-4],
         lambda whole: whole[:40],
-        lambda whole: b"",
+        lambda _: b"",
         lambda whole: whole.replace(b'\\"seconds\\":', b'\\"Seconds\\":'),
         lambda whole: whole[:-1] + bytes([whole[-1] ^ 1]),
         lambda whole: whole.replace(b"stands", b"standt"),

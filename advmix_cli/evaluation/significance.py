@@ -1,0 +1,83 @@
+"""What a count of right and wrong images says, and what a difference between two says.
+
+One network on n images: Wilson's interval. Two networks on the same n images: McNemar's exact test of those on which they
+differ, and the bootstrap over images. k networks of k seeds on the same n images: an interval that counts both the
+images and the seeds as drawn.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest, t
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+
+
+class Interval(NamedTuple):
+    """At 95%, fractions."""
+
+    low: float
+    high: float
+
+
+class Paired(NamedTuple):
+    """The second of two networks against the first, on the same `n` images: it has `gained` some and `lost` others."""
+
+    n: int
+    gained: int
+    lost: int
+
+    @classmethod
+    def of(cls, first: NDArray[np.bool_], second: NDArray[np.bool_]) -> "Paired":
+        """(n,), (n,) -> what was right with one alone."""
+        return cls(len(first), int((second & ~first).sum()), int((first & ~second).sum()))
+
+    @property
+    def difference(self) -> float:
+        """Of the accuracies."""
+        return (self.gained - self.lost) / self.n
+
+    @property
+    def p(self) -> float:
+        """McNemar's exact, two-sided p: how often a fair coin would divide the images on which the two differ so
+        unevenly, or more."""
+        differ = self.gained + self.lost
+        return float(binomtest(self.gained, differ).pvalue) if differ else 1.0
+
+    @property
+    def interval(self) -> Interval:
+        """Of the difference, by the percentiles of 10,000 resamples of the images, the same every time. A resample of
+        images is a draw of the three counts."""
+        shares = np.array([self.gained, self.lost, self.n - self.gained - self.lost]) / self.n
+        drawn = np.random.default_rng(0).multinomial(self.n, shares, RESAMPLES)
+        low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / self.n, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        return Interval(float(low), float(high))
+
+
+def wilson(correct: int, n: int) -> Interval:
+    """Of an accuracy."""
+    found = binomtest(correct, n).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(float(found.low), float(found.high))
+
+
+def pooled(values: NDArray[np.float64]) -> Interval:
+    """Of the mean of `values` (k seeds, n images), where other seeds and other images could have been drawn: verdicts,
+    or differences of two networks' verdicts.
+
+    The variance of the mean is that of the images' means over n, and that of the seeds' means over k; each holds a share
+    of what is left between image and seed, which is so counted twice: the interval is never too narrow for it. Student's
+    t with Satterthwaite's degrees of freedom.
+    """
+    k, n = values.shape
+    by_image = values.mean(axis=0).var(ddof=1) / n if n > 1 else 0.0
+    by_seed = values.mean(axis=1).var(ddof=1) / k
+    variance = float(by_image + by_seed)
+    mean = float(values.mean())
+    if not variance:
+        return Interval(mean, mean)
+    freedom = variance**2 / (by_image**2 / max(n - 1, 1) + by_seed**2 / (k - 1))
+    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)
+    return Interval(mean - half, mean + half)
