@@ -35,7 +35,7 @@ from advmix_cli.report.progress import Watcher
 from advmix_cli.report.results import Measured, Results
 
 RECIPE = "recipe.toml"
-VERDICTS = "verdicts"
+VERDICTS = verdict_files.DIRECTORY
 FINDINGS = "findings"
 
 

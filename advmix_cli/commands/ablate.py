@@ -68,10 +68,13 @@ def ablate(
 
 
 def _filled(table: "Table", todo: "list[Cell]") -> "tuple[Grid, list[dict[str, Any]]]":
-    from advmix_cli.report.tables import Line, ablation_grid, ablation_records
+    from advmix_cli.recipe.schema import WORST
+    from advmix_cli.report.ablation import Line, ablation_grid, ablation_records
 
-    lines = [
-        Line(row.name, tuple(cell.results() for cell in todo if cell.row.name == row.name), row.paper)
-        for row in table.rows
-    ]
-    return ablation_grid(table.title, table.columns, lines, table.settings), ablation_records(table.columns, lines)
+    lines: list[Line] = []
+    for row in table.rows:
+        own = [cell for cell in todo if cell.row.name == row.name]
+        lines.append(Line(row.name, tuple(c.results() for c in own), tuple(c.directory for c in own), row.paper))
+    worst = [WORST] if any(line.outcomes("last", WORST) for line in lines) else []
+    columns = [*table.columns, *worst]
+    return ablation_grid(table.title, columns, lines, table.settings), ablation_records(columns, lines)

@@ -1,7 +1,7 @@
 """What a count of right and wrong images says, and what a difference between two says.
 
-One network on n images: Wilson's interval. Two networks on the same n images: McNemar's exact test of those on which they
-differ, and the bootstrap over images. k networks of k seeds on the same n images: an interval that counts both the
+One network on n images: Wilson's interval. Two networks on the same n images: McNemar's exact test of those on which
+they differ, and the bootstrap over images. k networks of k seeds on the same n images: an interval that counts both the
 images and the seeds as drawn.
 """
 
@@ -67,11 +67,13 @@ def pooled(values: NDArray[np.float64]) -> Interval:
     """Of the mean of `values` (k seeds, n images), where other seeds and other images could have been drawn: verdicts,
     or differences of two networks' verdicts.
 
-    The variance of the mean is that of the images' means over n, and that of the seeds' means over k; each holds a share
-    of what is left between image and seed, which is so counted twice: the interval is never too narrow for it. Student's
-    t with Satterthwaite's degrees of freedom.
+    The variance of the mean is that of the images' means over n, and that of the seeds' means over k; each holds a
+    share of what is left between image and seed, which is so counted twice: the interval is never too narrow for it.
+    Student's t with Satterthwaite's degrees of freedom. ValueError for a single seed.
     """
     k, n = values.shape
+    if k < 2:
+        raise ValueError("one seed says nothing of others")
     by_image = values.mean(axis=0).var(ddof=1) / n if n > 1 else 0.0
     by_seed = values.mean(axis=1).var(ddof=1) / k
     variance = float(by_image + by_seed)

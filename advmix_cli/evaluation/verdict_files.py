@@ -20,6 +20,8 @@ from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
 from advmix_cli.files import write_atomically
 from advmix_cli.seals import sealed, unsealed
 
+DIRECTORY = "verdicts"
+"""In a run directory."""
 SCHEMA = 1
 
 

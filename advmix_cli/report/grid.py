@@ -119,6 +119,7 @@ _TEX = str.maketrans({
     "%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "λ": r"$\lambda$", "δ": r"$\delta$", "γ": r"$\gamma$",
     "ε": r"$\varepsilon$", "±": r"$\pm$", "−": r"$-$", "–": "--", "·": r"$\cdot$", "└": "", "×": r"$\times$",
+    "Δ": r"$\Delta$",
 })  # fmt: skip
 
 

@@ -1,13 +1,12 @@
 """Results -> grids and records. Accuracies are shown in percent, intervals are Wilson's at 95%."""
 
-import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from advmix_cli.evaluation.outcome import Outcome
+from advmix_cli.evaluation.significance import Interval
 from advmix_cli.report.grid import Cell, Grid
-from advmix_cli.report.results import Measured, Results
+from advmix_cli.report.results import Measured
 
 
 def percent(fraction: float) -> str:
@@ -16,8 +15,14 @@ def percent(fraction: float) -> str:
 
 
 def interval(outcome: Outcome) -> str:
-    """Low and high, in percent."""
-    return f"{percent(outcome.interval[0])}–{percent(outcome.interval[1])}"
+    """That of its accuracy, in percent."""
+    return spanned(outcome.interval)
+
+
+def spanned(interval: Interval) -> str:
+    """Low and high, in percent. A number below 0 has a sign that looks like the dash between the two."""
+    between = "–" if interval.low >= 0 else " to "
+    return f"{percent(interval.low)}{between}{percent(interval.high)}"
 
 
 def seconds(count: float) -> str:
@@ -43,7 +48,7 @@ def outcome_grid(title: str, measured: Measured, machines: Sequence[dict[str, An
         )
         for outcome in measured.outcomes
     ]
-    captions = [f"{outcome.name}: {stamp(outcome)}" for outcome in measured.outcomes]
+    captions = [f"{outcome.name}: {stamp(outcome)}{_breaking(outcome)}" for outcome in measured.outcomes]
     warning = [TEST_SELECTED] if measured.selection == "best on test" else []
     if len(machines) > 1:
         warning.append(f"trained on {len(machines)} machines: {'; '.join(_moves(machines))}")
@@ -56,6 +61,12 @@ def outcome_grid(title: str, measured: Measured, machines: Sequence[dict[str, An
 
 
 TEST_SELECTED = "TEST-SELECTED: this epoch was chosen on the test images, so its accuracy on them is too high."
+
+
+def _breaking(outcome: Outcome) -> str:
+    """Which attack broke how many, where there were several."""
+    by = {name: count for name, count in outcome.broken.items() if name != "clean"}
+    return f"; broken by {', '.join(f'{name} {count:,}' for name, count in by.items())}" if len(by) > 1 else ""
 
 
 def stamp(outcome: Outcome) -> str:
@@ -76,45 +87,6 @@ def _setting(key: str, value: object) -> str:
     return str(value)
 
 
-@dataclass(frozen=True)
-class Line:
-    """A row of an ablation: what was found with each seed, and the published accuracy in percent by evaluator."""
-
-    name: str
-    runs: tuple[Results | None, ...]
-    paper: dict[str, float]
-
-
-def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], settings: Sequence[str] = ()) -> Grid:
-    """A row a method, an evaluator a column: the accuracy in percent, its interval (one seed) or standard deviation
-    (several), the paper's number and the difference. A row's best epoch, where it was measured, has a line of its own.
-    `settings`: the edits that the table was run with.
-    """
-    rows: list[tuple[Cell, ...]] = []
-    chosen_on_test = False
-    for line in lines:
-        rows.append((Cell(line.name), *(_ablation_cell(line, "last", column, line.paper) for column in columns)))
-        bests = [entry for run in line.runs if run and (entry := run.of("best"))]
-        if bests:
-            chosen_on_test |= any(entry.selection == "best on test" for entry in bests)
-            epochs = ", ".join(str(entry.epoch) for entry in bests)
-            name = f"└ {bests[0].selection} ({epochs})"
-            rows.append((Cell(name), *(_ablation_cell(line, "best", column, {}) for column in columns)))
-    captions = [TEST_SELECTED] if chosen_on_test else []
-    sizes = [(column, size) for column in columns if (size := _sizes(column, lines))]
-    if sizes:
-        captions.append(f"images: {', '.join(f'{column} {size}' for column, size in sizes)}")
-    runs = [run for line in lines for run in line.runs if run]
-    made = {_machine(machine) for run in runs for machine in run.machines}
-    if len(made) > 1:
-        captions.append(f"Not all was trained with the same device and versions: {'; '.join(sorted(made))}")
-    if settings:
-        captions.append(f"Edited with --set {' --set '.join(settings)}")
-        if any(line.paper for line in lines):
-            captions.append("The paper's numbers are those of the table as it is shipped, not of this edit.")
-    return Grid(title, ("", *columns), tuple(rows), tuple(captions))
-
-
 def _moves(machines: Sequence[dict[str, Any]]) -> Iterator[str]:
     """What each machine has that another one has not, and since when."""
     names = [name for name in machines[0] if not name.startswith("from_")]
@@ -122,58 +94,3 @@ def _moves(machines: Sequence[dict[str, Any]]) -> Iterator[str]:
     for machine in machines:
         what = ", ".join(f"{name} {machine.get(name)}" for name in differ)
         yield f"{what} from epoch {machine['from_epoch']}"
-
-
-def _machine(machine: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in machine.items() if not name.startswith("from_"))
-
-
-def _sizes(column: str, lines: Sequence[Line]) -> str:
-    """How many images the column was measured on."""
-    runs = [run for line in lines for run in line.runs if run]
-    found = {outcome.n for run in runs for entry in run.measured if (outcome := entry.outcome(column))}
-    return " or ".join(f"{size:,}" for size in sorted(found))
-
-
-def _ablation_cell(line: Line, selection: str, column: str, paper: dict[str, float]) -> Cell:
-    diverged = sum(bool(run and run.diverged) for run in line.runs)
-    entries = [run.of(selection) for run in line.runs if run]
-    found = [outcome for entry in entries if entry and (outcome := entry.outcome(column))]
-    published = (f"paper {paper[column]:.1f}",) if column in paper else ()
-    if not found:
-        return Cell("diverged" if diverged else "·", published)
-    mean = statistics.fmean(outcome.accuracy for outcome in found)
-    spread = f"{len(found)} seeds ± {percent(statistics.stdev(o.accuracy for o in found))}" if len(found) > 1 else ""
-    difference = (f"paper {paper[column]:.1f}, {100 * mean - paper[column]:+.1f}",) if column in paper else ()
-    lost = (f"{diverged} diverged",) if diverged else ()
-    return Cell(percent(mean), (spread or interval(found[0]), *lost, *difference))
-
-
-def ablation_records(columns: Sequence[str], lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """One record for each number of the table and seed, unrounded; one that says so for a run that diverged."""
-    records: list[dict[str, Any]] = []
-    for line in lines:
-        for run in filter(None, line.runs):
-            same = {"row": line.name, "seed": run.seed, "digest": run.digest}
-            if run.diverged:
-                records.append({**same, "diverged": run.diverged})
-            for entry in run.measured:
-                found = [outcome for column in columns if (outcome := entry.outcome(column))]
-                records += [{**same, **_record(entry, outcome, line.paper)} for outcome in found]
-    return records
-
-
-def _record(entry: Measured, outcome: Outcome, paper: dict[str, float]) -> dict[str, Any]:
-    published = paper.get(outcome.name) if entry.selection == "last" else None
-    return {
-        "selection": entry.selection,
-        "epoch": entry.epoch,
-        "evaluator": outcome.name,
-        "n": outcome.n,
-        "correct": outcome.correct,
-        "accuracy": outcome.accuracy,
-        "low": outcome.interval[0],
-        "high": outcome.interval[1],
-        "paper": None if published is None else published / 100,
-        "seconds": outcome.seconds,
-    }

@@ -14,8 +14,9 @@ from advmix_cli import checkpoint, run, tensors
 from advmix_cli.errors import AdvmixError
 from advmix_cli.evaluation.notebook import Written
 from advmix_cli.measure import evaluate_checkpoint
+from advmix_cli.report.ablation import Line, ablation_grid, ablation_records
 from advmix_cli.report.results import Results
-from advmix_cli.report.tables import Line, ablation_grid, ablation_records, outcome_grid
+from advmix_cli.report.tables import outcome_grid
 from advmix_cli.seals import sealed, unsealed
 
 ODD = [None, -1, 10**9, 0.5, "x\x1b[31m", "", [], {}, True, ["a"], {"a": 1}, 1e308]
@@ -63,7 +64,7 @@ def test_results_that_are_sealed_and_odd(tiny, tmp_path, watch):
         for entry in known.measured:
             shown = outcome_grid(known.title, entry, known.machines)
             assert "\x1b" not in shown.markdown() + shown.latex()
-        line = Line("a", (known,), {})
+        line = Line("a", (known,), (tmp_path,), {})
         assert "\x1b" not in ablation_grid("t", ["pristine", "PGD2"], [line]).markdown()
         json.dumps(ablation_records(["pristine"], [line]))
         known.save(tmp_path / "again")

@@ -1,15 +1,23 @@
 """Results -> tables: means, differences, what is missing, and the stamp of a choice made on test images."""
 
 import statistics
+from pathlib import Path
 
 import pytest
 
 from advmix_cli.errors import RunDirectoryError
 from advmix_cli.evaluation.outcome import Outcome
+from advmix_cli.report import ablation
+from advmix_cli.report.ablation import ablation_grid, ablation_records
 from advmix_cli.report.results import Measured, Results
-from advmix_cli.report.tables import Line, ablation_grid, ablation_records, outcome_grid
+from advmix_cli.report.tables import outcome_grid
 
 COLUMNS = ("pristine", "PGD20")
+
+
+def line(name, runs, paper):
+    """Of run directories that are not there."""
+    return ablation.Line(name, runs, tuple(Path("nowhere") for _ in runs), paper)
 
 
 def outcome(name, correct, n=1000):
@@ -68,34 +76,34 @@ def test_measuring_again_replaces_what_was_known_of_the_same_weights():
 
 
 def test_one_seed_shows_its_interval_and_the_difference_to_the_paper():
-    (row,) = cells(Line("A", (results(measured("last", 5, 800, 500)),), {"pristine": 83.3, "PGD20": 47.9}))
+    (row,) = cells(line("A", (results(measured("last", 5, 800, 500)),), {"pristine": 83.3, "PGD20": 47.9}))
     # Wilson's interval of 800 in 1000: (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n) with z = 1.96.
     assert row[0] == ("A", ())
-    assert row[1] == ("80.0", ("77.4–82.4", "paper 83.3, -3.3"))
-    assert row[2] == ("50.0", ("46.9–53.1", "paper 47.9, +2.1"))
+    assert row[1] == ("80.0", ("77.4–82.4, n 1,000", "paper 83.3, -3.3"))
+    assert row[2] == ("50.0", ("46.9–53.1, n 1,000", "paper 47.9, +2.1"))
 
 
 def test_several_seeds_show_their_mean_and_standard_deviation():
     runs = tuple(results(measured("last", 5, n, n - 300), seed=seed) for seed, n in enumerate((800, 810, 850)))
-    (row,) = cells(Line("A", runs, {"pristine": 80.0}))
+    (row,) = cells(line("A", runs, {"pristine": 80.0}))
     spread = statistics.stdev((80.0, 81.0, 85.0))
-    assert row[1] == ("82.0", (f"3 seeds ± {spread:.1f}", "paper 80.0, +2.0"))
-    assert row[2] == ("52.0", (f"3 seeds ± {spread:.1f}",))
+    assert row[1] == ("82.0", (f"3 seeds ± {spread:.1f}, n 1,000", "paper 80.0, +2.0"))
+    assert row[2] == ("52.0", (f"3 seeds ± {spread:.1f}, n 1,000",))
 
 
 def test_what_is_not_measured_yet_shows_the_paper_s_number_alone():
-    (row,) = cells(Line("A", (None,), {"PGD20": 50.2}))
+    (row,) = cells(line("A", (None,), {"PGD20": 50.2}))
     assert row[1:] == [("·", ()), ("·", ("paper 50.2",))]
-    (row,) = cells(Line("A", (results(measured("last", 5, 800)),), {"PGD20": 50.2}))
+    (row,) = cells(line("A", (results(measured("last", 5, 800)),), {"PGD20": 50.2}))
     assert row[1][0] == "80.0"
     assert row[2] == ("·", ("paper 50.2",))
 
 
 def test_a_diverged_row_says_so():
     rows = cells(
-        Line("A", (results(diverged="nan"),), {"pristine": 80.0}),
-        Line("B", (results(measured("last", 5, 800, 500)), results(diverged="nan", seed=1)), {}),
-        Line("C", (results(measured("last", 5, 800, 500)),), {}),
+        line("A", (results(diverged="nan"),), {"pristine": 80.0}),
+        line("B", (results(measured("last", 5, 800, 500)), results(diverged="nan", seed=1)), {}),
+        line("C", (results(measured("last", 5, 800, 500)),), {}),
     )
     assert [[value for value, _ in row] for row in rows] == [
         ["A", "diverged", "diverged"],
@@ -108,14 +116,14 @@ def test_a_diverged_row_says_so():
 
 def test_the_best_epoch_has_a_line_under_its_row_without_the_paper_s_numbers():
     one = results(measured("last", 5, 800, 500), measured("best on validation", 3, 810, 490))
-    rows = cells(Line("A", (one,), {"pristine": 80.0}), Line("B", (results(measured("last", 5, 700, 400)),), {}))
+    rows = cells(line("A", (one,), {"pristine": 80.0}), line("B", (results(measured("last", 5, 700, 400)),), {}))
     assert [row[0][0] for row in rows] == ["A", "└ best on validation (3)", "B"]
     assert [value for value, _ in rows[1][1:]] == ["81.0", "49.0"]
     assert not any("paper" in note for _, notes in rows[1] for note in notes)
 
 
 def stamped(selection):
-    lines = [Line("A", (results(measured("last", 5, 800, 500), measured(selection, 3, 810, 490)),), {})]
+    lines = [line("A", (results(measured("last", 5, 800, 500), measured(selection, 3, 810, 490)),), {})]
     return ablation_grid("T", COLUMNS, lines), ablation_records(COLUMNS, lines)
 
 
@@ -151,8 +159,8 @@ def test_one_checkpoint_s_grid_says_what_each_number_depends_on():
 
 
 def test_records_are_unrounded_fractions():
-    line = Line("A", (results(measured("last", 5, 333, 1)), None), {"pristine": 83.3})
-    first, second = ablation_records(COLUMNS, [line])
+    one = line("A", (results(measured("last", 5, 333, 1)), None), {"pristine": 83.3})
+    first, second = ablation_records(COLUMNS, [one])
     assert (first["row"], first["seed"], first["n"], first["correct"]) == ("A", 0, 1000, 333)
     assert first["accuracy"] == 0.333
     assert first["low"] < 0.333 < first["high"]
@@ -162,6 +170,6 @@ def test_records_are_unrounded_fractions():
 
 def test_a_diverged_run_is_among_the_records():
     """A row must not vanish from the formats that programs read."""
-    records = ablation_records(COLUMNS, [Line("A", (results(diverged="nan at epoch 2"),), {})])
+    records = ablation_records(COLUMNS, [line("A", (results(diverged="nan at epoch 2"),), {})])
     assert [record["row"] for record in records]
     assert "diverged" in str(records)

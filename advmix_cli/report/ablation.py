@@ -1,0 +1,174 @@
+"""The runs of a table -> its grid and its records. Every difference is one on the same images."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advmix_cli.evaluation.outcome import Outcome
+from advmix_cli.report.differences import Difference, Right, difference, pooled_interval, right
+from advmix_cli.report.grid import Cell, Grid
+from advmix_cli.report.results import Measured, Results
+from advmix_cli.report.tables import TEST_SELECTED, interval, percent, spanned
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of an ablation: what was found with each seed, in which run directory, and the published accuracy in
+    percent by evaluator."""
+
+    name: str
+    runs: tuple[Results | None, ...]
+    directories: tuple[Path, ...]
+    paper: dict[str, float]
+
+    def outcomes(self, selection: str, column: str) -> list[Outcome]:
+        """Those of an evaluator, of the seeds that have it."""
+        entries = [run.of(selection) for run in self.runs if run]
+        return [outcome for entry in entries if entry and (outcome := entry.outcome(column))]
+
+    def right(self, selection: str, column: str) -> list[Right | None]:
+        """What an evaluator found on each image, for each seed."""
+        pairs = zip(self.runs, self.directories, strict=True)
+        return [run and right(run, directory, selection, column) for run, directory in pairs]
+
+
+def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], settings: Sequence[str] = ()) -> Grid:
+    """A row a method, an evaluator a column: the accuracy in percent, its interval and n, with several seeds the
+    standard deviation and the pooled interval; the difference to the first row; the paper's number and the difference
+    to that. A row's best epoch, where it was measured, has a line of its own, with the difference to the last epoch.
+    `settings`: the edits that the table was run with.
+    """
+    rows: list[tuple[Cell, ...]] = []
+    chosen_on_test = False
+    for line in lines:
+        rows.append((Cell(line.name), *(_cell(line, "last", column, lines[0]) for column in columns)))
+        bests = [entry for run in line.runs if run and (entry := run.of("best"))]
+        if bests:
+            chosen_on_test |= any(entry.selection == "best on test" for entry in bests)
+            epochs = ", ".join(str(entry.epoch) for entry in bests)
+            name = f"└ {bests[0].selection} ({epochs})"
+            rows.append((Cell(name), *(_cell(line, "best", column, line) for column in columns)))
+    captions = [TEST_SELECTED] if chosen_on_test else []
+    notes = {note.split(" ")[0] for row in rows for cell in row for note in cell.notes}
+    if "Δ" in notes:
+        captions.append(f"Δ: against the row {lines[0].name}, {_test(lines)}")
+    if "gap" in notes:
+        captions.append(f"gap: the best epoch's accuracy minus the last one's, {_test(lines)}")
+    if "pooled" in notes:
+        captions.append("pooled: the 95% interval of the mean over other seeds and other images.")
+    runs = [run for line in lines for run in line.runs if run]
+    made = {_machine(machine) for run in runs for machine in run.machines}
+    if len(made) > 1:
+        captions.append(f"Not all was trained with the same device and versions: {'; '.join(sorted(made))}")
+    if settings:
+        captions.append(f"Edited with --set {' --set '.join(settings)}")
+        if any(line.paper for line in lines):
+            captions.append("The paper's numbers are those of the table as it is shipped, not of this edit.")
+    return Grid(title, ("", *columns), tuple(rows), tuple(captions))
+
+
+def _test(lines: Sequence[Line]) -> str:
+    if max(len(line.runs) for line in lines) > 1:
+        return "seed by seed on the same images; noise: the pooled 95% interval of it holds 0."
+    return (
+        "on the same images, p by McNemar's exact test; noise: p is 0.05 or more. With one seed each it is of two "
+        "networks, and not of two methods."
+    )
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in machine.items() if not name.startswith("from_"))
+
+
+def _cell(line: Line, selection: str, column: str, against: Line) -> Cell:
+    """`against`: the row that this one's last epoch is compared with; its own last epoch is for its best one."""
+    is_last = selection == "last"
+    diverged = sum(bool(run and run.diverged) for run in line.runs)
+    found = line.outcomes(selection, column)
+    paper = line.paper if is_last else {}
+    if not found:
+        return Cell("diverged" if diverged else "·", (f"paper {paper[column]:.1f}",) if column in paper else ())
+    mean = statistics.fmean(outcome.accuracy for outcome in found)
+    notes = _spread(found, line.right(selection, column))
+    if diverged:
+        notes.append(f"{diverged} diverged")
+    if not is_last or against is not line:
+        known = difference(against.right("last", column), line.right(selection, column))
+        notes += [_difference("Δ" if is_last else "gap", known)] if known else []
+    if column in paper:
+        notes.append(f"paper {paper[column]:.1f}, {100 * mean - paper[column]:+.1f}")
+    return Cell(percent(mean), tuple(notes))
+
+
+def _spread(found: Sequence[Outcome], verdicts: Sequence[Right | None]) -> list[str]:
+    sizes = " or ".join(f"{size:,}" for size in sorted({outcome.n for outcome in found}))
+    if len(found) == 1:
+        return [f"{interval(found[0])}, n {sizes}"]
+    deviation = percent(statistics.stdev(outcome.accuracy for outcome in found))
+    seeds = f"{len(found)} seeds ± {deviation}, n {sizes}"
+    together = pooled_interval(verdicts)
+    return [seeds, f"pooled {spanned(together)}"] if together else [seeds]
+
+
+def _difference(name: str, known: Difference) -> str:
+    value = f"{name} {100 * known.value:+.1f}"
+    if known.is_noise:
+        return f"{value}, noise"
+    return f"{value}, p {known.paired.p:.2g}" if known.paired else f"{value} ({spanned(known.interval)})"
+
+
+def ablation_records(columns: Sequence[str], lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """One record for each number of the table and seed, unrounded, with that seed's difference to the first row and the
+    pooled interval of all seeds; one that says so for a run that diverged."""
+    records: list[dict[str, Any]] = []
+    for line in lines:
+        for number, run in enumerate(line.runs):
+            if not run:
+                continue
+            same = {"row": line.name, "seed": run.seed, "digest": run.digest}
+            if run.diverged:
+                records.append({**same, "diverged": run.diverged})
+            for entry in run.measured:
+                for column in columns:
+                    if outcome := entry.outcome(column):
+                        more = _compared(line, number, entry, column, lines[0])
+                        records.append({**same, **_record(entry, outcome, line.paper), **more})
+    return records
+
+
+def _record(entry: Measured, outcome: Outcome, paper: dict[str, float]) -> dict[str, Any]:
+    published = paper.get(outcome.name) if entry.selection == "last" else None
+    return {
+        "selection": entry.selection,
+        "test_selected": entry.selection == "best on test",
+        "epoch": entry.epoch,
+        "evaluator": outcome.name,
+        "n": outcome.n,
+        "correct": outcome.correct,
+        "accuracy": outcome.accuracy,
+        "low": outcome.interval.low,
+        "high": outcome.interval.high,
+        "paper": None if published is None else published / 100,
+        "seconds": outcome.seconds,
+    }
+
+
+def _compared(line: Line, number: int, entry: Measured, column: str, first: Line) -> dict[str, Any]:
+    """What of a record is of other runs, too: a last epoch against the first row's, a best one against its own last."""
+    own = line.right(entry.selection, column)
+    against = (first if entry.selection == "last" else line).right("last", column)
+    known = difference(against[number : number + 1], own[number : number + 1])
+    together = pooled_interval(own)
+    return {
+        "pooled_low": together and together.low,
+        "pooled_high": together and together.high,
+        "against": f"{first.name if entry.selection == 'last' else line.name}, last",
+        "gained": known and known.paired and known.paired.gained,
+        "lost": known and known.paired and known.paired.lost,
+        "p": known and known.paired and known.paired.p,
+        "difference": known and known.value,
+        "difference_low": known and known.interval.low,
+        "difference_high": known and known.interval.high,
+    }

@@ -1,0 +1,87 @@
+"""Differences between measurements of the same images: only these say more than two intervals that overlap."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advmix_cli.errors import RunDirectoryError
+from advmix_cli.evaluation import verdict_files
+from advmix_cli.evaluation.significance import Interval, Paired, pooled
+from advmix_cli.evaluation.verdict_files import Record
+from advmix_cli.report.results import Results
+
+SIGNIFICANT = 0.05
+
+
+class Right(NamedTuple):
+    """`verdicts` (n,) bool, on the first images of the split whose fingerprint is `images`."""
+
+    verdicts: NDArray[np.bool_]
+    images: str
+
+
+class Difference(NamedTuple):
+    """The second's accuracy minus the first's, over `seeds` pairs of runs; `paired`: the counts of a single pair."""
+
+    value: float
+    interval: Interval
+    seeds: int
+    paired: Paired | None
+
+    @property
+    def is_noise(self) -> bool:
+        """A single pair's by McNemar's test, several pairs' by the pooled interval."""
+        if self.paired:
+            return self.paired.p >= SIGNIFICANT
+        return self.interval.low <= 0 <= self.interval.high
+
+
+def right(known: Results, directory: Path, selection: str, evaluator: str) -> Right | None:
+    """What an evaluator found on each image in a run, if it has been measured and the verdicts are there."""
+    entry = known.of(selection)
+    outcome = entry and entry.outcome(evaluator)
+    if not entry or not outcome:
+        return None
+    path = verdict_files.place(directory / verdict_files.DIRECTORY, evaluator, entry.epoch, entry.weights)
+    try:
+        record = _load(path, outcome.verdicts)
+    except RunDirectoryError:
+        return None
+    return Right(record.found.verdicts.robust.numpy(), record.images)
+
+
+@lru_cache(maxsize=1000)
+def _load(path: Path, verdicts: str) -> Record:
+    """A table is drawn again and again; its files are known by what they must hold."""
+    record = verdict_files.load(path)
+    if record.found.outcome.verdicts != verdicts:
+        raise RunDirectoryError(f"{path} holds the verdicts of another measurement")
+    return record
+
+
+def difference(first: Sequence[Right | None], second: Sequence[Right | None]) -> Difference | None:
+    """Of the pairs in which both have been found, on the same images; None if there is none."""
+    pairs = [
+        (one.verdicts, other.verdicts)
+        for one, other in zip(first, second, strict=False)
+        if one and other and one.images == other.images and len(one.verdicts) == len(other.verdicts)
+    ]
+    if not pairs or len({len(one) for one, _ in pairs}) > 1:
+        return None
+    if len(pairs) == 1:
+        paired = Paired.of(*pairs[0])
+        return Difference(paired.difference, paired.interval, 1, paired)
+    values = np.array([other.astype(float) - one for one, other in pairs])
+    return Difference(float(values.mean()), pooled(values), len(pairs), None)
+
+
+def pooled_interval(found: Sequence[Right | None]) -> Interval | None:
+    """Of the mean accuracy over seeds, if there are several on the same images."""
+    there = [one for one in found if one]
+    if len(there) < 2 or len({(one.images, len(one.verdicts)) for one in there}) > 1:
+        return None
+    return pooled(np.array([one.verdicts for one in there], dtype=float))

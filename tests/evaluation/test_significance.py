@@ -1,0 +1,91 @@
+"""Intervals and tests against their definitions, written out by hand, and against simulation."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from advmix_cli.evaluation.significance import Paired, pooled, wilson
+
+Z = 1.959963984540054  # the 97.5% quantile of the normal distribution
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 1), (1, 1), (0, 360), (360, 360), (1, 7), (183, 360), (4870, 10_000)])
+def test_the_interval_is_wilsons(correct, n):
+    share = correct / n
+    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    low, high = wilson(correct, n)
+    assert low == pytest.approx(centre - half, abs=1e-12)
+    assert high == pytest.approx(centre + half, abs=1e-12)
+    assert 0 <= low <= share <= high <= 1
+
+
+@given(gained=st.integers(0, 60), lost=st.integers(0, 60))
+def test_mcnemars_p_is_the_sum_of_the_binomials_that_are_no_likelier(gained, lost):
+    differ = gained + lost
+    tail = sum(math.comb(differ, k) for k in range(min(gained, lost) + 1)) / 2**differ
+    assert Paired(1000, gained, lost).p == pytest.approx(min(1.0, 2 * tail), abs=1e-12)
+
+
+def test_two_networks_are_compared_image_by_image():
+    first = np.array([True, True, False, False, True])
+    second = np.array([True, False, True, True, True])
+    found = Paired.of(first, second)
+    assert (found.n, found.gained, found.lost) == (5, 2, 1)
+    assert found.difference == pytest.approx(0.2)
+    assert Paired.of(second, first).difference == pytest.approx(-0.2)
+    assert Paired.of(first, first).p == 1.0
+    assert Paired.of(first, first).interval == (0.0, 0.0)
+
+
+def test_the_bootstrap_is_one_of_images():
+    """Against one that draws the images themselves."""
+    drawing = np.random.default_rng(1)
+    first, second = drawing.random((2, 400)) < np.array([[0.5], [0.55]])
+    found = Paired.of(first, second)
+    differences = second.astype(int) - first
+    resampled = [drawing.choice(differences, 400).mean() for _ in range(4000)]
+    assert found.interval == pytest.approx(np.quantile(resampled, [0.025, 0.975]), abs=0.006)
+    assert found.interval == found.interval
+    assert found.interval.low < found.difference < found.interval.high
+
+
+def test_the_pooled_interval_by_hand():
+    values = np.array([[1.0, 0, 1, 1], [1, 0, 0, 1]])
+    images = np.var([1, 0, 0.5, 1], ddof=1) / 4
+    seeds = np.var([0.75, 0.5], ddof=1) / 2
+    freedom = (images + seeds) ** 2 / (images**2 / 3 + seeds**2 / 1)
+    from scipy.special import stdtrit
+
+    half = stdtrit(freedom, 0.975) * math.sqrt(images + seeds)
+    assert pooled(values) == pytest.approx((0.625 - half, 0.625 + half), abs=1e-12)
+
+
+def test_without_any_variance_the_pooled_interval_is_a_point_and_one_seed_has_none():
+    assert pooled(np.ones((3, 7))) == (1.0, 1.0)
+    with pytest.raises(ValueError, match="one seed says nothing of others"):
+        pooled(np.ones((1, 7)))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "images", "spread_of_images", "spread_of_seeds"),
+    [(2, 200, 1.0, 0.05), (3, 300, 3.0, 0.1), (5, 1000, 2.0, 0.2), (5, 1000, 2.0, 0.0), (10, 200, 1.0, 0.3)],
+)
+def test_the_pooled_interval_holds_the_truth_as_often_as_it_says(seeds, images, spread_of_images, spread_of_seeds):
+    """An image is right where its own ease, the seed's skill and chance add up to more than nothing."""
+    drawing, held, widths, tries = np.random.default_rng(0), 0, [], 600
+    truth = norm.cdf(0.3 / math.sqrt(spread_of_images**2 + spread_of_seeds**2 + 1))
+    for _ in range(tries):
+        ease = spread_of_images * drawing.standard_normal((1, images))
+        skill = spread_of_seeds * drawing.standard_normal((seeds, 1))
+        right = 0.3 + ease + skill + drawing.standard_normal((seeds, images)) > 0
+        low, high = pooled(right.astype(float))
+        held += low <= truth <= high
+        widths.append(high - low)
+    assert 0.925 < held / tries < 0.985  # 600 tries at 0.95 have a standard error of 0.009
+    # An interval of the images alone would be this wide, or wider where the seeds add to it.
+    assert np.mean(widths) > 2 * Z * np.sqrt(truth * (1 - truth) / images / seeds)

@@ -1,0 +1,133 @@
+"""Differences between runs in a table: on the same images alone, and called noise where they are."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from advmix_cli.evaluation import verdict_files
+from advmix_cli.evaluation.outcome import Measurement
+from advmix_cli.evaluation.significance import Paired, pooled
+from advmix_cli.evaluation.verdict_files import Record
+from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
+from advmix_cli.report.ablation import Line, ablation_grid, ablation_records
+from advmix_cli.report.differences import Right, difference, right
+from advmix_cli.report.results import Measured, Results
+
+
+@pytest.fixture
+def ran(tmp_path):
+    """ran(name, right, best=None, seed=0): the results and the directory of a run whose PGD20 has these verdicts."""
+
+    def make(name, verdicts, best=None, seed=0, images="f"):
+        directory, entries = tmp_path / f"{name}{seed}", []
+        chosen = [("last", 5, verdicts)] + ([] if best is None else [("best on validation", 3, best)])
+        for selection, epoch, found in chosen:
+            robust = torch.from_numpy(found)
+            broken = torch.where(robust, NOTHING, 0).to(torch.int8)
+            whole = Verdicts(("pgd",), torch.ones_like(robust), broken, robust.float() - 0.5)
+            one = Measurement.of("PGD20", whole, torch.zeros(len(found), dtype=torch.int64), 1.0, {"split": "test"}, {})
+            weights = f"{name}{seed}{epoch}" * 8
+            path = verdict_files.place(directory / verdict_files.DIRECTORY, "PGD20", epoch, weights)
+            Record(one, weights, images, ("0",)).save(path)
+            entries.append(Measured(selection, epoch, weights, (one.outcome,)))
+        known = Results("t", seed, f"d{seed}", 5, 9, {"test": images}, measured=tuple(entries), finished=True)
+        return known, directory
+
+    return make
+
+
+def row(name, *runs):
+    return Line(name, tuple(known for known, _ in runs), tuple(directory for _, directory in runs), {})
+
+
+def some(share, n=400, seed=0):
+    return np.random.default_rng(seed).random(n) < share
+
+
+def notes(*lines):
+    grid = ablation_grid("T", ("PGD20",), lines)
+    return [cell.notes for _, cell in grid.rows], grid.captions
+
+
+def test_the_verdicts_of_a_run_are_found_by_what_they_must_hold(ran):
+    known, directory = ran("a", some(0.5))
+    found = right(known, directory, "last", "PGD20")
+    assert found.verdicts.tolist() == some(0.5).tolist()
+    assert found.images == "f"
+    assert right(known, directory, "best", "PGD20") is right(known, directory, "last", "square") is None
+    (path,) = (directory / "verdicts").iterdir()
+    path.rename(directory / "elsewhere")
+    other = ran("b", some(0.6))[1]
+    next((other / "verdicts").iterdir()).rename(path)
+    verdict_files.load(path)  # whole, but of another run
+    from advmix_cli.report import differences
+
+    differences._load.cache_clear()
+    assert right(known, directory, "last", "PGD20") is None
+
+
+def test_a_large_difference_has_its_p_and_a_small_one_is_noise(ran):
+    first, better = some(0.4), some(0.4) | some(0.1, seed=1)
+    same = first.copy()
+    same[:3] = ~same[:3]
+    shown, captions = notes(row("A", ran("a", first)), row("B", ran("b", better)), row("C", ran("c", same)))
+    paired = Paired.of(first, better)
+    assert not any("Δ" in note for note in shown[0])
+    assert shown[1][-1] == f"Δ {100 * paired.difference:+.1f}, p {paired.p:.2g}"
+    assert paired.p < 0.05
+    assert shown[2][-1].endswith(", noise")
+    assert captions[0].startswith("Δ: against the row A, on the same images, p by McNemar's exact test")
+
+
+def test_with_several_seeds_a_difference_counts_the_seeds_too(ran):
+    pairs = [(some(0.4, seed=s), some(0.4, seed=s) | some(0.2, seed=9 + s)) for s in range(3)]
+    lines = [row(name, *(ran(name, pair[k], seed=s) for s, pair in enumerate(pairs))) for k, name in enumerate("AB")]
+    shown, captions = notes(*lines)
+    values = np.array([second.astype(float) - first for first, second in pairs])
+    low, high = pooled(values)
+    assert low > 0
+    assert shown[1][-1] == f"Δ {100 * values.mean():+.1f} ({100 * low:.1f}–{100 * high:.1f})"
+    assert shown[0][1].startswith("pooled ")
+    assert any(caption.startswith("pooled: ") for caption in captions)
+    # The same three pairs in which the gain of one seed is the loss of another are noise.
+    mixed = [row("A", *(ran("x", pairs[s][s % 2], seed=s) for s in range(3)))]
+    mixed += [row("B", *(ran("y", pairs[s][1 - s % 2], seed=s) for s in range(3)))]
+    assert notes(*mixed)[0][1][-1].endswith(", noise")
+
+
+def test_the_gap_between_the_best_and_the_last_epoch_is_that_of_the_same_run(ran):
+    last, best = some(0.4), some(0.4) | some(0.1, seed=1)
+    shown, captions = notes(row("A", ran("a", last, best=best)))
+    paired = Paired.of(last, best)
+    assert shown[1][-1] == f"gap {100 * paired.difference:+.1f}, p {paired.p:.2g}"
+    assert any(caption.startswith("gap: the best epoch's accuracy minus the last one's") for caption in captions)
+
+
+def test_nothing_is_said_of_other_images_or_other_counts():
+    one = Right(some(0.5), "f")
+    assert difference([one], [Right(some(0.5), "g")]) is None
+    assert difference([one], [Right(some(0.5, n=399), "f")]) is None
+    assert difference([one], [None]) is None
+    assert difference([one, None], [one, one]).seeds == 1
+
+
+def test_records_have_the_differences_unrounded(ran):
+    first, second = some(0.4), some(0.5, seed=1)
+    lines = [row("A", ran("a", first)), row("B", ran("b", second))]
+    own, other = ablation_records(("PGD20",), lines)
+    paired = Paired.of(first, second)
+    assert (other["against"], other["gained"], other["lost"]) == ("A, last", paired.gained, paired.lost)
+    assert (other["p"], other["difference"], other["difference_low"]) == (
+        paired.p,
+        paired.difference,
+        paired.interval.low,
+    )
+    assert (own["gained"], own["lost"], own["p"]) == (0, 0, 1.0)
+    assert own["pooled_low"] is None
+    known, directory = ran("a", first)
+    stamped = replace(known.measured[0], selection="best on test")
+    (record,) = ablation_records(("PGD20",), [row("A", (replace(known, measured=(stamped,)), directory))])
+    assert record["test_selected"] is True
+    assert own["test_selected"] is False
