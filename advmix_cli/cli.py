@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from advmix_cli import __version__
 from advmix_cli.commands.ablate import ablate
 from advmix_cli.commands.bench import bench
+from advmix_cli.commands.compare import compare
 from advmix_cli.commands.console import err, out, say
 from advmix_cli.commands.evaluate import evaluate
 from advmix_cli.commands.import_tensors import import_
@@ -21,6 +22,7 @@ from advmix_cli.commands.plan import plan
 from advmix_cli.commands.recipes import recipes
 from advmix_cli.commands.selftest import selftests
 from advmix_cli.commands.train import train
+from advmix_cli.commands.verify import verify
 from advmix_cli.errors import AdvmixError, RecipeError, StoppedError
 from advmix_cli.stopping import stoppable
 
@@ -86,7 +88,8 @@ def root(
 
 
 for command, name in (
-    (train, "train"), (evaluate, "eval"), (ablate, "ablate"), (plan, "plan"), (bench, "bench"), (import_, "import"),
+    (train, "train"), (evaluate, "eval"), (ablate, "ablate"), (compare, "compare"), (verify, "verify"), (plan, "plan"),
+    (bench, "bench"), (import_, "import"),
 ):  # fmt: skip
     app.command(name)(command)
 app.add_typer(recipes, name="recipe")

@@ -13,7 +13,7 @@ FLOORS = (
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"ablation", "bench", "plan", "selftest"},
+    {"ablation", "bench", "plan", "selftest", "verify"},
     {"run"},
     {"fit"},
     {"measure", "fitting"},

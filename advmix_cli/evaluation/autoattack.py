@@ -21,7 +21,7 @@ from advmix_cli.evaluation.notebook import Notebook, named
 from advmix_cli.evaluation.outcome import Tick
 from advmix_cli.evaluation.predict import FiniteLogits, judge, judge_all
 from advmix_cli.evaluation.subject import Logits, Subject
-from advmix_cli.evaluation.verdicts import NOTHING, Finding, Tally, Verdicts
+from advmix_cli.evaluation.verdicts import NOTHING, SLACK, Finding, Tally, Verdicts
 
 Version = Literal["standard", "cheap-2020", "plus", "rand"]
 ATTACKS: dict[Version, tuple[str, ...]] = {
@@ -182,11 +182,11 @@ class _Prefixed:
 
 
 def _check(x: Tensor, found: Tensor, epsilon: float) -> None:
-    """EvaluationError unless every returned image is finite, in [0, 1], and within ε (to five float32 ulps of 1)."""
+    """EvaluationError unless every returned image is finite, in [0, 1], and within ε (but for rounding)."""
     if not found.isfinite().all() or bool((found < 0).any() | (found > 1).any()):
         raise EvaluationError("AutoAttack returned an image outside [0, 1]")
     largest = (found - x).abs().max().item()
-    if largest > epsilon + 6e-7:
+    if largest > epsilon + SLACK:
         raise EvaluationError(f"AutoAttack returned a perturbation of {largest:.6f}, above ε = {epsilon:.6f}")
 
 

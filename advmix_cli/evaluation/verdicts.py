@@ -10,6 +10,8 @@ from advmix_cli.evaluation.predict import Judgement
 
 NOTHING = -1
 """In place of the attack that broke an image."""
+SLACK = 6e-7
+"""What rounding may add to ε: five float32 ulps of 1."""
 
 
 class Finding(NamedTuple):

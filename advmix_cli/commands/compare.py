@@ -1,0 +1,30 @@
+"""`advmix compare`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from advmix_cli.commands.console import out, print_json
+from advmix_cli.commands.options import Json
+
+Side = Annotated[Path, typer.Argument(help="A run directory, or verdicts that `advmix eval --save` kept.")]
+
+
+def compare(
+    a: Side,
+    b: Side,
+    selection: Annotated[
+        Literal["last", "best"], typer.Option("--selection", help="The weights of which epoch of a run.")
+    ] = "last",
+    as_json: Json = False,
+) -> None:
+    """What B gained and lost against A, image by image, with the chance that it is noise."""
+    from advmix_cli.report.comparison import compared, comparison_grids, records
+
+    found = compared(records(a, selection), records(b, selection))
+    if as_json:
+        print_json({"a": str(a), "b": str(b), "evaluators": [one.to_json() for one in found]})
+        return
+    for grid in comparison_grids(found, (str(a), str(b))):
+        grid.print(out)

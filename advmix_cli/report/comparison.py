@@ -1,0 +1,146 @@
+"""Two measurements, image by image: what the second gained and lost."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from advmix_cli.errors import UsageError
+from advmix_cli.evaluation import verdict_files
+from advmix_cli.evaluation.significance import Paired
+from advmix_cli.evaluation.verdict_files import Record
+from advmix_cli.report.differences import SIGNIFICANT
+from advmix_cli.report.grid import Cell, Grid
+from advmix_cli.report.results import NAME, Results
+from advmix_cli.report.tables import percent, spanned
+
+
+class Compared(NamedTuple):
+    """An evaluator's verdicts on two networks: over all images, and over those of each class."""
+
+    evaluator: str
+    correct: tuple[int, int]
+    whole: Paired
+    classes: dict[str, Paired]
+    differ: list[str]
+    """The settings that are not the same, each with both of its values."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        first, second = (count / self.whole.n for count in self.correct)
+        return {
+            "evaluator": self.evaluator,
+            "a": first,
+            "b": second,
+            **_numbers(self.whole),
+            "settings_that_differ": self.differ,
+            "classes": {name: _numbers(paired) for name, paired in self.classes.items()},
+        }
+
+
+def _numbers(paired: Paired) -> dict[str, Any]:
+    return {
+        "n": paired.n, "difference": paired.difference, "low": paired.interval.low, "high": paired.interval.high,
+        "gained": paired.gained, "lost": paired.lost, "p": paired.p,
+    }  # fmt: skip
+
+
+def records(place: Path, selection: str) -> dict[str, Record]:
+    """The verdicts in a file, in a directory of such files, or of a run, by evaluator: of a run, those of the weights
+    that were chosen by `selection`. UsageError if there are none."""
+    if place.is_file():
+        record = verdict_files.load(place)
+        return {record.found.outcome.name: record}
+    if not place.is_dir():
+        raise UsageError(f"{place}: no such file or directory")
+    known = Results.load(place)
+    if known is None:
+        found = [verdict_files.load(path) for path in sorted(place.glob("*.safetensors"))]
+        if not found:
+            raise UsageError(f"{place} holds neither {NAME} nor files of verdicts")
+        names = [record.found.outcome.name for record in found]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UsageError(f"{place} holds several files of {', '.join(twice)}: name one of them")
+        return dict(zip(names, found, strict=True))
+    entry = known.of(selection)
+    if entry is None:
+        chosen = ", ".join(one.selection for one in known.measured) or "nothing"
+        raise UsageError(f"{place}: its {selection} epoch was not measured (there is: {chosen})")
+    directory = place / verdict_files.DIRECTORY
+    found = {}
+    for outcome in entry.outcomes:
+        record = verdict_files.load(verdict_files.place(directory, outcome.name, entry.epoch, entry.weights))
+        if record.found.outcome != outcome:
+            raise UsageError(f"{directory}: its verdicts of {outcome.name} are not those that {NAME} is of")
+        found[outcome.name] = record
+    return found
+
+
+def compared(first: Mapping[str, Record], second: Mapping[str, Record]) -> list[Compared]:
+    """Evaluator by evaluator, those that both have; two single ones whatever their names. Where one looked at more
+    images, on the images that both looked at. UsageError if none is left, or if they looked at different images."""
+    if len(first) == len(second) == 1:
+        second = dict(zip(first, second.values(), strict=True))
+    pairs = [(name, first[name], second[name]) for name in first if name in second]
+    if not pairs:
+        raise UsageError(f"no evaluator has measured both: {', '.join(first)}; {', '.join(second)}")
+    for name, one, other in pairs:
+        if one.images != other.images:
+            raise UsageError(f"{name}: the two were measured on different images")
+    return [_compared(*pair) for pair in pairs]
+
+
+def _compared(name: str, one: Record, other: Record) -> Compared:
+    n = min(one.found.outcome.n, other.found.outcome.n)
+    first, second = (record.found.verdicts.robust[:n].numpy() for record in (one, other))
+    labels = one.found.labels[:n].numpy()
+    classes = {
+        label: Paired.of(first[labels == number], second[labels == number])
+        for number, label in enumerate(one.classes)
+        if bool(np.any(labels == number))
+    }
+    ours, theirs = one.found.outcome.settings, other.found.outcome.settings
+    differ = [f"{key} {ours.get(key)} / {theirs.get(key)}" for key in ours | theirs if ours.get(key) != theirs.get(key)]
+    return Compared(name, (int(first.sum()), int(second.sum())), Paired.of(first, second), classes, differ)
+
+
+def comparison_grids(found: list[Compared], names: tuple[str, str]) -> list[Grid]:
+    """An evaluator a line; then a class a line."""
+    rows = [
+        (
+            Cell(one.evaluator),
+            *(Cell(percent(count / one.whole.n)) for count in one.correct),
+            Cell(f"{100 * one.whole.difference:+.1f}"),
+            Cell(spanned(one.whole.interval)),
+            Cell(f"{one.whole.gained:,}"),
+            Cell(f"{one.whole.lost:,}"),
+            Cell(f"{one.whole.p:.2g}", ("noise",) if one.whole.p >= SIGNIFICANT else ()),
+            Cell(f"{one.whole.n:,}"),
+        )
+        for one in found
+    ]
+    captions = [f"A: {names[0]}", f"B: {names[1]}"]
+    captions += [f"{one.evaluator}: not the same settings: {'; '.join(one.differ)}" for one in found if one.differ]
+    captions.append(
+        "B - A with the bootstrap's 95% interval over images; p by McNemar's exact test: of these two networks, not of "
+        "two methods"
+    )
+    whole = Grid(
+        "B against A, on the same images",
+        ("evaluator", "A %", "B %", "B - A", "95% interval", "gained", "lost", "p", "n"),
+        tuple(rows),
+        tuple(captions),
+    )
+    names_of_classes = list(dict.fromkeys(name for one in found for name in one.classes))
+    lines = tuple((Cell(name), *(_class_cell(one.classes.get(name)) for one in found)) for name in names_of_classes)
+    tests = sum(len(one.classes) for one in found)
+    chance = f"{tests} tests: one in twenty has p < 0.05 by chance alone"
+    return [whole, Grid("B - A by class", ("class", *(one.evaluator for one in found)), lines, (chance,))]
+
+
+def _class_cell(paired: Paired | None) -> Cell:
+    if paired is None:
+        return Cell("·")
+    counts = f"+{paired.gained:,} -{paired.lost:,} of {paired.n:,}, p {paired.p:.2g}"
+    return Cell(f"{100 * paired.difference:+.1f}", (counts,))

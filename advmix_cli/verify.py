@@ -1,0 +1,194 @@
+"""Adversarial images that were kept, looked at again: are they what the verdicts say?"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from advmix_cli import build, checkpoint
+from advmix_cli.checkpoint import Checkpoint
+from advmix_cli.data.images import Dataset, to_unit
+from advmix_cli.errors import CheckpointError, UsageError
+from advmix_cli.evaluation import verdict_files
+from advmix_cli.evaluation.predict import Judgement, judge, measured
+from advmix_cli.evaluation.verdict_files import Record
+from advmix_cli.evaluation.verdicts import SLACK
+from advmix_cli.measure import check_images
+from advmix_cli.recipe.load import Document, Edit
+from advmix_cli.recipe.positions import Position
+from advmix_cli.recipe.schema import Recipe
+from advmix_cli.report.grid import Cell, Grid
+from advmix_cli.report.tables import percent
+
+ADVERSARIAL = "adversarial"
+"""In the directory of a checkpoint: what `advmix eval --save-adversarial` keeps."""
+ROUNDING = 1e-4
+"""Of a margin, as a share of the largest logit: what another batch, machine or version may change."""
+BATCH = 500
+
+
+class Verified(NamedTuple):
+    """Of `n` images: the largest |δ|, and how many pixels, verdicts on the image as it is, and verdicts on the kept
+    image are not what they must be; how many verdicts `undecided` by rounding differ; and the accuracy of the kept
+    images in fp32, rounded to 8 bits, and in bf16."""
+
+    path: Path
+    evaluator: str
+    n: int
+    epsilon: float
+    largest: float
+    out_of_range: int
+    clean_differ: int
+    differ: int
+    undecided: int
+    accuracy: float
+    rounded: float
+    bf16: float
+
+    @property
+    def is_right(self) -> bool:
+        """Nothing is what it must not be."""
+        return self.largest <= self.epsilon + SLACK and not (self.out_of_range or self.clean_differ or self.differ)
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {**self._asdict(), "path": str(self.path), "is_right": self.is_right}
+
+
+def kept(place: Path) -> list[Path]:
+    """The files of verdicts that may have images: of a run directory, of a directory of them, or the file itself;
+    UsageError if it is not there."""
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        raise UsageError(f"{place}: no such file or directory")
+    inside = [place / ADVERSARIAL] if (place / ADVERSARIAL).is_dir() else [place]
+    found = [path for directory in inside for path in sorted(directory.glob("*.safetensors"))]
+    return [path for path in found if path.name not in (checkpoint.LAST, checkpoint.BEST)]
+
+
+def verified(
+    paths: list[Path], given: Path | None, data_root: str | None, place: torch.device, say: Callable[[str], None]
+) -> Iterator[Verified]:
+    """Look at each file that has images again. The checkpoint is `given`, or the one beside the file or a directory
+    above it whose weights the verdicts are of; UsageError or CheckpointError if there is none."""
+    images: dict[str, Dataset] = {}
+    for path in paths:
+        record = verdict_files.load(path)
+        if record.found.verdicts.images is None:
+            continue
+        saved = _checkpoint(path, record, given)
+        recipe = saved.recipe if data_root is None else _elsewhere(saved.recipe, data_root)
+        key = f"{recipe.data!r} {recipe.validation!r}"
+        if key not in images:
+            images[key] = build.dataset(recipe, place, say)
+        check_images(saved, images[key])
+        build.arithmetic(saved.recipe)
+        yield _verified(path, record, build.saved_network(saved, place), images[key])
+
+
+def _elsewhere(recipe: Recipe, root: str) -> Recipe:
+    """Its data lie in another place."""
+    edit = Edit(("data", "root"), root, Position("--data-root"))
+    return Document(recipe.resolved(), {(): edit.where}).edited([edit]).recipe()
+
+
+def _checkpoint(path: Path, record: Record, given: Path | None) -> Checkpoint:
+    if given is not None:
+        saved = checkpoint.load(given)
+        if saved.weights != record.weights:
+            raise CheckpointError(f"{given} is not the network that {path} is of")
+        return saved
+    for directory in (path.parent, path.parent.parent):
+        for name in (checkpoint.LAST, checkpoint.BEST):
+            if (directory / name).is_file() and (saved := checkpoint.load(directory / name)).weights == record.weights:
+                return saved
+    raise UsageError(f"the checkpoint that {path} is of is not beside it: name it with --checkpoint")
+
+
+def _verified(path: Path, record: Record, network: nn.Module, images: Dataset) -> Verified:
+    outcome, verdicts = record.found.outcome, record.found.verdicts
+    settings: Mapping[str, Any] = outcome.settings
+    part = images.part(settings["split"]).first(outcome.n)
+    if len(part) != outcome.n or verdicts.images is None or verdicts.images.shape[1:] != part.pixels.shape[1:]:
+        raise UsageError(f"{path}: these are not the images of its data")
+    device = part.pixels.device
+    largest, counts = 0.0, Counter[str]()
+    with measured(network):
+        for indices in torch.arange(outcome.n).split(BATCH):
+            there = indices.to(device)
+            x, labels = to_unit(part.pixels[there]), part.labels[there]
+            found = verdicts.images[indices].to(device)
+            clean, robust = verdicts.clean[indices].to(device), verdicts.robust[indices].to(device)
+            largest = max(largest, (found - x).abs().max().item())
+            outside = (~((found >= 0) & (found <= 1))).sum()
+            inside = found.nan_to_num(0).clamp(0, 1)
+            judged, as_it_is = judge(network, inside, labels), judge(network, x, labels)
+            scale = ROUNDING * _scale(network, inside)
+            clean_differ = (as_it_is.correct != clean) & (as_it_is.margin.abs() > scale)
+            differ = judged.correct != robust
+            decided = differ & (judged.margin.abs() > scale)
+            levels = (inside * 255).round() / 255
+            now = {
+                "outside": outside,
+                "clean": clean_differ.sum(),
+                "differ": decided.sum(),
+                "undecided": (differ & ~decided).sum(),
+                "right": (judged.correct & clean).sum(),
+                "rounded": (judge(network, levels, labels).correct & clean).sum(),
+                "bf16": (_in_bf16(network, inside, labels).correct & clean).sum(),
+            }
+            counts.update({name: int(count) for name, count in now.items()})
+    return Verified(
+        path=path,
+        evaluator=outcome.name,
+        n=outcome.n,
+        epsilon=float(settings["epsilon"]),
+        largest=largest,
+        out_of_range=counts["outside"],
+        clean_differ=counts["clean"],
+        differ=counts["differ"],
+        undecided=counts["undecided"],
+        accuracy=counts["right"] / outcome.n,
+        rounded=counts["rounded"] / outcome.n,
+        bf16=counts["bf16"] / outcome.n,
+    )
+
+
+@torch.no_grad()
+def _scale(network: nn.Module, x: Tensor) -> Tensor:
+    """(B,) the largest logit of each image, by size."""
+    return network(x).abs().amax(dim=1)
+
+
+def _in_bf16(network: nn.Module, x: Tensor, labels: Tensor) -> Judgement:
+    with torch.autocast(x.device.type, torch.bfloat16):
+        return judge(network, x, labels)
+
+
+def verified_grid(found: list[Verified]) -> Grid:
+    """A file a line."""
+    rows = [
+        (
+            Cell(one.evaluator, (one.path.name,)),
+            Cell("right" if one.is_right else "WRONG"),
+            Cell(f"{255 * one.largest:.3f}/255", (f"ε {255 * one.epsilon:.3g}/255",)),
+            Cell(f"{one.out_of_range:,}"),
+            Cell(f"{one.clean_differ:,}"),
+            Cell(f"{one.differ:,}", (f"{one.undecided:,} by rounding",) if one.undecided else ()),
+            Cell(percent(one.accuracy)),
+            Cell(percent(one.rounded)),
+            Cell(percent(one.bf16)),
+            Cell(f"{one.n:,}"),
+        )
+        for one in found
+    ]
+    columns = ("evaluator", "", "max |δ|", "out of [0, 1]", "clean differ", "verdicts differ")
+    columns += ("fp32 %", "8 bits %", "bf16 %", "n")
+    captions = (
+        "fp32, 8 bits, bf16: the accuracy on the kept images as they are, rounded to 8 bits, and with bf16 arithmetic",
+    )
+    return Grid("Adversarial images, looked at again", columns, tuple(rows), captions)

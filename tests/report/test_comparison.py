@@ -1,0 +1,113 @@
+"""`advmix compare`: two measurements image by image, and what cannot be compared."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from advmix_cli.cli import app
+from advmix_cli.errors import UsageError
+from advmix_cli.evaluation import verdict_files
+from advmix_cli.evaluation.outcome import Measurement
+from advmix_cli.evaluation.significance import Paired
+from advmix_cli.evaluation.verdict_files import Record
+from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
+from advmix_cli.report.comparison import compared, comparison_grids, records
+from advmix_cli.report.results import Measured, Results
+
+
+def record(robust, name="PGD20", images="f", steps=20):
+    found = torch.tensor(robust)
+    broken = torch.where(found, NOTHING, 0).to(torch.int8)
+    verdicts = Verdicts(("pgd",), torch.ones_like(found), broken, found.float() - 0.5)
+    labels = torch.arange(len(robust)) % 2
+    one = Measurement.of(name, verdicts, labels, 1.0, {"split": "test", "steps": steps}, {"torch": "2"})
+    return Record(one, "w" * 64, images, ("cat", "dog", "bird"))
+
+
+FIRST = [True, True, False, False, True, False]
+SECOND = [True, False, True, True, True, False]
+
+
+def test_gained_and_lost_are_counted_over_all_and_in_each_class():
+    (found,) = compared({"PGD20": record(FIRST)}, {"PGD20": record(SECOND)})
+    assert found.correct == (3, 4)
+    assert found.whole == Paired(6, 2, 1)
+    assert found.classes == {"cat": Paired(3, 1, 0), "dog": Paired(3, 1, 1)}  # no bird was looked at
+    assert found.differ == []
+    whole, classes = comparison_grids([found], ("x", "y"))
+    row = [cell.value for cell in whole.rows[0]]
+    assert row[:4] == ["PGD20", "50.0", "66.7", "+16.7"]
+    assert row[5:] == ["2", "1", "1", "6"]
+    assert whole.rows[0][7].notes == ("noise",)
+    assert [(line[0].value, line[1].value, line[1].notes) for line in classes.rows] == [
+        ("cat", "+33.3", ("+1 -0 of 3, p 1",)),
+        ("dog", "+0.0", ("+1 -1 of 3, p 1",)),
+    ]
+
+
+def test_where_one_looked_at_more_images_it_is_the_first_of_them():
+    (found,) = compared({"PGD20": record(FIRST)}, {"PGD20": record(SECOND[:2], steps=40)})
+    assert found.whole == Paired(2, 0, 1)
+    assert found.differ == ["steps 20 / 40"]
+    (line,) = (caption for caption in comparison_grids([found], ("x", "y"))[0].captions if "settings" in caption)
+    assert line == "PGD20: not the same settings: steps 20 / 40"
+
+
+def test_single_ones_need_not_have_the_same_name():
+    (found,) = compared({"PGD20": record(FIRST)}, {"AA": record(SECOND, name="AA")})
+    assert found.whole == Paired(6, 2, 1)
+    both = {"PGD20": record(FIRST), "AA": record(FIRST)}
+    with pytest.raises(UsageError, match="no evaluator has measured both: PGD20, AA; x"):
+        compared(both, {"x": record(SECOND)})
+
+
+def test_different_images_are_not_compared():
+    with pytest.raises(UsageError, match="PGD20: the two were measured on different images"):
+        compared({"PGD20": record(FIRST)}, {"PGD20": record(SECOND, images="g")})
+
+
+@pytest.fixture
+def ran(tmp_path):
+    """A run directory with one evaluator's verdicts."""
+    one = record(FIRST)
+    Results("t", 0, "d", 5, 9, {"test": "f"}, measured=(Measured("last", 5, "w" * 64, (one.found.outcome,)),)).save(
+        tmp_path / "run"
+    )
+    one.save(verdict_files.place(tmp_path / "run" / "verdicts", "PGD20", 5, "w" * 64))
+    return tmp_path / "run"
+
+
+def test_verdicts_are_found_in_a_run_a_directory_and_a_file(ran, tmp_path):
+    (path,) = (ran / "verdicts").iterdir()
+    for place in (ran, ran / "verdicts", path):
+        assert records(place, "last").keys() == {"PGD20"}
+    with pytest.raises(UsageError, match=r"its best epoch was not measured \(there is: last\)"):
+        records(ran, "best")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"holds neither results\.json nor files of verdicts"):
+        records(tmp_path / "empty", "last")
+    with pytest.raises(UsageError, match="no such file or directory"):
+        records(tmp_path / "nowhere", "last")
+    (ran / "verdicts" / "again.safetensors").write_bytes(path.read_bytes())
+    with pytest.raises(UsageError, match="holds several files of PGD20"):
+        records(ran / "verdicts", "last")
+    record(SECOND).save(path)
+    with pytest.raises(UsageError, match=r"its verdicts of PGD20 are not those that results\.json is of"):
+        records(ran, "last")
+
+
+def test_the_command_prints_tables_or_one_document(ran, tmp_path):
+    record(SECOND).save(tmp_path / "b.safetensors")
+    words = ["compare", str(ran), str(tmp_path / "b.safetensors")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "B against A, on the same images" in done.stdout
+    document = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    (one,) = document["evaluators"]
+    assert (one["gained"], one["lost"], one["n"], one["p"]) == (2, 1, 6, 1.0)
+    assert one["classes"]["dog"]["lost"] == 1
+    done = CliRunner().invoke(app, ["compare", str(ran), str(tmp_path / "none")])
+    assert done.exit_code == 2
+    assert "no such file or directory" in " ".join(done.stderr.split())

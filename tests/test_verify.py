@@ -1,0 +1,149 @@
+"""Adversarial images that were kept are looked at again, and what was changed in them is found."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from interrupted import CPU
+from typer.testing import CliRunner
+
+from advmix_cli import run
+from advmix_cli.cli import app
+from advmix_cli.errors import CheckpointError, UsageError
+from advmix_cli.evaluation import verdict_files
+from advmix_cli.evaluation.outcome import Measurement
+from advmix_cli.verify import kept, verified
+
+
+@pytest.fixture(scope="module")
+def ran(tiny, tmp_path_factory):
+    """A run directory, and the file of the images that a PGD ended with on its test images."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    from advmix_cli.report.progress import Lines
+
+    directory = tmp_path_factory.mktemp("run")
+    run.execute(tiny("schedule.epochs=3"), directory, CPU, Lines(Console(file=StringIO())))
+    done = CliRunner().invoke(app, ["eval", str(directory), "--save-adversarial", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    (path,) = (path for path in (directory / "adversarial").iterdir() if path.name.startswith("PGD2"))
+    return directory, path
+
+
+def look(path, **changes):
+    return list(verified([path], changes.get("given"), changes.get("root"), CPU, lambda _: None))
+
+
+def test_what_was_kept_is_what_its_verdicts_say(ran):
+    directory, path = ran
+    assert path in kept(directory)
+    (found,) = look(path)
+    record = verdict_files.load(path)
+    assert found.is_right
+    assert (found.n, found.epsilon) == (40, 16 / 255)
+    assert found.largest == pytest.approx(16 / 255, abs=1e-6)
+    assert found.accuracy == record.found.outcome.accuracy
+    assert (found.out_of_range, found.clean_differ, found.differ, found.undecided) == (0, 0, 0, 0)
+    assert abs(found.rounded - found.accuracy) < 0.2
+    assert abs(found.bf16 - found.accuracy) < 0.2
+
+
+def forge(path, target, edit):
+    """A whole file, with all of its checksums, in which something is not what it was."""
+    record = verdict_files.load(path)
+    one = record.found
+    verdicts = edit(one.verdicts)
+    found = Measurement.of(one.outcome.name, verdicts, one.labels, 1.0, one.outcome.settings, one.outcome.machine)
+    replace(record, found=found).save(target)
+    return target
+
+
+def images(change):
+    def edit(verdicts):
+        moved = verdicts.images.clone()
+        change(moved, verdicts)
+        return verdicts._replace(images=moved)
+
+    return edit
+
+
+def far(moved, _):
+    moved[0, 0, 0, 0] += 0.5 if moved[0, 0, 0, 0] < 0.5 else -0.5
+
+
+def outside(moved, _):
+    moved[3, 0, 2, 2] = 1.001
+    moved[4, 0, 2, 2] = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("edit", "wrong"),
+    [
+        (images(far), "largest"),
+        (images(outside), "out_of_range"),
+        (lambda v: v._replace(broken_by=torch.full_like(v.broken_by, -1)), "differ"),
+        (lambda v: v._replace(broken_by=torch.where(v.clean, 0, -1).to(torch.int8)), "differ"),
+        (lambda v: v._replace(clean=~v.clean, broken_by=torch.full_like(v.broken_by, -1)), "clean_differ"),
+    ],
+)
+def test_what_is_not_is_found(ran, tmp_path, edit, wrong):
+    directory, path = ran
+    (found,) = look(forge(path, tmp_path / "x.safetensors", edit), given=directory)
+    assert not found.is_right
+    if wrong == "largest":
+        assert 0.4 < found.largest < 0.7
+    else:
+        assert getattr(found, wrong) >= (2 if wrong == "out_of_range" else 1)
+
+
+def test_a_verdict_that_rounding_decides_is_no_mismatch(ran, monkeypatch):
+    monkeypatch.setattr("advmix_cli.verify.ROUNDING", 1e9)
+    path = ran[1]
+    target = path.parent.parent / "y.safetensors"
+    forge(path, target, lambda v: v._replace(broken_by=torch.full_like(v.broken_by, -1)))
+    (found,) = look(target)
+    target.unlink()
+    assert found.is_right
+    assert found.undecided > 0
+
+
+def test_the_checkpoint_is_the_one_that_was_measured(ran, tmp_path):
+    directory, path = ran
+    alone = tmp_path / path.name
+    alone.write_bytes(path.read_bytes())
+    with pytest.raises(UsageError, match="is not beside it: name it with --checkpoint"):
+        look(alone)
+    assert look(alone, given=directory)[0].is_right
+    with pytest.raises(CheckpointError, match="is not the network that"):
+        look(alone, given=directory / "best.safetensors")
+
+
+def test_the_command_prints_a_line_a_file_and_ends_with_1_if_one_is_wrong(ran, tmp_path):
+    directory, path = ran
+    done = CliRunner().invoke(app, ["verify", str(directory), "--json", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert document["is_right"] is True
+    assert [one["evaluator"] for one in document["files"]] == ["PGD2"]
+    forged = forge(path, tmp_path / "x.safetensors", images(far))
+    done = CliRunner().invoke(app, ["verify", str(forged), "--checkpoint", str(directory)])
+    assert done.exit_code == 1
+    assert "WRONG" in done.stdout
+    assert f"not what its verdicts say: {forged}" in done.stderr.replace("\n", "")
+
+
+def test_bad_places_are_one_message(ran, tmp_path):
+    directory, _ = ran
+    for words, message in (
+        (["nowhere"], "nowhere: no such file or directory"),
+        ([str(tmp_path)], "holds no adversarial images"),
+        ([str(directory / "model.safetensors")], "not a whole file of verdicts"),
+        ([str(directory), "--data-root", "x"], "--data-root: 'root' has no meaning for [data] source = \"digits\""),
+    ):
+        done = CliRunner().invoke(app, ["verify", *words])
+        assert done.exit_code == 2, done.output
+        assert message in " ".join(done.stderr.split())
+        assert "Traceback" not in done.stderr
