@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from advmix_cli.commands.console import err, out, print_json, say
+from advmix_cli.commands.diagnose import diagnosed
 from advmix_cli.commands.options import DeviceName, Json, Settings, StopAfter
 from advmix_cli.errors import StoppedError
 from advmix_cli.stopping import stoppable
@@ -33,6 +34,16 @@ def evaluate(
             help="Keep the images that the attacks end with, too: in adversarial/ beside the checkpoint, or in --save.",
         ),
     ] = False,
+    diagnose: Annotated[
+        bool,
+        typer.Option(
+            "--diagnose", help="Instead: are its accuracies under attack to be believed? On 200 images, or --limit."
+        ),
+    ] = False,
+    transfer: Annotated[
+        Path | None,
+        typer.Option("--transfer", metavar="CHECKPOINT", help="For --diagnose: attack it from this one."),
+    ] = None,
     stop_after: StopAfter = None,
     device: DeviceName = "auto",
     settings: Settings = None,
@@ -54,6 +65,9 @@ def evaluate(
     from advmix_cli.report.tables import outcome_grid
 
     path = checkpoints.find(checkpoint)
+    if diagnose:
+        diagnosed(path, transfer, limit or 200, stop_after, device, settings or [], as_json=as_json)
+        return
     saved = checkpoints.load(path)
     chosen = recipe_to_measure(saved, str(path), settings or [], evaluators or [], limit)
     place = build.device(device)

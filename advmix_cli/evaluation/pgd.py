@@ -59,7 +59,7 @@ class Pgd:
         tick(int((~clean.correct).sum()), "")
         who = "" if subject.attacked is subject.judge else "compiled, "
         for restart in range(self.restarts):
-            noise = self._noise(images.pixels.shape, restart)
+            noise = self.noise(images.pixels.shape, restart)
             for number, batch in enumerate(tally.standing().split(self.batch_size), 1):
 
                 def attacked(batch: Tensor = batch, noise: Tensor = noise) -> Finding:
@@ -89,7 +89,7 @@ class Pgd:
             raise EvaluationError("the network's input gradient is not finite, so an attack by gradients is blind")
         return x + delta
 
-    def _noise(self, shape: torch.Size, restart: int) -> Tensor:
+    def noise(self, shape: torch.Size, restart: int) -> Tensor:
         """In [-1, 1], on the CPU, so that every device starts from the same points."""
         if self.init == "zero":
             return torch.zeros(1).expand(shape)

@@ -67,7 +67,7 @@ def test_verdicts_are_those_of_a_textbook_loop(trained, loss, init):
     network, data = trained
     pgd = replace(PGD, loss=loss, init=init)
     x, labels = data.test.pixels / 255, data.test.labels
-    start = pgd.epsilon * pgd._noise(x.shape, 0)
+    start = pgd.epsilon * pgd.noise(x.shape, 0)
     with measured(network):
         found = network(textbook(network, x, labels, start, pgd)).argmax(1)
         pristine = network(x).argmax(1)
@@ -78,7 +78,7 @@ def test_verdicts_are_those_of_a_textbook_loop(trained, loss, init):
 
 
 def test_the_start_is_uniform_in_the_ball_and_zero_if_wanted():
-    noise = PGD._noise(torch.Size([200, 1, 8, 8]), 0)
+    noise = PGD.noise(torch.Size([200, 1, 8, 8]), 0)
     assert noise.abs().max() <= 1
     assert noise.mean().abs() < 0.02
     assert abs(noise.var() - 1 / 3) < 0.01
@@ -87,9 +87,9 @@ def test_the_start_is_uniform_in_the_ball_and_zero_if_wanted():
 
 def test_restarts_and_seeds_start_elsewhere():
     shape = torch.Size([5, 1, 8, 8])
-    starts = [PGD._noise(shape, 0), PGD._noise(shape, 1), replace(PGD, seed=1)._noise(shape, 0)]
+    starts = [PGD.noise(shape, 0), PGD.noise(shape, 1), replace(PGD, seed=1).noise(shape, 0)]
     assert not any(torch.equal(a, b) for a, b in zip(starts, starts[1:] + starts[:1], strict=True))
-    assert torch.equal(starts[0], PGD._noise(shape, 0))
+    assert torch.equal(starts[0], PGD.noise(shape, 0))
 
 
 def test_verdicts_do_not_depend_on_the_batch_size(trained):
@@ -126,7 +126,7 @@ def test_a_restart_is_an_attack_from_its_own_start(trained):
     with measured(network):
         expected = network(x).argmax(1) == labels
         for restart in range(3):
-            start = pgd.epsilon * pgd._noise(x.shape, restart)
+            start = pgd.epsilon * pgd.noise(x.shape, restart)
             expected &= network(textbook(network, x, labels, start, pgd)).argmax(1) == labels
     assert (judge(pgd, network, data.test) != expected).sum() <= 1
 
@@ -154,7 +154,7 @@ def test_the_attack_stays_in_the_ball_and_the_unit_box_without_slack(seed, steps
     with torch.no_grad():
         network[1].weight.normal_(generator=drawing)
     labels = torch.tensor([0, 1, 2])
-    found = pgd.attack(network, x, labels, pgd.epsilon * pgd._noise(x.shape, 0))
+    found = pgd.attack(network, x, labels, pgd.epsilon * pgd.noise(x.shape, 0))
     assert (found - x).abs().max() <= 1 / 32
     assert found.min() >= 0
     assert found.max() <= 1

@@ -1,0 +1,222 @@
+"""The checks of the field's evaluation guidelines (Athalye et al., 2018; Carlini et al., 2019; Croce et al., 2022),
+each with its number. None of them proves a network robust; each is failed by some way of hiding gradients.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from advmix_cli.data.images import Images, to_unit
+from advmix_cli.evaluation.autoattack import AutoAttack
+from advmix_cli.evaluation.notebook import Blank
+from advmix_cli.evaluation.pgd import Pgd
+from advmix_cli.evaluation.predict import judge, judge_all
+from advmix_cli.evaluation.subject import Logits, Subject
+from advmix_cli.method.ascent import Variable, ascend, box
+from advmix_cli.seeding import generator
+
+Tick = Callable[[int, str], None]
+LADDER = (10, 20, 50, 100)
+"""Steps of PGD."""
+SHARES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+"""Of ε, for the curve."""
+RESTARTS, NOISES, CONVERGED = 5, 10, 100
+A_POINT = 0.01
+
+
+@dataclass(frozen=True)
+class Check:
+    """`number` is what was found, `wanted` what it is held against; `passed` is None for what was not tried."""
+
+    name: str
+    number: str
+    wanted: str
+    passed: bool | None
+    figures: dict[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """For a table."""
+        return {True: "PASS", False: "FAIL", None: "not tried"}[self.passed]
+
+
+@dataclass(frozen=True)
+class Battery:
+    """The checks of one network on some images; `epsilon` in pixel units. `transfer` is another network, whose
+    adversarial images are tried on this one. All noise follows from the seed."""
+
+    subject: Subject
+    images: Images
+    epsilon: float
+    classes: int
+    seed: int
+    batch_size: int
+    transfer: Logits | None
+    tick: Tick
+
+    def __call__(self) -> Iterator[Check]:
+        """One after the other. Where the gradients are not finite no attack can look, and nothing else is tried."""
+        gradients = self._gradients()
+        yield gradients
+        if gradients.figures["non_finite"]:
+            return
+        ladder = {steps: self._accuracy(steps=steps) for steps in LADDER}
+        yield self._more_steps(ladder)
+        yield self._converged()
+        yield self._noise(ladder[20])
+        yield self._restarts(ladder[20])
+        yield self._square()
+        yield self._everything()
+        yield self._curve(ladder[20])
+        yield self._transferred(ladder[20])
+
+    def _pgd(self, **changes: Any) -> Pgd:
+        whole = Pgd(self.epsilon, self.epsilon / 4, 20, 1, "uniform", "cross-entropy", self.seed, self.batch_size)
+        return replace(whole, **changes)
+
+    def _robust(self, pgd: Pgd) -> Tensor:
+        self.tick(0, f"PGD, {pgd.steps} steps, {pgd.restarts} restarts, ε {pgd.epsilon:.3f}")
+        return pgd(self.subject, self.images, lambda _done, _note: None, Blank()).robust
+
+    def _accuracy(self, **changes: Any) -> float:
+        return float(self._robust(self._pgd(**changes)).double().mean())
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Indices, images in [0, 1], labels."""
+        for indices in torch.arange(len(self.images), device=self.images.labels.device).split(self.batch_size):
+            own = self.images.at(indices)
+            yield indices, to_unit(own.pixels), own.labels
+
+    def _gradients(self) -> Check:
+        """Of the cross-entropy in the images, at a random point of the ball: flat is what is hidden."""
+        start = self._pgd().noise(self.images.pixels.shape, 0)
+        flat = broken = 0
+        for indices, x, labels in self._batches():
+            moved = (x + self.epsilon * start[indices.to(start.device)].to(x.device)).clamp(0, 1).requires_grad_()
+            with torch.enable_grad():
+                loss = F.cross_entropy(self.subject.judge(moved), labels, reduction="sum")
+                (slope,) = torch.autograd.grad(loss, moved)
+            finite = slope.isfinite().flatten(1).all(dim=1)
+            broken += int((~finite).sum())
+            flat += int((finite & (slope.flatten(1) == 0).all(dim=1)).sum())
+        n = len(self.images)
+        number = f"{100 * flat / n:.1f} % zero, {100 * broken / n:.1f} % not finite"
+        found = {"zero": flat / n, "non_finite": broken / n}
+        return Check(
+            "input gradients", number, "at most 1 % zero, none not finite", flat <= A_POINT * n and not broken, found
+        )
+
+    def _more_steps(self, ladder: dict[int, float]) -> Check:
+        found = list(ladder.values())
+        gain = max(more - less for less, more in pairwise(found))
+        number = ", ".join(f"{steps}: {100 * accuracy:.1f} %" for steps, accuracy in ladder.items())
+        figures = {f"steps_{steps}": accuracy for steps, accuracy in ladder.items()}
+        return Check(
+            "more steps of PGD never help the network", number, "no rise above 1 point", gain <= A_POINT, figures
+        )
+
+    def _converged(self) -> Check:
+        """The mean loss at half of the steps, against that at the end."""
+        start, sums = self._pgd().noise(self.images.pixels.shape, 0), torch.zeros(3, dtype=torch.float64)
+        for indices, x, labels in self._batches():
+
+            def objective(delta: Tensor, x: Tensor = x, labels: Tensor = labels) -> Tensor:
+                return F.cross_entropy(self.subject.attacked(x + delta), labels, reduction="none")
+
+            noise = self.epsilon * start[indices.to(start.device)].to(x.device)
+            _, path = ascend(objective, [Variable(noise, self.epsilon / 4, box(self.epsilon, around=x))], CONVERGED + 1)
+            sums += torch.stack([path[at].double().sum() for at in (0, CONVERGED // 2, CONVERGED)]).cpu()
+        first, half, last = (sums / len(self.images)).tolist()
+        rising = (last - half) / (last - first) if last > first else float("nan")
+        number = f"{first:.2f} -> {half:.2f} -> {last:.2f}"
+        figures = {"loss_0": first, "loss_50": half, "loss_100": last}
+        wanted = "rises, by its 50th step nine tenths of the way"
+        return Check("the loss has converged (0, 50, 100 steps)", number, wanted, rising <= 0.1, figures)
+
+    def _noise(self, attacked: float) -> Check:
+        """The worst of several draws for each image."""
+        right = judge_all(self.subject.judge, self.images, self.batch_size).correct
+        for draw in range(NOISES):
+            drawn = generator("cpu", self.seed, "diagnosis noise", draw)
+            noise = torch.empty(self.images.pixels.shape).uniform_(-1, 1, generator=drawn)
+            for indices, x, labels in self._batches():
+                moved = (x + self.epsilon * noise[indices.cpu()].to(x.device)).clamp(0, 1)
+                right[indices] &= judge(self.subject.judge, moved, labels).correct
+        accuracy = float(right.double().mean())
+        number = f"{100 * attacked:.1f} % against {100 * accuracy:.1f} %"
+        figures = {"pgd": attacked, "noise": accuracy}
+        wanted = f"PGD is no weaker than the worst of {NOISES} random points"
+        return Check("PGD20 against random noise", number, wanted, attacked <= accuracy, figures)
+
+    def _restarts(self, single: float) -> Check:
+        several = self._accuracy(restarts=RESTARTS)
+        number = f"{100 * single:.1f} % -> {100 * several:.1f} %"
+        figures = {"restarts_1": single, f"restarts_{RESTARTS}": several}
+        passed = single - several <= 5 * A_POINT
+        return Check(f"{RESTARTS} restarts of PGD20 gain little", number, "at most 5 points", passed, figures)
+
+    def _square(self) -> Check:
+        """What stands after both losses of PGD is attacked without gradients."""
+        losses: tuple[Literal["cross-entropy", "margin"], ...] = ("cross-entropy", "margin")
+        standing = torch.stack([self._robust(self._pgd(steps=100, loss=loss)) for loss in losses]).all(dim=0)
+        left = self.images.at(standing.nonzero().squeeze(1))
+        found = 0
+        if len(left):
+            square = _Square("cheap-2020", self.epsilon, self.seed, self.batch_size)
+            self.tick(0, f"Square on {len(left)} images")
+            found = int((~square(self.subject, left, lambda _done, _note: None, Blank()).robust).sum())
+        n = len(self.images)
+        number = f"{found} of {n} images"
+        passed = found <= max(1, A_POINT * n)
+        name = "Square, without gradients, finds almost nothing more"
+        return Check(name, number, "at most 1 %", passed, {"square_alone": found / n})
+
+    def _everything(self) -> Check:
+        accuracy = self._accuracy(epsilon=1.0, step_size=0.1, steps=100)
+        wanted = f"below chance, {100 / self.classes:.1f} %"
+        figures = {"accuracy": accuracy}
+        return Check(
+            "with ε = 1 nothing stands", f"{100 * accuracy:.1f} %", wanted, accuracy < 1 / self.classes, figures
+        )
+
+    def _curve(self, own: float) -> Check:
+        clean = float(judge_all(self.subject.judge, self.images, self.batch_size).correct.double().mean())
+        curve = {0.0: clean}
+        for share in SHARES:
+            epsilon = share * self.epsilon
+            if epsilon <= 1:
+                curve[epsilon] = own if share == 1 else self._accuracy(epsilon=epsilon, step_size=epsilon / 4)
+        values = list(curve.values())
+        rise = max((more - less for less, more in pairwise(values)), default=0.0)
+        number = ", ".join(f"{100 * accuracy:.0f}" for accuracy in values)
+        figures = {"curve": [{"epsilon": epsilon, "accuracy": accuracy} for epsilon, accuracy in curve.items()]}
+        return Check(
+            "a larger ε never helps the network", f"{number} %", "no rise above 1 point", rise <= A_POINT, figures
+        )
+
+    def _transferred(self, own: float) -> Check:
+        name, wanted = "images made for another network are weaker", "no accuracy below its own"
+        if self.transfer is None:
+            return Check(name, "name another checkpoint with --transfer", wanted, None, {})
+        other = replace(self, subject=Subject(self.transfer, self.transfer))
+        images = other._pgd()(other.subject, self.images, lambda _done, _note: None, Blank(images=True)).images
+        right = torch.empty(len(self.images), dtype=torch.bool)
+        for indices, x, labels in self._batches():
+            assert images is not None
+            both = [judge(self.subject.judge, point, labels).correct for point in (x, images[indices])]
+            right[indices.cpu()] = (both[0] & both[1]).cpu()
+        accuracy = float(right.double().mean())
+        number = f"{100 * accuracy:.1f} % against {100 * own:.1f} %"
+        return Check(name, number, wanted, accuracy >= own, {"transfer": accuracy, "white_box": own})
+
+
+class _Square(AutoAttack):
+    """Square alone, with 1,000 queries."""
+
+    def _attacks(self, classes: int) -> list[str]:  # noqa: ARG002
+        return ["square"]

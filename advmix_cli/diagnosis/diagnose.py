@@ -1,0 +1,68 @@
+"""A checkpoint -> the checks of its evaluation, and how they are shown."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import torch
+
+from advmix_cli import build
+from advmix_cli.attacked import subject_of
+from advmix_cli.checkpoint import Checkpoint
+from advmix_cli.diagnosis.battery import Battery, Check
+from advmix_cli.errors import CheckpointError
+from advmix_cli.evaluation.predict import measured
+from advmix_cli.measure import check_images
+from advmix_cli.recipe.schema import Recipe
+from advmix_cli.report.grid import Cell, Grid
+from advmix_cli.report.progress import Watcher
+
+PASSES = 3000
+"""Network passes an image, about: what compiling is weighed against."""
+BATCH = 200
+CHECKS = 9
+
+
+def diagnose(
+    saved: Checkpoint, recipe: Recipe, place: torch.device, watch: Watcher, limit: int, transfer: Checkpoint | None
+) -> list[Check]:
+    """Check the network of `saved` on the first `limit` test images of the data of `recipe`, with the ε of its threat;
+    `transfer` is a second checkpoint of a network for the same images."""
+    build.arithmetic(recipe)
+    images = build.dataset(recipe, place, watch.say)
+    check_images(saved, images)
+    if transfer and (transfer.image_shape, transfer.classes) != (saved.image_shape, saved.classes):
+        raise CheckpointError("the network of --transfer is for other images or other classes")
+    own = images.test.first(limit)
+    network = build.saved_network(saved, place)
+    other = build.saved_network(transfer, place) if transfer else None
+    with ExitStack() as within:
+        for one in filter(None, (network, other)):
+            within.enter_context(measured(one))
+        subject = subject_of(recipe, network, own.first(BATCH), PASSES * len(own), watch.say)
+        watch.begin("diagnosing", CHECKS)
+        battery = Battery(
+            subject=subject, images=own, epsilon=recipe.threat.epsilon, classes=len(images.classes), seed=recipe.seed,
+            batch_size=BATCH, transfer=other, tick=watch.advance,
+        )  # fmt: skip
+        found: list[Check] = []
+        for check in battery():
+            found.append(check)
+            watch.advance(1)
+        return found
+
+
+def diagnosis_grids(title: str, found: Sequence[Check], n: int) -> list[Grid]:
+    """A check a line; then the curve of accuracy against ε."""
+    rows = [(Cell(one.name, (f"wanted: {one.wanted}",)), Cell(one.verdict), Cell(one.number)) for one in found]
+    failed = sum(check.passed is False for check in found)
+    captions = (
+        f"on the first {n:,} test images; {failed} of {len(found)} failed",
+        "A check that fails says that the accuracies under attack are too high, not by how much. Checks that pass "
+        "prove nothing: they are what the known ways of hiding gradients fail.",
+    )
+    grids = [Grid(f"Diagnosis of {title}", ("check", "", "found"), tuple(rows), captions)]
+    curve = next((check.figures["curve"] for check in found if "curve" in check.figures), [])
+    if curve:
+        points = tuple((Cell(f"{255 * one['epsilon']:.4g}/255"), Cell(f"{100 * one['accuracy']:.1f}")) for one in curve)
+        grids.append(Grid("PGD20", ("ε", "accuracy %"), points))
+    return grids

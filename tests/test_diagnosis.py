@@ -1,0 +1,139 @@
+"""The battery tells a network that hides its gradients from one that does not."""
+
+import json
+
+import pytest
+import torch
+from interrupted import CPU
+from torch import nn
+from typer.testing import CliRunner
+
+from advmix_cli import build, run
+from advmix_cli.cli import app
+from advmix_cli.diagnosis.battery import Battery
+from advmix_cli.evaluation.predict import measured
+from advmix_cli.evaluation.subject import Subject
+
+EPSILON = 24 / 255
+
+
+class Quantized(nn.Module):
+    """The known masker: what it sees are eight levels of grey, and nothing has a slope."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        return self.body((x * 8).round() / 8)
+
+
+class Steep(nn.Module):
+    """A sigmoid that is almost a step: slopes are there, and lead nowhere."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        return self.body(torch.sigmoid(60 * (x - 0.5)))
+
+
+def checks(network, images, transfer=None, epsilon=EPSILON):
+    with measured(network):
+        battery = Battery(Subject.plain(network), images, epsilon, 10, 0, 30, transfer, lambda *_: None)
+        return list(battery())
+
+
+def failed(found):
+    return [check.name for check in found if check.passed is False]
+
+
+@pytest.fixture(scope="module")
+def defended(tiny):
+    """A network after some adversarial training."""
+    recipe = tiny(
+        "data.train_limit=1200", "model.width=8", f"threat.epsilon={EPSILON}",
+        'maximizer={kind="attack", ascent={steps=3, step_size=0.04}}',
+        'schedule={kind="one-cycle", epochs=6, batch_size=60}',
+    )  # fmt: skip
+    images = build.dataset(recipe, CPU, print)
+    network = build.new_network(recipe, images, CPU)
+    for _ in build.training(recipe, images, network).run(lambda _: None):
+        pass
+    return network.eval()
+
+
+def test_an_undefended_network_hides_nothing(trained, defended):
+    network, data = trained
+    found = checks(network, data.test.first(50), transfer=defended)
+    assert failed(found) == []
+    assert all(check.passed for check in found)
+    by_name = {check.name: check.figures for check in found}
+    assert by_name["PGD20 against random noise"]["pgd"] < 0.5 < by_name["PGD20 against random noise"]["noise"]
+    assert by_name["images made for another network are weaker"]["transfer"] > 0.3
+
+
+def test_an_adversarially_trained_network_hides_nothing(trained, defended):
+    found = checks(defended, trained[1].test.first(50))
+    assert failed(found) == []
+    assert [check.name for check in found if check.passed is None] == ["images made for another network are weaker"]
+    by_name = {check.name: check.figures for check in found}
+    assert by_name["PGD20 against random noise"]["pgd"] > 0.2
+    curve = by_name["a larger ε never helps the network"]["curve"]
+    assert curve[0]["accuracy"] > curve[4]["accuracy"] > curve[-1]["accuracy"]
+
+
+def test_a_network_of_steps_is_found_out(trained):
+    network, data = trained
+    found = checks(Quantized(network), data.test.first(30), transfer=network)
+    assert len(failed(found)) >= 5
+    assert {
+        "input gradients",
+        "PGD20 against random noise",
+        "the loss has converged (0, 50, 100 steps)",
+        "Square, without gradients, finds almost nothing more",
+        "images made for another network are weaker",
+    } <= set(failed(found))
+
+
+def test_a_network_with_a_steep_front_is_found_out(trained):
+    network, data = trained
+    assert "Square, without gradients, finds almost nothing more" in failed(checks(Steep(network), data.test.first(30)))
+
+
+def test_gradients_that_are_not_finite_end_it():
+    class Root(nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :10] + (x.flatten(1)[:, :1] * 0).sqrt()
+
+    from advmix_cli.data.images import Images
+
+    images = Images(torch.full((4, 1, 8, 8), 99, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+    (check,) = checks(Root(), images)
+    assert check.verdict == "FAIL"
+    assert check.figures == {"zero": 0.0, "non_finite": 1.0}
+
+
+def test_the_same_checks_are_the_same_again(trained):
+    network, data = trained
+    with measured(network):
+        battery = Battery(Subject.plain(network), data.test.first(3), EPSILON, 10, 0, 30, None, lambda *_: None)
+        assert list(battery()) == list(battery())
+
+
+def test_the_command_prints_its_checks_and_ends_with_1_if_one_fails(tiny, tmp_path, watch, monkeypatch):
+    run.execute(tiny("schedule.epochs=1"), tmp_path / "a", CPU, watch)
+    words = ["eval", str(tmp_path / "a"), "--diagnose", "--limit", "8", "--device", "cpu"]
+    done = CliRunner().invoke(app, [*words, "--json"])
+    document = json.loads(done.stdout)
+    assert document["n"] == 8
+    assert len(document["checks"]) == 9
+    expected = [check["name"] for check in document["checks"] if check["verdict"] == "FAIL"]
+    assert done.exit_code == (1 if expected else 0), done.output
+    true = build.saved_network
+    monkeypatch.setattr(build, "saved_network", lambda *arguments: Quantized(true(*arguments)))
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
+    assert "FAIL" in done.stdout
+    assert "its accuracies under attack cannot be believed: input gradients" in " ".join(done.stderr.split())
