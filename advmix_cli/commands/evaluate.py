@@ -1,5 +1,6 @@
 """`advmix eval`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 from advmix_cli.commands.console import err, out, print_json, say
 from advmix_cli.commands.diagnose import diagnosed
 from advmix_cli.commands.options import DeviceName, Json, Settings, StopAfter
-from advmix_cli.errors import StoppedError
+from advmix_cli.errors import StoppedError, UsageError
 from advmix_cli.stopping import stoppable
 
 
@@ -79,6 +80,10 @@ def evaluate(
         told.add(error.errno)
 
     target = save or (path.parent / "adversarial" if save_adversarial else None)
+    if target:
+        target.mkdir(parents=True, exist_ok=True)
+        if not os.access(target, os.W_OK):  # or it is only found after the first attack
+            raise UsageError(f"{target} cannot be written")
 
     def keep(one: Measurement, split: str) -> None:
         if target:
