@@ -77,7 +77,7 @@ def test_the_step_has_the_batch_norm_mode_and_the_weight_of_the_recipe(tiny, nor
     recipe = tiny(f'maximizer.ascent.batch_norm="{norm}"', "loss.pristine_weight=0.25")
     images = build.dataset(recipe, CPU, print)
     step = build.training(recipe, images, build.new_network(recipe, images, CPU)).on_batch.step
-    assert (step.batch_norm, step.pristine_weight) == (norm, 0.25)
+    assert (step.batch_norm, step.weight) == (norm, 0.25)
 
 
 def test_a_beta_without_mass_above_kappa_is_refused(tiny):
