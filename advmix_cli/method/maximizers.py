@@ -42,8 +42,8 @@ class Maximizer(Protocol):
 
 
 def prediction(network: Network, x: Asked) -> Tensor:
-    """softmax f(x), (B, K), detached. Not under `no_grad`: autocast would keep weights that it casts there, and the
-    passes that follow would find them without a gradient."""
+    """softmax f(x), (B, K), detached. Not under `no_grad`: autocast keeps the weights that it casts, and some versions
+    of torch then give them no gradient in the passes that follow (pytorch/pytorch#158232)."""
     return network(x).softmax(dim=1).detach()
 
 

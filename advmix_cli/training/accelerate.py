@@ -57,9 +57,7 @@ def logits_of(network: nn.Module, *, precision: Literal["fp32", "bf16"], channel
     def logits(x: Asked) -> Tensor:
         if isinstance(x, Mixture):
             device = x.left.device
-            x = x._replace(
-                left=x.left.contiguous(memory_format=layout), right=x.right.contiguous(memory_format=layout)
-            )
+            x = x._replace(left=x.left.contiguous(memory_format=layout), right=x.right.contiguous(memory_format=layout))
         else:
             device, x = x.device, x.contiguous(memory_format=layout)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):

@@ -156,7 +156,7 @@ def test_one_forward_pass_more_than_of_the_attack_and_two_of_the_update_move_run
 
 
 def test_in_bf16_the_weights_keep_their_gradients():
-    """Autocast keeps the weights that it has cast: those of the prediction, were it made without gradients, too."""
+    """Autocast keeps the weights that it has cast for the prediction."""
     trained = network().float()
     x, y, draws = batch()
     logits = logits_of(trained, precision="bf16", channels_last=False)
