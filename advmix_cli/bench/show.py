@@ -36,7 +36,7 @@ def _arms(found: Bench) -> Grid:
                 f"cache; {arm.prepared.difference}"
             )
     if found.recipe.loss.trades_beta is not None:
-        captions.append("the field's loops train without TRADES, and so with fewer passes")
+        captions.append("the field's loops train without TRADES, and so with fewer passes than their MFU counts")
     captions += [f"{name}: cannot be measured: {why}" for name, why in found.missing.items()]
     rows = [_row(found, arm, memory=memory) for arm in found.arms]
     return Grid(

@@ -53,9 +53,10 @@ class Step:
     """`update_loss` or `trades_loss`, or a compiled form of it."""
 
     def __call__(self, x: Tensor, y: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """Returns batch means, scalars on the device: `loss` and its parts `adversarial_loss` (TRADES' KL, without
-        β) and `pristine_loss`, the adversary's objective at its first and at its last gradient, `inner_loss_before` and `inner_loss_after`, and
-        λ_x, `ratio`. What the method does not compute is not there; the keys are those of every other batch."""
+        """Returns batch means, scalars on the device: `loss` and its parts `adversarial_loss` (in TRADES the KL without
+        β) and `pristine_loss`, the adversary's objective at its first and at its last gradient, `inner_loss_before` and
+        `inner_loss_after`, and λ_x, `ratio`. What the method does not compute is not there; the keys are those of every
+        other batch."""
         # Autocast keeps what it has cast until its outermost context ends. This one casts nothing; the weights are cast
         # once a batch instead of at every forward.
         with torch.autocast(x.device.type, enabled=False):
