@@ -91,9 +91,8 @@ def test_every_setting_of_the_engine_the_loss_and_the_method_compiles_to_the_sam
         (["maximizer.mix_after=1", "loss.pristine_weight=0.5"], 2),
         pytest.param(['maximizer.ratio={kind="frozen"}', "loss.trades_beta=6"], 3, marks=pytest.mark.slow),
         (['maximizer.ratio={kind="frozen"}', "maximizer.mix_after=1", "loss.trades_beta=6"], 3),
-        pytest.param(["maximizer.mix_after=1", 'engine.precision="bf16"'], 2, marks=pytest.mark.slow),
     ],
-    ids=["mixed within", "TRADES", "both", "bf16"],
+    ids=["mixed within", "TRADES", "both"],
 )
 def test_pairs_and_predictions_compile_to_graphs_of_the_same_bits(settings, graphs):
     chosen = load("digits", [*QUICK, "maximizer.ascent.steps=2", "data.train_limit=64", *settings])
