@@ -17,10 +17,10 @@ from advmix_cli.evaluation.autoattack import AutoAttack
 from advmix_cli.evaluation.outcome import Evaluator
 from advmix_cli.evaluation.pgd import Pgd as PgdEvaluator
 from advmix_cli.evaluation.pristine import Pristine as PristineEvaluator
-from advmix_cli.method import ascent, divergence, maximizers
+from advmix_cli.method import divergence, maximizers
 from advmix_cli.method.ascent import ascent_step
 from advmix_cli.method.draws import Sampler
-from advmix_cli.method.maximizers import Divergence, Maximizer
+from advmix_cli.method.maximizers import Divergence, Maximizer, prediction
 from advmix_cli.method.ratio import mass_above
 from advmix_cli.networks.normalize import Normalize
 from advmix_cli.networks.preact_resnet import preact_resnet
@@ -33,7 +33,7 @@ from advmix_cli.training.accelerate import Formulation, formed, logits_of
 from advmix_cli.training.batch import OnBatch
 from advmix_cli.training.loop import Training
 from advmix_cli.training.schedules import Schedule
-from advmix_cli.training.step import Step, update_loss
+from advmix_cli.training.step import Step, trades_loss, update_loss
 from advmix_cli.training.yogi import Yogi, yogi_update
 
 
@@ -178,29 +178,40 @@ def _placed(made: nn.Module, recipe: Recipe, place: torch.device) -> nn.Module:
     return made.to(place).to(memory_format=layout)  # pyright: ignore[reportCallIssue] (torch's stub lacks this form)
 
 
-def maximizer(recipe: Recipe, step: ascent.Step = ascent_step) -> Maximizer:
-    """The method, with ε from [threat] and d from [loss]; `step` is `ascent_step`, or a compiled form of it."""
+def maximizer(recipe: Recipe, formulation: Formulation = "eager") -> Maximizer:
+    """The method, with ε from [threat] and d from [loss], and its parts in that formulation."""
     chosen = recipe.maximizer
     match chosen:
         case schema.NoMaximizer():
             return maximizers.Pristine()
         case schema.AttackMaximizer():
-            return maximizers.Attack(_pgd(recipe, chosen.ascent, step))
+            return maximizers.Attack(_pgd(recipe, chosen.ascent, formulation))
         case schema.MixThenAttackMaximizer():
-            return maximizers.MixThenAttack(_pgd(recipe, chosen.ascent, step))
+            return maximizers.MixThenAttack(_pgd(recipe, chosen.ascent, formulation))
         case schema.AttackThenMixMaximizer():
-            return maximizers.AttackThenMix(_pgd(recipe, chosen.ascent, step))
+            return maximizers.AttackThenMix(_pgd(recipe, chosen.ascent, formulation), chosen.mix_after)
         case schema.IntegratedMaximizer():
             return maximizers.Integrated(
-                _pgd(recipe, chosen.ascent, step), chosen.delta, _learned(chosen), _labels(chosen.labels)
+                _pgd(recipe, chosen.ascent, formulation),
+                chosen.delta,
+                _learned(chosen),
+                _labels(chosen.labels),
+                chosen.mix_after,
             )
         case _:
             assert_never(chosen)
 
 
-def _pgd(recipe: Recipe, chosen: schema.Ascent, step: ascent.Step) -> maximizers.Pgd:
+def _pgd(recipe: Recipe, chosen: schema.Ascent, formulation: Formulation) -> maximizers.Pgd:
+    trades = recipe.loss.trades_beta is not None
     return maximizers.Pgd(
-        recipe.threat.epsilon, chosen.step_size, chosen.steps, chosen.clamp, _divergence(recipe.loss), step
+        epsilon=recipe.threat.epsilon,
+        step_size=chosen.step_size,
+        steps=chosen.steps,
+        clamp=chosen.clamp,
+        divergence=divergence.kl if trades else _divergence(recipe.loss),
+        step=formed(ascent_step, formulation),
+        reference=formed(prediction, formulation) if trades else None,
     )
 
 
@@ -326,18 +337,18 @@ def training(recipe: Recipe, images: Dataset, trained: nn.Module, formulation: F
 
     A batch larger than the training set is all of it.
     """
-    chosen = recipe.maximizer
+    chosen, beta = recipe.maximizer, recipe.loss.trades_beta
     # What changes its arguments in place is nothing that torch.compile captures.
     update = "compiled" if formulation == "reduce-overhead" else formulation
     step = Step(
         network=trained,
         logits=logits_of(trained, precision=recipe.engine.precision, channels_last=recipe.engine.channels_last),
-        maximizer=maximizer(recipe, formed(ascent_step, formulation)),
+        maximizer=maximizer(recipe, formulation),
         divergence=_divergence(recipe.loss),
         optimizer=optimizer(recipe, list(trained.parameters()), formed(yogi_update, update, dynamic=True)),
         batch_norm="train" if isinstance(chosen, schema.NoMaximizer) else chosen.ascent.batch_norm,
-        pristine_weight=recipe.loss.pristine_weight,
-        loss=formed(update_loss, formulation),
+        weight=recipe.loss.pristine_weight if beta is None else beta,
+        loss=formed(update_loss if beta is None else trades_loss, formulation),
     )
     return Training(
         on_batch=OnBatch(step, images, recipe.data.translate),

@@ -13,6 +13,7 @@ from advmix_cli.method import divergence, maximizers
 from advmix_cli.method.draws import Sampler
 from advmix_cli.networks.normalize import Normalize
 from advmix_cli.training import schedules
+from advmix_cli.training.step import trades_loss
 from advmix_cli.training.yogi import Yogi
 
 CPU = torch.device("cpu")
@@ -48,6 +49,16 @@ MAXIMIZERS = [
         Sampler(copies=2, alpha=0.5, kappa=0.8),
     ),
     (
+        f'kind="integrated", {ASCENT}, ratio={{kind="frozen"}}, mix_after=2',
+        maximizers.Integrated(PGD, "independent", None, LINEAR, stages=2),
+        Sampler(copies=2, alpha=0.5),
+    ),
+    (
+        f'kind="attack-then-mix", {ASCENT}, mix_after=1',
+        maximizers.AttackThenMix(PGD, stages=1),
+        Sampler(alpha=0.5),
+    ),
+    (
         'kind="attack", ascent={steps=0, step_size=0.5, init="zero", clamp=false}',
         maximizers.Attack(maximizers.Pgd(16 / 255, 0.5, 0, False, divergence.kl)),
         Sampler(init="zero"),
@@ -72,12 +83,23 @@ def test_the_divergence_is_that_of_the_loss(tiny):
     assert build.maximizer(recipe).pgd.divergence is divergence.cross_entropy
 
 
+def test_trades_is_another_loss_and_another_aim_of_the_adversary(tiny):
+    recipe = tiny("loss.trades_beta=3", 'loss.divergence="cross-entropy"')
+    images = build.dataset(recipe, CPU, print)
+    step = build.training(recipe, images, build.new_network(recipe, images, CPU)).on_batch.step
+    assert (step.weight, step.loss, step.divergence) == (3.0, trades_loss, divergence.cross_entropy)
+    assert step.maximizer == build.maximizer(recipe)
+    assert step.maximizer.pgd.divergence is divergence.kl
+    assert step.maximizer.pgd.reference is maximizers.prediction
+    assert build.maximizer(tiny()).pgd.reference is None
+
+
 @pytest.mark.parametrize("norm", ["train", "batch", "eval"])
 def test_the_step_has_the_batch_norm_mode_and_the_weight_of_the_recipe(tiny, norm):
     recipe = tiny(f'maximizer.ascent.batch_norm="{norm}"', "loss.pristine_weight=0.25")
     images = build.dataset(recipe, CPU, print)
     step = build.training(recipe, images, build.new_network(recipe, images, CPU)).on_batch.step
-    assert (step.batch_norm, step.pristine_weight) == (norm, 0.25)
+    assert (step.batch_norm, step.weight) == (norm, 0.25)
 
 
 def test_a_beta_without_mass_above_kappa_is_refused(tiny):

@@ -50,6 +50,12 @@ METHODS = [
     (['maximizer={kind="none"}'], 3),
     (["maximizer.ascent.steps=0"], 3),
     (["maximizer.ascent.steps=2", "loss.pristine_weight=0.5"], 10),
+    (['maximizer.ratio={kind="frozen"}', "maximizer.ascent.steps=2", "loss.trades_beta=6"], 11),
+]
+WITHIN = [
+    (["maximizer.mix_after=1"], 13, 0),
+    (["maximizer.mix_after=2", "loss.pristine_weight=0.5"], 16, 0),
+    (['maximizer={kind="attack-then-mix", mix_after=2}', 'maximizer.ascent={steps=2, step_size="8/255"}'], 7, 4),
 ]
 
 
@@ -62,7 +68,8 @@ def test_a_training_is_2k_plus_3_passes_of_each_image(settings, passes):
     assert (found.forward, found.batches, found.batch_size, found.epochs) == (forward, 13, 100, 3)
     assert found.image == passes * forward == recipe.passes_per_image() * forward
     assert found.attack + found.update == passes * forward * 1300
-    assert found.update == (6 if "loss.pristine_weight=0.5" in settings else 3) * forward * 1300
+    assert found.update == 3 * recipe.update_losses * forward * 1300
+    assert recipe.update_losses == (2 if any("loss." in setting for setting in settings) else 1)
     assert found.training == 3 * passes * forward * 1300
 
 
@@ -83,15 +90,32 @@ def test_a_batch_really_costs_what_is_counted_less_the_first_layers_input_gradie
         training.on_batch(batch)
     counted = cost(recipe, training.network, images.image_shape, 16)
     first_layer = 2 * 2 * 8 * 8 * 9  # two operations, channels, pixels, kernel
-    updates = 2 if recipe.loss.pristine_weight else 1
-    assert counter.get_total_flops() == counted.image * 16 - updates * first_layer * 16
+    assert counter.get_total_flops() == counted.image * 16 - recipe.update_losses * first_layer * 16
 
 
-def kept(precision, size, width=16):
+@pytest.mark.parametrize(("settings", "passes", "plain"), WITHIN)
+def test_a_pass_that_mixes_within_runs_the_first_stages_twice(settings, passes, plain):
+    """`plain` of the passes are the attack's on images that are not mixed."""
+    recipe = load("digits", [*settings, "model.width=2", "data.train_limit=16", "schedule.batch_size=16"])
+    images = build.dataset(recipe, CPU, print)
+    training = build.training(recipe, images, build.new_network(recipe, images, CPU))
+    with FlopCounterMode(display=False) as counter:
+        training.on_batch(training.draw(training.order(1), 1, 0))
+    counted = cost(recipe, training.network, images.image_shape, 16)
+    with FlopCounterMode(display=False) as first:
+        training.network.head(torch.rand(1, 1, 8, 8), recipe.maximizer.mix_after)
+    whole, within = counted.forward, counted.forward + first.get_total_flops()
+    assert (counted.attack_passes + counted.update_passes, recipe.passes_per_image()) == (passes, passes)
+    assert counted.image == plain * whole + (passes - plain) * within
+    first_layers = 2 * recipe.update_losses * (2 * 2 * 8 * 8 * 9)
+    assert counter.get_total_flops() == (counted.image - first_layers) * 16
+
+
+def kept(precision, size, width=16, stages=0):
     with FakeTensorMode():
         normalize = Normalize([0.5] * 3, [0.2] * 3)
         network = preact_resnet(normalize, depth=10, width=width, channels=3, classes=10)
-        return activation_bytes(network, (3, size, size), precision)
+        return activation_bytes(network, (3, size, size), precision, stages)
 
 
 def test_what_an_image_keeps_grows_with_the_images_and_shrinks_in_bf16():
@@ -101,6 +125,7 @@ def test_what_an_image_keeps_grows_with_the_images_and_shrinks_in_bf16():
     assert kept("bf16", 16) < 0.8 * whole
     assert 3.8 * whole < kept("fp32", 32) < 4.2 * whole
     assert 1.8 * whole < kept("fp32", 16, width=32) < 2.2 * whole
+    assert whole < kept("fp32", 16, stages=1) < kept("fp32", 16, stages=2) < 2 * whole
 
 
 def test_what_an_image_keeps_is_what_a_real_network_keeps():

@@ -40,9 +40,9 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-def test_there_are_eight_recipes_and_four_tables():
-    assert len(FILES) == 12
-    assert len(recipe_names()) == 8
+def test_there_are_ten_recipes_and_four_tables():
+    assert len(FILES) == 14
+    assert len(recipe_names()) == 10
     assert table_names() == ["digits", "table1", "table2", "table3"]
     assert {path.parent for path in FILES} == {ROOT, ROOT / "tables"}
 
@@ -167,6 +167,18 @@ def test_a_recipe_is_the_row_that_its_header_names(table, row, recipe):
     (found,) = (entry.recipe for entry in load_table(table).rows if entry.name == row)
     assert found.digest() == load(recipe).digest()
     assert f'"{row}"' in Path(ROOT / f"{recipe}.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "settings"),
+    [
+        ("digits-trades", "digits-attack", ["loss.trades_beta=6.0", 'maximizer.ascent.batch_norm="eval"']),
+        ("digits-manifold-mixup", "digits", ["maximizer.mix_after=1"]),
+    ],
+)
+def test_a_recipe_is_the_other_one_with_what_its_header_names(name, base, settings):
+    assert load(name).digest() == load(base, settings).digest()
+    assert f"`{base}`" in Path(ROOT / f"{name}.toml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -75,8 +75,8 @@ class Bench:
 
     @property
     def passes(self) -> int:
-        """Forward passes that an image costs, a gradient counted as what it takes: 2K + 3, or 2K + 6."""
-        return self.cost.image // self.cost.forward
+        """Forward passes that an image costs, a gradient counted as what it takes: 2K + 3, 2K + 6, or 2K + 7."""
+        return self.cost.attack_passes + self.cost.update_passes
 
     def images_per_second(self, arm: Arm) -> float:
         """At the median."""
@@ -87,8 +87,8 @@ class Bench:
         return self.race.spread(arm.name).median * self.cost.batches
 
     def utilisation(self, arm: Arm) -> float:
-        """(2K + 3)·F·images/time over the measured peak of the arm's precision: model FLOPs utilisation. What an arm
-        does beyond these passes is not counted as use."""
+        """The FLOPs of the method's passes, times images/time, over the measured peak of the arm's precision: model
+        FLOPs utilisation. What an arm does beyond these passes is not counted as use."""
         return self.cost.image * self.images_per_second(arm) / self.peaks.of(arm.precision)
 
     def training_seconds(self, arm: Arm) -> float:

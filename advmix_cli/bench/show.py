@@ -35,6 +35,8 @@ def _arms(found: Bench) -> Grid:
                 f"{arm.name}: {arm.prepared.compilation}, {times.cold:.1f} s to compile, {times.warm:.1f} s from the "
                 f"cache; {arm.prepared.difference}"
             )
+    if found.recipe.loss.trades_beta is not None:
+        captions.append("the field's loops train without TRADES, and so with fewer passes than their MFU counts")
     captions += [f"{name}: cannot be measured: {why}" for name, why in found.missing.items()]
     rows = [_row(found, arm, memory=memory) for arm in found.arms]
     return Grid(

@@ -10,22 +10,26 @@ from torch import Tensor
 from advmix_cli.method import labels, ratio
 from advmix_cli.method.ascent import Step, Variable, ascend, ascent_step, box
 from advmix_cli.method.draws import Draws
-from advmix_cli.method.mixing import interpolate
+from advmix_cli.method.mixing import Mixture, interpolate, mix
 
-Network = Callable[[Tensor], Tensor]
+Asked = Tensor | Mixture
+"""What a network is asked: images (B, C, H, W), or pairs of them to mix within."""
+Network = Callable[[Asked], Tensor]
+"""To logits (B, K)."""
 Divergence = Callable[[Tensor, Tensor], Tensor]
 
 
 class Maximized(NamedTuple):
     """What a maximizer found, all detached.
 
-    `x`, `y`: the batch to train on, (B, C, H, W) and (B, K). `x_pristine`, `y_pristine`: the same mixture without its
-    perturbation. `ratio`: λ_x, (B,) or (1,). `path`: the objective (B,) at each gradient of the ascent.
+    `x`, `y`: the batch to train on, images (B, C, H, W), or pairs where the network mixes, and (B, K). `x_pristine`,
+    `y_pristine`: the same mixture without its perturbation. `ratio`: λ_x, (B,) or (1,). `path`: the objective (B,) at
+    each gradient of the ascent.
     """
 
-    x: Tensor
+    x: Asked
     y: Tensor
-    x_pristine: Tensor
+    x_pristine: Asked
     y_pristine: Tensor
     ratio: Tensor
     path: list[Tensor]
@@ -37,11 +41,19 @@ class Maximizer(Protocol):
     def __call__(self, network: Network, x: Tensor, y: Tensor, draws: Draws) -> Maximized: ...
 
 
+def prediction(network: Network, x: Asked) -> Tensor:
+    """softmax f(x), (B, K), detached. Not under `no_grad`: autocast keeps the weights that it casts, and some versions
+    of torch then give them no gradient in the passes that follow (pytorch/pytorch#158232)."""
+    return network(x).softmax(dim=1).detach()
+
+
 @dataclass(frozen=True)
 class Pgd:
     """The adversary's means: `epsilon` and `step_size` in pixel units, `steps`, whether images stay in [0, 1].
 
-    `step` is `ascent_step`, or a compiled form of it."""
+    Its objective is the `divergence` from the label; or, where there is a `reference`, as in TRADES, from what that
+    says of the pristine images: `prediction`, or a compiled form of it. `step` is `ascent_step`, or a compiled form of
+    it."""
 
     epsilon: float
     step_size: float
@@ -49,6 +61,7 @@ class Pgd:
     clamp: bool
     divergence: Divergence
     step: Step = ascent_step
+    reference: Callable[[Network, Asked], Tensor] | None = None
 
     def delta(self, x: Tensor, noise: Tensor) -> Variable:
         """δ around the images `x`, started from `noise` in units of ε; both (N, C, H, W)."""
@@ -59,6 +72,23 @@ class Pgd:
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The inner loop: the final values, and the objective at each gradient."""
         return ascend(objective, variables, self.steps, self.step)
+
+    def target(self, network: Network, pristine: Asked) -> Callable[[Tensor], Tensor]:
+        """The label (B, K) -> what the adversary moves the network's prediction away from."""
+        if self.reference is None:
+            return lambda label: label
+        own = self.reference(network, pristine)
+        return lambda _: own
+
+    def attack(self, network: Network, x: Tensor, y: Tensor, noise: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Algorithm 1's inner loop on the images `x`: x + δ, and the objective at each gradient."""
+        target = self.target(network, x)(y)
+
+        def objective(delta: Tensor) -> Tensor:
+            return self.divergence(network(x + delta), target)
+
+        (delta,), path = self.ascend(objective, [self.delta(x, noise)])
+        return x + delta, path
 
 
 @dataclass(frozen=True)
@@ -76,11 +106,8 @@ class Attack:
     pgd: Pgd
 
     def __call__(self, network: Network, x: Tensor, y: Tensor, draws: Draws) -> Maximized:
-        def objective(delta: Tensor) -> Tensor:
-            return self.pgd.divergence(network(x + delta), y)
-
-        (delta,), path = self.pgd.ascend(objective, [self.pgd.delta(x, draws.noise)])
-        return Maximized(x + delta, y, x, y, draws.ratio, path)
+        attacked, path = self.pgd.attack(network, x, y, draws.noise)
+        return Maximized(attacked, y, x, y, draws.ratio, path)
 
 
 @dataclass(frozen=True)
@@ -90,20 +117,27 @@ class MixThenAttack:
     pgd: Pgd
 
     def __call__(self, network: Network, x: Tensor, y: Tensor, draws: Draws) -> Maximized:
-        return Attack(self.pgd)(network, *_mix(x, y, draws), draws)
+        lam = draws.ratio.to(x.dtype)
+        x_m, y_m = (interpolate(value, value[draws.permutation], lam) for value in (x, y))
+        return Attack(self.pgd)(network, x_m, y_m, draws)
 
 
 @dataclass(frozen=True)
 class AttackThenMix:
-    """Algorithm 3: the mixture of the attacked; x'_j is x'_i of another image, so one attack of size B serves both."""
+    """Algorithm 3: the mixture of the attacked; x'_j is x'_i of another image, so one attack of size B serves both.
+
+    `stages` of the network come before the mixture; the attack is on images that are not mixed.
+    """
 
     pgd: Pgd
+    stages: int = 0
 
     def __call__(self, network: Network, x: Tensor, y: Tensor, draws: Draws) -> Maximized:
-        attacked = Attack(self.pgd)(network, x, y, draws)
-        x_mixed, y_mixed = _mix(attacked.x, y, draws)
-        x_pristine, _ = _mix(x, y, draws)
-        return attacked._replace(x=x_mixed, y=y_mixed, x_pristine=x_pristine, y_pristine=y_mixed)
+        attacked, path = self.pgd.attack(network, x, y, draws.noise)
+        lam, j = draws.ratio.to(x.dtype), draws.permutation
+        y_m = interpolate(y, y[j], lam)
+        x_m, x_pristine = (mix(value, value[j], lam, self.stages) for value in (attacked, x))
+        return Maximized(x_m, y_m, x_pristine, y_m, draws.ratio, path)
 
 
 @dataclass(frozen=True)
@@ -128,13 +162,16 @@ class Integrated:
     """Algorithms 4 to 6: the ascent sees the network through the mixture.
 
     δ is (B, ...) where it is shared by both roles of an image (its gradient is then the sum of both), (2B, ...) where
-    it is independent: the first half belongs to x_i, the second to x_j. `learned` None freezes λ.
+    it is independent: the first half belongs to x_i, the second to x_j. `learned` None freezes λ. `stages` of the
+    network come before the mixture, and the ascent goes through them. Geometric labels need the mixed images, so no
+    stages; a reference, which is asked once, needs a λ that is frozen.
     """
 
     pgd: Pgd
     delta: Literal["independent", "shared"]
     learned: LearnedRatio | None
     labels: Labels
+    stages: int = 0
 
     def __call__(self, network: Network, x: Tensor, y: Tensor, draws: Draws) -> Maximized:
         x_j, y_j = x[draws.permutation], y[draws.permutation]
@@ -150,21 +187,24 @@ class Integrated:
         def lam(*gamma: Tensor) -> Tensor:
             return ratio.from_gamma(gamma[0], self.learned.kappa) if self.learned else frozen
 
-        def mixture(left: Tensor, right: Tensor, lam_x: Tensor) -> tuple[Tensor, Tensor]:
-            x_m = interpolate(left, right, lam_x)
+        def mixture(left: Tensor, right: Tensor, lam_x: Tensor) -> tuple[Asked, Tensor]:
+            x_m = mix(left, right, lam_x, self.stages)
             match self.labels.kind:
                 case "linear":
                     lam_y = lam_x
                 case "geometric-clean":
+                    assert isinstance(x_m, Tensor)
                     lam_y = labels.geometric(lam_x, x, x_j, x_m)
                 case "geometric-perturbed":
+                    assert isinstance(x_m, Tensor)
                     lam_y = labels.geometric(lam_x, left, right, x_m)
             return x_m, interpolate(y, y_j, lam_y.detach() if self.labels.detach else lam_y)
 
         def objective(delta: Tensor, *gamma: Tensor) -> Tensor:
             x_m, y_m = mixture(*endpoints(delta), lam(*gamma))
-            return self.pgd.divergence(network(x_m), y_m)
+            return self.pgd.divergence(network(x_m), target(y_m))
 
+        target = self.pgd.target(network, mix(x, x_j, frozen, self.stages))
         around = x if self.delta == "shared" else torch.cat([x, x_j])
         variables = [self.pgd.delta(around, draws.noise)]
         if self.learned is not None:
@@ -176,11 +216,5 @@ class Integrated:
         with torch.no_grad():
             lam_x = lam(*gamma)
             x_m, y_m = mixture(*endpoints(delta), lam_x)
-            x_pristine, y_pristine = interpolate(x, x_j, lam_x), interpolate(y, y_j, lam_x)
+            x_pristine, y_pristine = mix(x, x_j, lam_x, self.stages), interpolate(y, y_j, lam_x)
         return Maximized(x_m, y_m, x_pristine, y_pristine, lam_x, path)
-
-
-def _mix(x: Tensor, y: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-    """Mixup of a batch with its own permutation."""
-    lam = draws.ratio.to(x.dtype)
-    return interpolate(x, x[draws.permutation], lam), interpolate(y, y[draws.permutation], lam)

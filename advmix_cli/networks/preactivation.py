@@ -42,14 +42,28 @@ class PreActivationNetwork(nn.Module):
         self.conv = nn.Conv2d(channels, stem, 3, padding=1, bias=False)
         blocks: list[nn.Module] = []
         inputs = stem
+        self.ends = [0]
+        """How many blocks there are in no stage, in the first, in the first two, ..."""
         for stage, (outputs, count) in enumerate(stages):
             for index in range(count):
                 blocks.append(Block(inputs, outputs, stride=2 if stage and not index else 1))
                 inputs = outputs
+            self.ends.append(len(blocks))
         self.blocks = nn.Sequential(*blocks)
         self.bn = nn.BatchNorm2d(inputs)
         self.linear = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.bn(self.blocks(self.conv(self.normalize(x)))).relu()
-        return self.linear(features.mean(dim=(2, 3)))
+        return self._classified(self.blocks(self.conv(self.normalize(x))))
+
+    def head(self, x: Tensor, stages: int) -> Tensor:
+        """The first convolution and so many stages: images -> the hidden state (B, channels, H, W) that the last block
+        of the last of these stages gives, before the next batch norm."""
+        return self.blocks[: self.ends[stages]](self.conv(self.normalize(x)))
+
+    def tail(self, hidden: Tensor, stages: int) -> Tensor:
+        """What comes after so many stages: `forward(x)` is `tail(head(x, stages), stages)`."""
+        return self._classified(self.blocks[self.ends[stages] :](hidden))
+
+    def _classified(self, features: Tensor) -> Tensor:
+        return self.linear(self.bn(features).relu().mean(dim=(2, 3)))

@@ -9,7 +9,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from advmix_cli import build
-from advmix_cli.cost import Cost, activation_bytes, cost
+from advmix_cli.cost import Cost, activation_bytes, cost, stages_before_mixing
 from advmix_cli.data.outline import Outline
 from advmix_cli.networks.normalize import Normalize
 from advmix_cli.recipe import schema
@@ -63,11 +63,12 @@ def estimates(recipes: Sequence[Recipe], say: Callable[[str], None]) -> list[Est
         if same_images not in outlines:
             outlines[same_images] = build.outline(recipe, torch.device("cpu"), say)
         outline = outlines[same_images]
-        same_passes = (recipe.model, outline.image_shape, outline.classes, recipe.engine.precision)
+        stages, precision = stages_before_mixing(recipe), recipe.engine.precision
+        same_passes = (recipe.model, outline.image_shape, outline.classes, precision, stages)
         if same_passes not in activations:
             with FakeTensorMode():
                 network = _network(recipe, outline)
-                activations[same_passes] = activation_bytes(network, outline.image_shape, recipe.engine.precision)
+                activations[same_passes] = activation_bytes(network, outline.image_shape, precision, stages)
         with torch.device("meta"):
             counted = cost(recipe, _network(recipe, outline), outline.image_shape, outline.train)
         found.append(Estimate(outline, counted, _memory(recipe, outline, counted, activations[same_passes])))
@@ -84,7 +85,7 @@ def _memory(recipe: Recipe, outline: Outline, counted: Cost, an_image: int) -> M
     weights = 4 * counted.parameters
     channels, height, width = outline.image_shape
     # The update's losses, one or two, each keep their forward pass until one backward pass goes through them all.
-    kept_passes = counted.update_passes // 3
+    kept_passes = recipe.update_losses
     return Memory(
         weights=weights,
         gradients=weights,

@@ -214,12 +214,23 @@ class MixThenAttackMaximizer(Section):
     ratio: FrozenRatio = FrozenRatio()
 
 
+MixAfter = Annotated[
+    Literal[0, 1, 2],
+    WholeNumber,
+    Field(
+        description="Stages of the network before the mixture: 0 mixes the images; 1 and 2 mix what the last block of "
+        "the first or second stage gives (Manifold Mixup)."
+    ),
+]
+
+
 class AttackThenMixMaximizer(Section):
     """Algorithm 3: attack, then mixup (Interpolated Adversarial Training)."""
 
     kind: Literal["attack-then-mix"]
     ascent: Ascent
     ratio: FrozenRatio = FrozenRatio()
+    mix_after: MixAfter = 0
 
 
 class IntegratedMaximizer(Section):
@@ -231,6 +242,18 @@ class IntegratedMaximizer(Section):
     """δ of shape (2B, ...), one for each role of an image, or (B, ...), one for both."""
     ratio: Annotated[FrozenRatio | LearnedRatio, Field(discriminator="kind")] = LearnedRatio(kind="learned")
     labels: Annotated[LinearLabels | GeometricLabels, Field(discriminator="kind")] = LinearLabels()
+    mix_after: MixAfter = 0
+
+    @model_validator(mode="after")
+    def _has_a_mixture_to_place(self) -> Self:
+        if self.mix_after and isinstance(self.labels, GeometricLabels):
+            raise PydanticCustomError(
+                "mix_after",
+                'labels.kind = "geometric" has no meaning for mix_after = {stages}: it asks where the mixed image '
+                'lies, and there is none; use "linear"',
+                {"stages": self.mix_after},
+            )
+        return self
 
     @model_validator(mode="after")
     def _detaches_something(self) -> Self:
@@ -254,6 +277,17 @@ class Loss(Section):
     """KL(y || softmax f(x)), or the cross-entropy; they differ where the label is optimised too."""
     pristine_weight: Fraction = 0.0
     """w in (1 - w)·L(x'_m, y'_m) + w·L(x_m, y_m); 0.5 is Interpolated Adversarial Training's sum."""
+    trades_beta: Positive | None = None
+    """TRADES with this β: the update's loss is d(f(x), y) + β·KL(softmax f(x) || softmax f(x')), and the adversary
+    ascends that KL from the prediction on the pristine images, whatever their labels. 6 in its paper."""
+
+    @model_validator(mode="after")
+    def _has_one_pristine_term(self) -> Self:
+        if self.trades_beta is not None and self.pristine_weight:
+            raise PydanticCustomError(
+                "trades_beta", "pristine_weight has no meaning beside trades_beta: TRADES has the pristine loss in it"
+            )
+        return self
 
 
 # ---- optimisation --------------------------------------------------------------------------------------------------
@@ -498,6 +532,33 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _trades_has_a_meaning(self) -> Self:
+        if self.loss.trades_beta is None:
+            return self
+        chosen = self.maximizer
+        why = ""
+        if isinstance(chosen, NoMaximizer):
+            why = 'has no meaning for maximizer.kind = "none": no image is perturbed'
+        elif chosen.ascent.init == "zero":
+            why = (
+                'has no meaning for ascent.init = "zero": at δ = 0 its adversary has no gradient to follow; '
+                'use "uniform"'
+            )
+        elif isinstance(chosen, IntegratedMaximizer) and isinstance(chosen.ratio, LearnedRatio):
+            why = (
+                'has no meaning for ratio.kind = "learned": its adversary ascends from one prediction on the pristine '
+                'mixture, which must stay; use "frozen"'
+            )
+        elif isinstance(chosen, IntegratedMaximizer) and isinstance(chosen.labels, GeometricLabels):
+            why = (
+                'has no meaning for labels.kind = "geometric": the label of the perturbed mixture is in no term of it; '
+                'use "linear"'
+            )
+        if why:
+            raise PydanticCustomError("trades_beta", "loss.trades_beta {why}", {"why": why})
+        return self
+
+    @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [evaluator.name for evaluator in self.evaluators]
         if WORST in names:
@@ -520,14 +581,28 @@ class Recipe(Section):
         """
         content = self.resolved()
         del content["title"]
+        if not content["maximizer"].get("mix_after"):  # a field that is younger than digests
+            content["maximizer"].pop("mix_after", None)
         if not isinstance(self.data, FolderData):
             content["data"].pop("root", None)
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
-    def passes_per_image(self) -> int:
-        """Network passes that one image costs in one epoch; a backward pass for the weights counts two.
-
-        K steps of a forward and an input gradient each, then the update's three: 2K + 3; a pristine loss adds three.
-        """
+    @property
+    def attack_passes(self) -> int:
+        """Network passes of one image's attack in one epoch: K steps of a forward and an input gradient each, 2K;
+        TRADES has one more, for the prediction that it ascends from."""
         steps = 0 if isinstance(self.maximizer, NoMaximizer) else self.maximizer.ascent.steps
-        return 2 * steps + 3 + (3 if self.loss.pristine_weight else 0)
+        return 2 * steps + (self.loss.trades_beta is not None)
+
+    @property
+    def update_losses(self) -> int:
+        """Forward passes that the update's loss is made of: with a pristine loss, as TRADES has one, there are two."""
+        return 2 if self.loss.pristine_weight or self.loss.trades_beta is not None else 1
+
+    def passes_per_image(self) -> int:
+        """Network passes that one image costs in one epoch: the attack's, and three for each loss of the update, since
+        a backward pass for the weights counts two. 2K + 3, 2K + 6 with a pristine loss, 2K + 7 in TRADES.
+
+        A pass that mixes within the network runs its first stages twice, and counts once.
+        """
+        return self.attack_passes + 3 * self.update_losses

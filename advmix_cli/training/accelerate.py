@@ -16,6 +16,9 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor, nn
 
+from advmix_cli.method.maximizers import Asked, Network
+from advmix_cli.method.mixing import Mixture
+from advmix_cli.training.answer import answer
 from advmix_cli.training.batch import Batch
 
 Formulation = Literal["eager", "compiled", "captured", "reduce-overhead"]
@@ -46,16 +49,19 @@ Runner = Callable[[Batch], dict[str, Tensor]]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def logits_of(
-    network: nn.Module, *, precision: Literal["fp32", "bf16"], channels_last: bool
-) -> Callable[[Tensor], Tensor]:
+def logits_of(network: nn.Module, *, precision: Literal["fp32", "bf16"], channels_last: bool) -> Network:
     """`network` as a function (B, C, H, W) float32 -> (B, K) float32. With "bf16" its convolutions and products run in
-    bfloat16; what is not the network (δ, γ, loss, projection) never does."""
+    bfloat16; what is not the network (δ, γ, loss, projection, interpolation) never does."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
 
-    def logits(x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            return network(x.contiguous(memory_format=layout)).float()
+    def logits(x: Asked) -> Tensor:
+        if isinstance(x, Mixture):
+            device = x.left.device
+            x = x._replace(left=x.left.contiguous(memory_format=layout), right=x.right.contiguous(memory_format=layout))
+        else:
+            device, x = x.device, x.contiguous(memory_format=layout)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            return answer(network, x).float()
 
     return logits
 

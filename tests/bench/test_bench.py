@@ -1,5 +1,6 @@
 """A benchmark from beginning to end, with a compiler that traces and does not compile, so that it is quick."""
 
+import dataclasses
 import functools
 import io
 import json
@@ -98,6 +99,12 @@ def test_the_peaks_of_a_machine_are_those_of_a_machine():
     assert 1e8 < found.copy < 1e14
     assert found.of("bf16") == found.bf16
     assert found.of("fp32") == found.fp32
+
+
+def test_loops_without_trades_are_said_to_be(measured, tiny):
+    assert not any("TRADES" in caption for caption in grids(measured)[0].captions)
+    trades = dataclasses.replace(measured, recipe=tiny("loss.trades_beta=6"))
+    assert any("without TRADES" in caption for caption in grids(trades)[0].captions)
 
 
 def test_the_tables_hold_every_arm_and_every_ratio(measured):

@@ -170,5 +170,5 @@ def test_the_clean_endpoints_of_algorithm_five_move_the_label():
 def test_a_maximizers_repr_is_the_experiment():
     assert repr(Integrated(PGD, "shared", LEARNED, Labels("linear", detach=True))).endswith(
         "delta='shared', learned=LearnedRatio(kappa=0.65, step_size=0.4, logit_clamp=1e-06), "
-        "labels=Labels(kind='linear', detach=True))"
+        "labels=Labels(kind='linear', detach=True), stages=0)"
     )

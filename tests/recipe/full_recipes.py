@@ -54,9 +54,16 @@ MAXIMIZERS = [
     {"kind": "none"},
     {"kind": "attack", "ascent": ASCENT},
     {"kind": "mix-then-attack", "ascent": ASCENT, "ratio": FROZEN},
-    {"kind": "attack-then-mix", "ascent": ASCENT, "ratio": FROZEN},
-    {"kind": "integrated", "ascent": ASCENT, "delta": "shared", "ratio": LEARNED, "labels": LINEAR},
-    {"kind": "integrated", "ascent": ASCENT, "delta": "shared", "ratio": FROZEN, "labels": GEOMETRIC},
+    {"kind": "attack-then-mix", "ascent": ASCENT, "ratio": FROZEN, "mix_after": 1},
+    {"kind": "integrated", "ascent": ASCENT, "delta": "shared", "ratio": LEARNED, "labels": LINEAR, "mix_after": 2},
+    {"kind": "integrated", "ascent": ASCENT, "delta": "shared", "ratio": FROZEN, "labels": GEOMETRIC, "mix_after": 0},
+]
+# That of the kind "none" has no weight but 0, and neither has TRADES'.
+LOSSES = [
+    {"divergence": "cross-entropy", "pristine_weight": 0.0},
+    {"divergence": "cross-entropy", "pristine_weight": 0.5},
+    {"divergence": "cross-entropy", "pristine_weight": 0.0, "trades_beta": 6.0},
+    *3 * [{"divergence": "cross-entropy", "pristine_weight": 0.5}],
 ]
 OPTIMIZERS = [
     {"kind": "sgd", "lr": 0.1, "momentum": 0.8, "nesterov": True, "weight_decay": 1e-4},
@@ -85,7 +92,7 @@ def _full(number):
         "model": MODELS[number % len(MODELS)],
         "threat": {"norm": "linf", "epsilon": "8/255"},
         "maximizer": MAXIMIZERS[number % len(MAXIMIZERS)],
-        "loss": {"divergence": "cross-entropy", "pristine_weight": 0.5 if number % len(MAXIMIZERS) else 0.0},
+        "loss": LOSSES[number % len(MAXIMIZERS)],
         "optimizer": OPTIMIZERS[number % len(OPTIMIZERS)],
         "schedule": SCHEDULES[number % len(SCHEDULES)],
         "validation": {

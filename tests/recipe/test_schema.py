@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 import tomli_w
-from full_recipes import DATA, EVALUATORS, FULL, MAXIMIZERS, MODELS, OPTIMIZERS, SCHEDULES, leaves, put
+from full_recipes import ASCENT, DATA, EVALUATORS, FROZEN, FULL, MAXIMIZERS, MODELS, OPTIMIZERS, SCHEDULES, leaves, put
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -37,7 +37,9 @@ def test_full_recipes_hold_every_model_and_field():
     assert set(SECTIONS) == public
     for raw in FULL:
         for section in sections_in(Recipe.model_validate(raw)):
-            assert section.model_fields_set == set(type(section).model_fields), type(section)
+            absent = set(type(section).model_fields) - section.model_fields_set
+            # A weight of the pristine loss and TRADES exclude each other.
+            assert absent <= ({"trades_beta"} if isinstance(section, schema.Loss) else set()), type(section)
 
 
 @EVERY_SECTION
@@ -109,6 +111,10 @@ def test_an_epoch_costs_2k_plus_3_passes(steps, maximizer):
     # A second loss, on the pristine mixture, is one more forward and one more backward pass.
     both = put(recipe, ("loss", "pristine_weight"), 0.5)
     assert Recipe.model_validate(both).passes_per_image() == 2 * steps + 6
+    if maximizer["kind"] != "integrated":
+        # That, and one forward pass for the prediction that its adversary ascends from.
+        trades = put(recipe, ("loss", "trades_beta"), 6.0)
+        assert Recipe.model_validate(trades).passes_per_image() == 2 * steps + 7
 
 
 def test_without_an_adversary_an_epoch_costs_3_passes():
@@ -168,6 +174,7 @@ maximizers = (
     table({"kind": st.just("none")})
     | table({"kind": st.just("attack"), "ascent": ascents})
     | table({"kind": one_of("mix-then-attack", "attack-then-mix"), "ascent": ascents}, ratio=frozen)
+    | table({"kind": st.just("attack-then-mix"), "ascent": ascents}, mix_after=one_of(0, 1, 2))
     | table(
         {"kind": st.just("integrated"), "ascent": ascents},
         delta=one_of("shared", "independent"),
@@ -240,6 +247,37 @@ def test_resolving_twice_changes_nothing(raw):
 def test_a_field_without_meaning_is_refused(key, value, message):
     with pytest.raises(ValidationError, match=message):
         Recipe.model_validate({**FULL[0], "maximizer": {"kind": "none"}, key: value})
+
+
+def with_trades(number, **maximizer):
+    raw = put(FULL[number], ("loss",), {"trades_beta": 6.0})
+    return {**raw, "maximizer": {**raw["maximizer"], **maximizer}}
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (with_trades(0), 'trades_beta has no meaning for maximizer.kind = "none"'),
+        (with_trades(1, ascent={**ASCENT, "init": "zero"}), 'no meaning for ascent.init = "zero".*use "uniform"'),
+        (with_trades(4), 'no meaning for ratio.kind = "learned".*use "frozen"'),
+        (with_trades(5), 'no meaning for labels.kind = "geometric".*use "linear"'),
+        (put(with_trades(1), ("loss", "pristine_weight"), 0.1), "pristine_weight has no meaning beside trades_beta"),
+        (put(with_trades(1), ("loss", "trades_beta"), 0.0), "greater than 0"),
+        (put(FULL[5], ("maximizer", "mix_after"), 1), "geometric.*no meaning for mix_after = 1.*there is none"),
+        (put(FULL[3], ("maximizer", "mix_after"), 3), "0, 1 or 2"),
+        (put(FULL[3], ("maximizer", "mix_after"), True), "valid integer"),
+        (put(FULL[2], ("maximizer", "mix_after"), 1), "Extra inputs"),
+    ],
+)
+def test_trades_and_mixing_within_are_refused_where_they_have_no_meaning(raw, message):
+    with pytest.raises(ValidationError, match=message):
+        Recipe.model_validate(raw)
+
+
+def test_trades_and_mixing_within_go_together():
+    frozen = with_trades(4, ratio=FROZEN, labels={"kind": "linear"})
+    recipe = Recipe.model_validate(frozen)
+    assert (recipe.maximizer.mix_after, recipe.loss.trades_beta, recipe.update_losses) == (2, 6.0, 2)
 
 
 def test_a_recipe_without_validation_can_be_read_back():

@@ -85,6 +85,25 @@ def test_every_setting_of_the_engine_the_loss_and_the_method_compiles_to_the_sam
 
 
 @pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    ("settings", "graphs"),
+    [
+        (["maximizer.mix_after=1", "loss.pristine_weight=0.5"], 2),
+        pytest.param(['maximizer.ratio={kind="frozen"}', "loss.trades_beta=6"], 3, marks=pytest.mark.slow),
+        (['maximizer.ratio={kind="frozen"}', "maximizer.mix_after=1", "loss.trades_beta=6"], 3),
+    ],
+    ids=["mixed within", "TRADES", "both"],
+)
+def test_pairs_and_predictions_compile_to_graphs_of_the_same_bits(settings, graphs):
+    chosen = load("digits", [*QUICK, "maximizer.ascent.steps=2", "data.train_limit=64", *settings])
+    eager, compiled = training(chosen), training(chosen, "compiled")
+    (expected,), (found,) = eager.run(lambda _: None), compiled.run(lambda _: None)
+    assert found.figures == expected.figures
+    assert same(state(compiled), state(eager))
+    assert Compilation.so_far() == Compilation(graphs=graphs, breaks=0)
+
+
+@pytest.mark.usefixtures("traced")
 def test_yogi_adds_a_graph_or_two_and_what_is_measured_between_epochs_recompiles_nothing():
     chosen = recipe("Ours", 'optimizer={kind="yogi", lr=0.01}', "schedule.epochs=3", "maximizer.ascent.steps=2")
     eager, compiled = training(chosen), training(chosen, "compiled")

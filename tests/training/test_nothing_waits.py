@@ -25,7 +25,9 @@ VARIANTS = [
     "loss.pristine_weight=0.5",
     'optimizer={kind="sgd", lr=0.1, momentum=0.9, nesterov=true}',
     "data.translate=0",
+    "maximizer.mix_after=2",
 ]
+TRADES = ['maximizer.ratio={kind="frozen"}', "maximizer.mix_after=1", "loss.trades_beta=6"]
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +46,10 @@ def on_a_batch(recipe):
     return made, Batch(batch.indices.to(VALUELESS), Moves(*moves), Draws(*draws))
 
 
-@pytest.mark.parametrize("recipe", [*ROWS.values(), *(load("cifar10-ours", [*SMALL, one]) for one in VARIANTS)])
+@pytest.mark.parametrize(
+    "recipe",
+    [*ROWS.values(), *(load("cifar10-ours", [*SMALL, *more]) for more in [*([one] for one in VARIANTS), TRADES])],
+)
 def test_a_batch_runs_without_a_look_at_a_number(recipe):
     made, batch = on_a_batch(recipe)
     figures = made.on_batch(batch)
