@@ -44,7 +44,7 @@ def outcome_grid(title: str, measured: Measured, machines: Sequence[dict[str, An
         for outcome in measured.outcomes
     ]
     captions = [f"{outcome.name}: {stamp(outcome)}" for outcome in measured.outcomes]
-    warning = [TEST_SELECTED] if measured.selection == "best on test" else []
+    warning = [TEST_SELECTED] if measured.selection.endswith("best on test") else []
     if len(machines) > 1:
         warning.append(f"trained on {len(machines)} machines: {'; '.join(_moves(machines))}")
     return Grid(
@@ -87,19 +87,21 @@ class Line:
 
 def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], settings: Sequence[str] = ()) -> Grid:
     """A row a method, an evaluator a column: the accuracy in percent, its interval (one seed) or standard deviation
-    (several), the paper's number and the difference. A row's best epoch, where it was measured, has a line of its own.
+    (several), the paper's number and the difference. A row's best epoch, and the averaged weights, where they were
+    measured, have a line of their own.
     `settings`: the edits that the table was run with.
     """
     rows: list[tuple[Cell, ...]] = []
     chosen_on_test = False
     for line in lines:
         rows.append((Cell(line.name), *(_ablation_cell(line, "last", column, line.paper) for column in columns)))
-        bests = [entry for run in line.runs if run and (entry := run.of("best"))]
-        if bests:
-            chosen_on_test |= any(entry.selection == "best on test" for entry in bests)
-            epochs = ", ".join(str(entry.epoch) for entry in bests)
-            name = f"└ {bests[0].selection} ({epochs})"
-            rows.append((Cell(name), *(_ablation_cell(line, "best", column, {}) for column in columns)))
+        for selection in ("best", "averaged last", "averaged best"):
+            found = [entry for run in line.runs if run and (entry := run.of(selection))]
+            if found:
+                chosen_on_test |= any(entry.selection.endswith("best on test") for entry in found)
+                epochs = ", ".join(str(entry.epoch) for entry in found)
+                name = f"└ {found[0].selection} ({epochs})"
+                rows.append((Cell(name), *(_ablation_cell(line, selection, column, {}) for column in columns)))
     captions = [TEST_SELECTED] if chosen_on_test else []
     sizes = [(column, size) for column in columns if (size := _sizes(column, lines))]
     if sizes:
