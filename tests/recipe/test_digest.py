@@ -4,6 +4,7 @@ import pytest
 from full_recipes import FULL, leaves, put
 from pydantic import ValidationError
 
+from advmix_cli.recipe.load import load
 from advmix_cli.recipe.schema import Recipe
 
 
@@ -86,3 +87,11 @@ def test_digest_does_not_depend_on_the_order_of_keys_or_on_written_defaults():
     recipe = Recipe.model_validate(minimal)
     assert Recipe.model_validate(dict(reversed(minimal.items()))).digest() == recipe.digest()
     assert Recipe.model_validate(recipe.resolved()).digest() == recipe.digest()
+
+
+def test_what_is_off_leaves_the_digest_as_it_was_before_it_could_be_on():
+    """Run directories and tables know their recipes by it."""
+    assert load("digits").digest() == "912aa6b6b5d7b6c2da6f125606e87ad514fa8837946554bd76f76fea47cff8ac"
+    assert load("digits", ['averaging={kind="none"}']).digest() == load("digits").digest()
+    averaged = [load("digits", [f"averaging={one}"]) for one in ('{kind="ema"}', '{kind="ema", warmup=false}')]
+    assert len({recipe.digest() for recipe in (load("digits"), *averaged)}) == 3
