@@ -1,7 +1,5 @@
 """The average beside an independent one, and beside a training that it must not change."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import nn
@@ -145,6 +143,6 @@ def test_on_a_gpu_a_graph_is_followed_and_nothing_waits(tiny, formulation):
             torch.cuda.set_sync_debug_mode("default")
 
     made.average.follow = watched
-    _, states = trained(replace(made, epochs=2))
+    _, states = trained(made)
     found = made.average.network.state_dict()
     assert farthest(found, reference(states, 0.7, warmup=True)) < 1e-6
