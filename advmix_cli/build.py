@@ -30,6 +30,7 @@ from advmix_cli.recipe.schema import Recipe
 from advmix_cli.seeding import derive
 from advmix_cli.training import schedules
 from advmix_cli.training.accelerate import Formulation, formed, logits_of
+from advmix_cli.training.averaging import Average, Decay
 from advmix_cli.training.batch import OnBatch
 from advmix_cli.training.loop import Training
 from advmix_cli.training.schedules import Schedule
@@ -332,6 +333,18 @@ def schedule(recipe: Recipe) -> Schedule:
             assert_never(chosen)
 
 
+def average(recipe: Recipe, trained: nn.Module) -> Average | None:
+    """The average of `trained`, which starts as a copy of it."""
+    chosen = recipe.averaging
+    match chosen:
+        case schema.NoAveraging():
+            return None
+        case schema.EmaAveraging():
+            return Average(trained, Decay(chosen.decay, chosen.warmup))
+        case _:
+            assert_never(chosen)
+
+
 def training(recipe: Recipe, images: Dataset, trained: nn.Module, formulation: Formulation = "eager") -> Training:
     """The loop that trains `trained` on `images`; "captured" is made of compiled parts, and captured by the engine.
 
@@ -363,6 +376,7 @@ def training(recipe: Recipe, images: Dataset, trained: nn.Module, formulation: F
         flip=recipe.data.flip,
         translate=recipe.data.translate,
         seed=recipe.seed,
+        average=average(recipe, trained),
     )
 
 

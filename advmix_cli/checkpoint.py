@@ -24,6 +24,10 @@ from advmix_cli.tensors import digest, on_cpu, read
 
 LAST = "model.safetensors"
 BEST = "best.safetensors"
+AVERAGE = "average.safetensors"
+AVERAGE_BEST = "average-best.safetensors"
+NAMES = (LAST, BEST, AVERAGE, AVERAGE_BEST)
+"""In a run directory."""
 SCHEMA = 2
 
 
@@ -37,10 +41,20 @@ class Best:
 
 
 @dataclass(frozen=True)
+class Averaged:
+    """The digest of the average at the last epoch, and that of the best epoch's, if there were images to choose it
+    by."""
+
+    last: str
+    best: Best | None
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """`selection`: which epoch this is: "last", "best on validation" or "best on test". `epoch` counts from 1. `images`
-    are the fingerprints of the dataset; `machines` trained it, in `seconds`. `best`, of the last epoch alone: the best
-    one's accuracy, epoch and digest, if there were images to choose it by."""
+    """`selection`: which epoch this is: "last", "best on validation" or "best on test", and "averaged" before it where
+    it is the average. `epoch` counts from 1. `images` are the fingerprints of the dataset; `machines` trained it, in
+    `seconds`. Of the last epoch's weights alone: `best`, the best one's accuracy, epoch and digest, if there were
+    images to choose it by, and `averaged`, what there is of the average, if the recipe has one."""
 
     recipe: Recipe
     state: dict[str, Tensor]
@@ -52,6 +66,7 @@ class Checkpoint:
     machines: tuple[Machine, ...] = ()
     seconds: float = 0.0
     best: Best | None = None
+    averaged: Averaged | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -76,9 +91,21 @@ class Checkpoint:
             "machines": self.machines,
             "seconds": self.seconds,
             "best": self.best and asdict(self.best),
+            "averaged": self.averaged and asdict(self.averaged),
             "metrics": self.metrics,
         }
         write_atomically(path, save(state, metadata={"format": "pt", "advmix": json.dumps(sealed(header))}))
+
+
+def name_of(selection: str) -> str:
+    """The file of a run directory that holds the weights chosen by `selection`."""
+    match selection:
+        case "last":
+            return LAST
+        case "averaged last":
+            return AVERAGE
+        case _:
+            return AVERAGE_BEST if selection.startswith("averaged") else BEST
 
 
 def find(place: Path) -> Path:
@@ -119,7 +146,8 @@ def load(place: Path) -> Checkpoint:
             recipe = Recipe.model_validate(header["recipe"])
         except ValidationError as error:
             raise CheckpointError(f"{path}: its recipe is not valid in this version: {_first(error)}") from None
-        wanted = {name: header[name] for name in _Header.model_fields}
+        fields = _Header.model_fields
+        wanted = {name: header[name] for name in fields if name in header or fields[name].is_required()}
         known = _Header.model_validate_json(json.dumps(wanted), strict=True)
         found = Checkpoint(recipe=recipe, state=state, **dict(known))
         if header["tensors"] != found.weights:
@@ -139,11 +167,16 @@ class _Header(BaseModel):
     classes: tuple[str, ...]
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     images: dict[str, str]
-    selection: Literal["last", "best on validation", "best on test"]
+    selection: Literal[
+        "last", "best on validation", "best on test",
+        "averaged last", "averaged best on validation", "averaged best on test",
+    ]  # fmt: skip
     epoch: PositiveInt
     machines: tuple[Machine, ...]
     seconds: NonNegativeFloat
     best: Best | None
+    averaged: Averaged | None = None
+    """Not in the files of before there were averages."""
     metrics: dict[str, Any]
 
 

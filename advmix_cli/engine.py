@@ -167,7 +167,7 @@ def rehearsed(recipe: Recipe, images: Dataset, network: nn.Module, formulation: 
     It is observed with no inner step, with one, and with all of them; the whole comes last, since a captured graph
     keeps the memory that it works on.
     """
-    reference = build.training(recipe, images, network)
+    reference = replace(build.training(recipe, images, network), average=None)  # which would take memory
     batch = reference.draw(reference.order(1), epoch=1, index=0)
     expected = [_observed(one, batch) for one in (*_pieces(reference), reference)]
     release()

@@ -3,6 +3,8 @@
 metrics.jsonl       a line an epoch
 model.safetensors   the last epoch
 best.safetensors    the best epoch on the validation images
+average.safetensors, average-best.safetensors
+                    the same of the average, where the recipe has one
 state/              where an unfinished training goes on
 """
 
@@ -18,7 +20,7 @@ from torch import nn
 
 from advmix_cli import build, checkpoint, engine, fitting, machine, seals, state
 from advmix_cli.attacked import subject_of
-from advmix_cli.checkpoint import BEST, LAST, Best, Checkpoint
+from advmix_cli.checkpoint import Averaged, Best, Checkpoint, name_of
 from advmix_cli.data.images import Dataset, Images
 from advmix_cli.errors import CheckpointError, MemoryExhaustedError, RunDirectoryError, StoppedError
 from advmix_cli.evaluation.outcome import Evaluator
@@ -69,11 +71,24 @@ def fit(
 
 
 @dataclass
+class _Weights:
+    """A network that a training makes, its own or the average, and the best epoch of it so far. Its accuracies have
+    `prefix` before their names; `selected_last` and `selected_best` are what its checkpoints are."""
+
+    network: nn.Module
+    prefix: str
+    selected_last: str
+    selected_best: str
+    best: Best | None = None
+
+
+@dataclass
 class _Kept:
     """What of a training is kept between its epochs: where it is, and what it has found."""
 
+    own: _Weights
+    averaged: _Weights | None
     at: Progress = field(default_factory=Progress)
-    best: Best | None = None
     lines: list[str] = field(default_factory=list)
     """Of metrics.jsonl, of the epochs before `at`."""
     machines: tuple[dict[str, Any], ...] = ()
@@ -83,6 +98,10 @@ class _Kept:
     def metrics(self) -> str:
         """All of metrics.jsonl."""
         return "".join(f"{line}\n" for line in self.lines)
+
+    def weights(self) -> list[_Weights]:
+        """Its own, and the average if there is one."""
+        return [self.own, self.averaged] if self.averaged else [self.own]
 
 
 @dataclass(frozen=True)
@@ -106,31 +125,43 @@ class _Fit:
         # Before it is restored, so that a resumed training is rehearsed on what a new one is rehearsed on.
         prepared = engine.prepare(self.recipe, self.images, network, self.place)
         self.watch.say(str(prepared))
-        kept = self._restored(prepared.training, known) if known else _Kept()
+        kept = self._begun(prepared.training)
+        if known:
+            self._restore(prepared.training, kept, known)
         here = {**machine.described(self.place), "engine": prepared.formulation}
         self._notice(kept, here)
         self._epochs(prepared.training, kept)
 
-    def _restored(self, training: Training, known: State) -> _Kept:
+    def _begun(self, training: Training) -> _Kept:
+        best = "best on test" if self.recipe.validation.on == "test" else "best on validation"
+        own, average = _Weights(training.network, "", "last", best), training.average
+        averaged = average and _Weights(average.network, "average_", "averaged last", f"averaged {best}")
+        return _Kept(own, averaged)
+
+    def _restore(self, training: Training, kept: _Kept, known: State) -> None:
         if (known.recipe, known.images) != (self.recipe.digest(), self.fingerprints):
             raise RunDirectoryError(f"{self.directory / STATE} belongs to another recipe or other images")
-        lines = _lines_before(self.directory / METRICS, known.epoch, known.metrics)
+        kept.lines = _lines_before(self.directory / METRICS, known.epoch, known.metrics)
+        kept.machines, kept.seconds = known.machines, known.seconds
         try:
-            at = resuming.restore(training, known.tensors, known.epoch, known.done, known.names)
+            kept.at = at = resuming.restore(training, known.tensors, known.epoch, known.done, known.names)
         except ValueError as error:
             raise RunDirectoryError(f"{self.directory / STATE} is not a state of this recipe: {error}") from None
-        if known.best is not None:
-            if (known.best.epoch + 1, 0) == (at.epoch, at.done):
+        # Without an average there is none of its best epochs either.
+        for weights, best in zip(kept.weights(), (known.best, known.averaged_best), strict=False):
+            weights.best = best
+            if best and (best.epoch + 1, 0) == (at.epoch, at.done):
                 # The state was saved before its weights were written as the best: here they are.
-                self._save(training.network, BEST, self._best_selection, json.loads(lines[-1]), known.machines)
-            self._check_best(known.best, before=at.epoch)
+                self._save(weights, weights.selected_best, kept)
+            self._check_best(weights, before=at.epoch)
         self.watch.say(f"resumed at epoch {at.epoch}, after {at.done} of its {training.batches} batches")
-        return _Kept(at, known.best, lines, known.machines, known.seconds)
 
-    def _check_best(self, best: Best, before: int | None = None) -> None:
-        """RunDirectoryError if best.safetensors is not that of the best epoch, nor one from `before` on: after damage
-        to the newest state such an epoch is trained anew."""
-        path = self.directory / BEST
+    def _check_best(self, weights: _Weights, before: int | None = None) -> None:
+        """RunDirectoryError if the file of the best epoch is not that of the best epoch, if there is one, nor one from
+        `before` on: after damage to the newest state such an epoch is trained anew."""
+        best, path = weights.best, self.directory / name_of(weights.selected_best)
+        if best is None:
+            return
         try:
             saved = checkpoint.load(path)
         except CheckpointError as error:
@@ -155,14 +186,9 @@ class _Fit:
         if differ or not kept.machines:
             kept.machines += ({"from_epoch": kept.at.epoch, "from_batches": kept.at.done, **here},)
 
-    @property
-    def _best_selection(self) -> str:
-        return "best on test" if self.recipe.validation.on == "test" else "best on validation"
-
     def _epochs(self, training: Training, kept: _Kept) -> None:
         """Write metrics.jsonl and the checkpoints of the best and of the last epoch. From the first batch to the last
         checkpoint a signal waits until nothing is lost by it."""
-        network = training.network
         judges = {
             "validation_accuracy": Pristine(batch_size=500),
             "validation_pgd_accuracy": build.validator(self.recipe),
@@ -170,10 +196,12 @@ class _Fit:
         judged = (self.images.test if self.recipe.validation.on == "test" else self.images.validation).first(
             self.recipe.validation.limit
         )
-        with measured(network):
-            an_image = sum(judge.passes(len(self.images.classes)) for judge in judges.values())
-            passes = an_image * len(judged) * training.epochs
-            subject = subject_of(self.recipe, network, judged.first(500), passes, self.watch.say)
+        an_image = sum(judge.passes(len(self.images.classes)) for judge in judges.values())
+        passes = an_image * len(judged) * training.epochs
+        subjects: list[Subject] = []
+        for weights in kept.weights():
+            with measured(weights.network):
+                subjects.append(subject_of(self.recipe, weights.network, judged.first(500), passes, self.watch.say))
         started = saved_at = time.perf_counter()
 
         def seconds() -> float:
@@ -187,7 +215,8 @@ class _Fit:
                 epoch=kept.at.epoch,
                 done=kept.at.done,
                 names=kept.at.names,
-                best=kept.best,
+                best=kept.own.best,
+                averaged_best=kept.averaged and kept.averaged.best,
                 metrics=seals.digest(kept.metrics()),
                 seconds=seconds(),
                 machines=kept.machines,
@@ -209,51 +238,67 @@ class _Fit:
             try:
                 for epoch in training.run(between, kept.at):
                     with self.keeping.stop.heard_at_once():
-                        found = epoch.to_json() | _validated(network, judges, subject, judged)
+                        found = epoch.to_json()
+                        for weights, subject in zip(kept.weights(), subjects, strict=True):
+                            found |= _validated(weights, judges, subject, judged)
                     kept.lines.append(json.dumps(found))
                     append_line(self.directory / METRICS, kept.lines[-1])
                     kept.at = Progress(epoch.number + 1)
                     self.watch.epoch(_epoch_line(found, training.epochs))
-                    accuracy = found.get("validation_pgd_accuracy", -1.0)
-                    if accuracy > (kept.best.accuracy if kept.best else -1.0):
-                        kept.best = Best(accuracy, epoch.number, digest(on_cpu(network.state_dict())))
+                    improved = [weights for weights in kept.weights() if _improved(weights, found)]
+                    if improved:
                         # First the state, whose weights are the best ones: a kill between the two loses neither.
                         save()
-                        self._save(network, BEST, self._best_selection, found, kept.machines)
+                    for weights in improved:
+                        self._save(weights, weights.selected_best, kept)
             except StoppedError:
                 save()
                 raise
-            if kept.best is not None:
-                self._check_best(kept.best)
-            last = {"seconds": round(seconds(), 3), "best": kept.best}
-            self._save(network, LAST, "last", json.loads(kept.lines[-1]), kept.machines, **last)
+            for weights in kept.weights():
+                self._check_best(weights)
+            averaged = kept.averaged
+            if averaged:
+                averaged = Averaged(self._save(averaged, averaged.selected_last, kept).weights, averaged.best)
+            # Last of all: where these are, the training has ended.
+            last = {"seconds": round(seconds(), 3), "best": kept.own.best, "averaged": averaged}
+            self._save(kept.own, kept.own.selected_last, kept, **last)
 
-    def _save(
-        self, network: nn.Module, name: str, selection: str, line: dict[str, Any],
-        machines: tuple[dict[str, Any], ...], **more: Any,
-    ) -> None:  # fmt: skip
-        Checkpoint(
+    def _save(self, weights: _Weights, selection: str, kept: _Kept, **more: Any) -> Checkpoint:
+        """Write the weights as they are after the last epoch that is done."""
+        line = json.loads(kept.lines[-1])
+        saved = Checkpoint(
             recipe=self.recipe,
-            state=network.state_dict(),
+            state=weights.network.state_dict(),
             classes=self.images.classes,
             image_shape=self.images.image_shape,
             images=self.fingerprints,
             selection=selection,
             epoch=line["epoch"],
-            machines=machines,
+            machines=kept.machines,
             metrics=line,
             **more,
-        ).save(self.directory / name)
+        )
+        saved.save(self.directory / name_of(selection))
+        return saved
 
 
 def _validated(
-    network: nn.Module, judges: Mapping[str, Evaluator], subject: Subject, judged: Images
+    weights: _Weights, judges: Mapping[str, Evaluator], subject: Subject, judged: Images
 ) -> dict[str, float]:
     """The accuracies of an epoch; none without images."""
     if not len(judged):
         return {}
-    with measured(network):
-        return {name: share_correct(judge, subject, judged) for name, judge in judges.items()}
+    with measured(weights.network):
+        return {f"{weights.prefix}{name}": share_correct(judge, subject, judged) for name, judge in judges.items()}
+
+
+def _improved(weights: _Weights, line: dict[str, Any]) -> bool:
+    """Whether the epoch of this line is the best one so far; then it is noted."""
+    accuracy = line.get(f"{weights.prefix}validation_pgd_accuracy", -1.0)
+    if accuracy <= (weights.best.accuracy if weights.best else -1.0):
+        return False
+    weights.best = Best(accuracy, line["epoch"], digest(on_cpu(weights.network.state_dict())))
+    return True
 
 
 def _lines_before(path: Path, epoch: int, expected: str) -> list[str]:
@@ -277,7 +322,13 @@ def _epoch_line(line: dict[str, Any], epochs: int) -> str:
         parts.append(f"inner {line['inner_loss_before']:.4f} -> {line['inner_loss_after']:.4f}")
     parts.append(f"λ {line['ratio']:.3f}")
     if "validation_accuracy" in line:
-        pristine, robust = (100 * line[name] for name in ("validation_accuracy", "validation_pgd_accuracy"))
-        parts.append(f"validation {pristine:.1f} %, under PGD {robust:.1f} %")
+        parts.append(f"validation {_accuracies(line, '')}")
+    if "average_validation_accuracy" in line:
+        parts.append(f"average {_accuracies(line, 'average_')}")
     parts += [f"lr {line['lr']:.3g}", f"{line['images_per_second']:,.0f} images/s"]
     return f"epoch {line['epoch']}/{epochs}: {' · '.join(parts)}"
+
+
+def _accuracies(line: dict[str, Any], prefix: str) -> str:
+    pristine, robust = (100 * line[f"{prefix}{name}"] for name in ("validation_accuracy", "validation_pgd_accuracy"))
+    return f"{pristine:.1f} %, under PGD {robust:.1f} %"

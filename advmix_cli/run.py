@@ -18,7 +18,7 @@ import tomli_w
 import torch
 
 from advmix_cli import build, checkpoint, engine
-from advmix_cli.checkpoint import BEST, LAST, Checkpoint
+from advmix_cli.checkpoint import AVERAGE, AVERAGE_BEST, BEST, LAST, Checkpoint
 from advmix_cli.data.images import Dataset
 from advmix_cli.errors import DivergedError, RecipeError, RunDirectoryError
 from advmix_cli.evaluation import verdict_files
@@ -79,7 +79,7 @@ def _execute(
 ) -> Results:
     """Within the lock: what was seen before it may have changed."""
     check_directory(recipe, directory)
-    for name in (RECIPE, METRICS, BEST, LAST, "results.json"):
+    for name in (RECIPE, METRICS, BEST, LAST, AVERAGE, AVERAGE_BEST, "results.json"):
         for cut_off in directory.glob(f".{name}.*"):
             cut_off.unlink(missing_ok=True)
     for cut_off in (directory / VERDICTS).glob(".*.safetensors.*"):
@@ -143,7 +143,7 @@ def _results(recipe: Recipe, directory: Path) -> Results | None:
 def _check_weights(known: Results, directory: Path) -> None:
     """RunDirectoryError if a network that is there is not the one that was measured."""
     for entry in known.measured:
-        path = directory / (LAST if entry.selection == "last" else BEST)
+        path = directory / checkpoint.name_of(entry.selection)
         if path.is_file() and checkpoint.load(path).weights != entry.weights:
             raise RunDirectoryError(f"{path} is not the network that results.json is of; delete that to measure again")
 
@@ -198,13 +198,27 @@ def flat(table: object, prefix: str = "") -> dict[str, object]:
 
 
 def _reported(recipe: Recipe, last: Checkpoint, directory: Path) -> list[Checkpoint]:
-    """The checkpoints that the recipe wants measured; without validation images there is no best one."""
-    if recipe.validation.report == "last" or last.best is None:
-        return [last]
-    best = checkpoint.load(directory / BEST)
-    if best.weights != last.best.digest:
-        raise RunDirectoryError(f"{directory / BEST} is not the network of epoch {last.best.epoch}, the best one")
-    return [best] if recipe.validation.report == "best" else [last, best]
+    """The checkpoints that the recipe wants measured, those of the average after the others; without validation images
+    there is no best one."""
+    report, averaged = recipe.validation.report, last.averaged
+    lasts, bests = report != "best" or last.best is None, report != "last"
+    found = [last] if lasts else []
+    if bests and last.best:
+        found.append(_beside(directory / BEST, last.best.digest, f"epoch {last.best.epoch}, the best one"))
+    if lasts and averaged:
+        found.append(_beside(directory / AVERAGE, averaged.last, f"epoch {last.epoch}, the last one"))
+    if bests and averaged and averaged.best:
+        best = averaged.best
+        found.append(_beside(directory / AVERAGE_BEST, best.digest, f"epoch {best.epoch}, the best one"))
+    return found
+
+
+def _beside(path: Path, digest: str, what: str) -> Checkpoint:
+    """A checkpoint of weights that the last one knows; RunDirectoryError if it is of others."""
+    saved = checkpoint.load(path)
+    if saved.weights != digest:
+        raise RunDirectoryError(f"{path} is not the network of {what}")
+    return saved
 
 
 def _measure(

@@ -35,8 +35,9 @@ LONGEST_MANIFEST = 2**20
 @dataclass(frozen=True)
 class State:
     """`recipe` and `images` are their digests, and so is `metrics` of the lines of the epochs before; `epoch`, `done`
-    and `names` are those of the training's progress; `seconds` went into the training until now; `machines` are those
-    that trained, each from an epoch and a number of batches on: what the bits depend on beside the recipe."""
+    and `names` are those of the training's progress; `best` and `averaged_best` are those of the weights and of their
+    average so far; `seconds` went into the training until now; `machines` are those that trained, each from an epoch
+    and a number of batches on: what the bits depend on beside the recipe."""
 
     recipe: str
     images: dict[str, str]
@@ -48,6 +49,7 @@ class State:
     seconds: float
     machines: tuple[Machine, ...]
     tensors: dict[str, Tensor] = field(repr=False)
+    averaged_best: Best | None = None
 
     @property
     def stem(self) -> str:
@@ -59,7 +61,8 @@ class State:
         stem = directory / self.stem
         write_atomically(stem.with_suffix(".safetensors"), save(self.tensors))
         rest = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "tensors"}
-        rest["best"] = self.best and asdict(self.best)
+        for name in ("best", "averaged_best"):
+            rest[name] = rest[name] and asdict(rest[name])
         manifest = sealed({**rest, "tensors": digest(self.tensors)})
         write_atomically(stem.with_suffix(".json"), json.dumps(manifest, indent=2))
         _remove(directory, {manifest.stem for manifest in _manifests(directory)[:KEPT]})
@@ -79,6 +82,8 @@ class _Manifest(BaseModel):
     metrics: str
     seconds: Annotated[float, Field(ge=0)]
     machines: Annotated[tuple[Machine, ...], Field(min_length=1)]
+    averaged_best: Best | None = None
+    """Not in the states of before there were averages."""
 
 
 def newest(directory: Path, say: Callable[[str], None]) -> State | None:

@@ -67,7 +67,7 @@ def kept(place: Path) -> list[Path]:
         raise UsageError(f"{place}: no such file or directory")
     inside = [place / ADVERSARIAL] if (place / ADVERSARIAL).is_dir() else [place]
     found = [path for directory in inside for path in sorted(directory.glob("*.safetensors"))]
-    return [path for path in found if path.name not in (checkpoint.LAST, checkpoint.BEST)]
+    return [path for path in found if path.name not in checkpoint.NAMES]
 
 
 def verified(
@@ -103,7 +103,7 @@ def _checkpoint(path: Path, record: Record, given: Path | None) -> Checkpoint:
             raise CheckpointError(f"{given} is not the network that {path} is of")
         return saved
     for directory in (path.parent, path.parent.parent):
-        for name in (checkpoint.LAST, checkpoint.BEST):
+        for name in checkpoint.NAMES:
             if (directory / name).is_file() and (saved := checkpoint.load(directory / name)).weights == record.weights:
                 return saved
     raise UsageError(f"the checkpoint that {path} is of is not beside it: name it with --checkpoint")

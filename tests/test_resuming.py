@@ -9,6 +9,8 @@ import pytest
 import tomli_w
 import torch
 from interrupted import CPU, SMALL, StopAt, bits, same, stopped
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from advmix_cli import checkpoint, fit, machine, run, state
 from advmix_cli.errors import AdvmixError, RunDirectoryError, StoppedError
@@ -16,6 +18,7 @@ from advmix_cli.files import write_atomically
 from advmix_cli.fit import Keeping
 from advmix_cli.report.results import Measured, Results
 from advmix_cli.report.tables import outcome_grid
+from advmix_cli.seals import sealed, unsealed
 from advmix_cli.training import resuming
 
 OPTIMIZERS = {
@@ -282,6 +285,92 @@ def test_the_best_network_of_epochs_that_are_trained_anew_is_never_taken_for_the
         run.execute(recipe, part, CPU, watch)
     assert len((part / "metrics.jsonl").read_text().splitlines()) == 3
     assert not (part / "model.safetensors").exists()
+
+
+EMA = 'averaging={kind="ema", decay=0.8}'
+AVERAGES = {"average.safetensors", "average-best.safetensors"}
+
+
+def test_an_average_goes_on_with_the_same_bits_from_any_place(whole, tmp_path, watch):
+    recipe, expected = whole(EMA, 'maximizer.ascent.batch_norm="train"')
+    assert expected[0].keys() == {"model.safetensors", "best.safetensors", *AVERAGES}
+    assert len(set(expected[0].values())) >= 3
+    for at in (1, 4, 6, 11):
+        part = tmp_path / f"part {at}"
+        stopped(recipe, part, watch, at)
+        assert not (part / "average.safetensors").exists()
+        run.execute(recipe, part, CPU, watch)
+        assert same(bits(part), expected), at
+
+
+def test_an_average_changes_no_bit_of_its_training(whole, tiny, tmp_path, watch):
+    _, (tensors, lines) = whole()
+    run.execute(tiny(*SMALL, EMA), tmp_path / "averaged", CPU, watch)
+    beside, more = bits(tmp_path / "averaged")
+    assert {name: beside[name] for name in beside.keys() - AVERAGES} == tensors
+    assert [{key: line[key] for key in line if not key.startswith("average_")} for line in more] == lines
+
+
+def test_killed_before_any_file_of_an_average_none_is_lost(whole, tmp_path, watch, said, monkeypatch):
+    recipe, expected = whole(EMA)
+    for name in ("000002-000000.json", "best.safetensors", *sorted(AVERAGES), "model.safetensors"):
+        part = tmp_path / f"part {name}"
+        killed_writing(monkeypatch, name, recipe, part, watch)
+        assert not (part / name).exists()
+        said.truncate(0)
+        run.execute(recipe, part, CPU, watch)
+        assert ("resumed at epoch" in said.getvalue()) == name.endswith(".safetensors")
+        assert same(bits(part), expected), name
+
+
+@pytest.mark.parametrize("name", sorted(AVERAGES))
+def test_an_average_that_is_lost_or_another_one_is_an_error(tiny, tmp_path, watch, name):
+    recipe, part = tiny(*SMALL[:2], EMA, 'evaluators=[{kind="pristine"}]'), tmp_path / "part"
+    if name == "average-best.safetensors":
+        stopped(recipe, part, watch, at=7)
+        kept = (part / name).read_bytes()
+        (part / name).unlink()
+        with pytest.raises(RunDirectoryError, match=r"average-best\.safetensors: no such file"):
+            run.execute(recipe, part, CPU, watch)
+        (part / name).write_bytes(kept)
+    run.execute(recipe, part, CPU, watch)
+    (part / "results.json").unlink()
+    (part / name).unlink()
+    with pytest.raises(AdvmixError, match=f"{name}: no such file"):
+        run.execute(recipe, part, CPU, watch)
+    shutil.copy(part / "model.safetensors", part / name)
+    with pytest.raises(RunDirectoryError, match=f"{name} is not the network of epoch"):
+        run.execute(recipe, part, CPU, watch)
+
+
+def test_a_state_and_a_checkpoint_of_before_there_were_averages_are_read(whole, tmp_path, watch):
+    recipe, expected = whole()
+    part = tmp_path / "part"
+    stopped(recipe, part, watch, at=7)
+    (manifest,) = manifests(part)[-1:]
+    document = unsealed(json.loads(manifest.read_text()))
+    assert document.pop("averaged_best") is None
+    manifest.write_text(json.dumps(sealed(document)))
+    path = part / "best.safetensors"
+    with safe_open(path, framework="pt") as file:
+        header = unsealed(json.loads(file.metadata()["advmix"]))
+    assert header.pop("averaged") is None
+    del header["recipe"]["averaging"]
+    save_file(load_file(path), path, {"format": "pt", "advmix": json.dumps(sealed(header))})
+    assert checkpoint.load(path).recipe == recipe
+    run.execute(recipe, part, CPU, watch)
+    assert same(bits(part), expected)
+
+
+def test_the_state_of_an_average_and_one_without_are_not_taken_for_each_other(tiny):
+    from advmix_cli import build
+
+    recipes = [tiny(*SMALL), tiny(*SMALL, EMA)]
+    images = build.dataset(recipes[0], CPU, print)
+    one, two = (build.training(each, images, build.new_network(each, images, CPU)) for each in recipes)
+    for training, other in ((one, two), (two, one)):
+        with pytest.raises(ValueError, match="its network is another one"):
+            resuming.restore(training, resuming.tensors(other, fit.Progress()), 1, 0, ())
 
 
 def test_results_name_every_machine_that_trained(tiny, tmp_path, watch, monkeypatch):

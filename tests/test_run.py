@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from advmix_cli import checkpoint, run
 from advmix_cli.errors import CheckpointError, DataError, DeviceError, DivergedError, RecipeError, RunDirectoryError
 from advmix_cli.evaluation import verdict_files
+from advmix_cli.measure import evaluate_checkpoint
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.results import Results
 from advmix_cli.seals import sealed, unsealed
@@ -340,6 +341,65 @@ def test_a_choice_made_on_test_images_is_stamped(tiny, tmp_path, watch):
     results = run.execute(recipe, tmp_path / "run", CPU, watch)
     assert [entry.selection for entry in results.measured] == ["last", "best on test"]
     assert checkpoint.load(tmp_path / "run" / "best.safetensors").selection == "best on test"
+
+
+AVERAGED = 'averaging={kind="ema", decay=0.5}'
+
+
+def test_an_average_is_validated_saved_and_measured_beside_the_weights(tiny, tmp_path, watch, said):
+    directory = tmp_path / "run"
+    results = run.execute(tiny("schedule.epochs=3", AVERAGED), directory, CPU, watch)
+    selections = ["last", "best on validation", "averaged last", "averaged best on validation"]
+    assert [entry.selection for entry in results.measured] == selections
+    assert Results.load(directory).to_json() == results.to_json()
+    for entry in results.measured:
+        saved = checkpoint.load(directory / checkpoint.name_of(entry.selection))
+        assert (saved.selection, saved.epoch, saved.weights) == (entry.selection, entry.epoch, entry.weights)
+        assert saved.metrics == lines(directory)[saved.epoch - 1]
+    metrics = lines(directory)
+    assert {*metrics[0]} == KEYS | {"average_validation_accuracy", "average_validation_pgd_accuracy"}
+    accuracies = [line["average_validation_pgd_accuracy"] for line in metrics]
+    assert results.of("averaged best").epoch == 1 + accuracies.index(max(accuracies))
+    assert "% · average " in said.getvalue()
+    last = checkpoint.load(directory)
+    assert last.averaged.last == results.of("averaged last").weights
+    assert last.averaged.best.digest == results.of("averaged best").weights
+    average = checkpoint.load(directory / "average.safetensors")
+    found = [outcome.correct for outcome in evaluate_checkpoint(average, average.recipe, CPU, watch)]
+    assert found == [outcome.correct for outcome in results.of("averaged last").outcomes]
+
+
+@pytest.mark.parametrize(
+    ("setting", "selections"),
+    [
+        ('validation.report="last"', ["last", "averaged last"]),
+        ('validation.report="best"', ["best on validation", "averaged best on validation"]),
+        ("validation.fraction=0.0", ["last", "averaged last"]),
+        ('validation={on="test", limit=10, report="best"}', ["best on test", "averaged best on test"]),
+    ],
+)
+def test_report_chooses_the_epochs_of_an_average_too(tiny, tmp_path, watch, setting, selections):
+    recipe = tiny("schedule.epochs=1", AVERAGED, setting, 'evaluators=[{kind="pristine"}]')
+    assert [entry.selection for entry in run.execute(recipe, tmp_path / "run", CPU, watch).measured] == selections
+    assert (tmp_path / "run" / "average.safetensors").is_file()
+
+
+def test_an_average_without_a_decay_is_measured_once(tiny, tmp_path, watch, said):
+    recipe = tiny("schedule.epochs=1", 'averaging={kind="ema", decay=0.0}')
+    last, best, averaged, averaged_best = run.execute(recipe, tmp_path / "run", CPU, watch).measured
+    assert said.getvalue().count("measuring pristine") == 1
+    assert last.weights == averaged.weights == best.weights == averaged_best.weights
+
+
+def test_an_average_that_is_not_the_measured_one_is_refused(tiny, tmp_path, watch):
+    recipe = tiny("schedule.epochs=1", AVERAGED, 'evaluators=[{kind="pristine"}]')
+    run.execute(recipe, tmp_path / "run", CPU, watch)
+    for name in ("average.safetensors", "average-best.safetensors"):
+        kept = (tmp_path / "run" / name).read_bytes()
+        (tmp_path / "run" / name).write_bytes((tmp_path / "run" / "model.safetensors").read_bytes())
+        with pytest.raises(RunDirectoryError, match=f"{name} is not the network that results.json is of"):
+            run.execute(recipe, tmp_path / "run", CPU, watch)
+        (tmp_path / "run" / name).write_bytes(kept)
 
 
 def test_without_validation_images_there_is_no_best_epoch(tiny, tmp_path, watch):

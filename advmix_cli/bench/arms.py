@@ -103,7 +103,7 @@ def _batches(training: Training) -> Callable[[], object]:
             order = training.order(epoch)
             for index in range(training.batches):
                 training.set_rate(0.5)
-                yield training.on_batch(training.draw(order, epoch, index))
+                yield training.train_on(order, epoch, index)
 
     done = endless()
     return lambda: next(done)

@@ -15,7 +15,8 @@ def compare(
     a: Side,
     b: Side,
     selection: Annotated[
-        Literal["last", "best"], typer.Option("--selection", help="The weights of which epoch of a run.")
+        Literal["last", "best", "averaged last", "averaged best"],
+        typer.Option("--selection", help="The weights of which epoch of a run."),
     ] = "last",
     as_json: Json = False,
 ) -> None:

@@ -25,6 +25,8 @@ class Memory:
     gradients: int
     optimizer: int
     """The moments, each of the size of the weights."""
+    average: int
+    """Of the weights, where the recipe has one."""
     images: int
     """All of the dataset, with its labels."""
     activations: int
@@ -33,7 +35,7 @@ class Memory:
     @property
     def fixed(self) -> int:
         """All but the activations: what does not grow with the batch."""
-        return self.weights + self.gradients + self.optimizer + self.images
+        return self.weights + self.gradients + self.optimizer + self.average + self.images
 
     @property
     def total(self) -> int:
@@ -90,6 +92,7 @@ def _memory(recipe: Recipe, outline: Outline, counted: Cost, an_image: int) -> M
         weights=weights,
         gradients=weights,
         optimizer=_moments(recipe.optimizer) * weights,
+        average=0 if isinstance(recipe.averaging, schema.NoAveraging) else weights,
         images=(outline.train + outline.validation + outline.test) * (channels * height * width + 8),
         activations=kept_passes * counted.batch_size * an_image,
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from advmix_cli.plan.estimate import Estimate
 from advmix_cli.plan.probe import Probe
+from advmix_cli.recipe.schema import NoAveraging
 from advmix_cli.recipe.table import Row
 
 
@@ -14,6 +15,10 @@ class Forecast:
     probe: Probe
     epoch: float
     """The training of an epoch, without its validation."""
+    networks: int
+    """That are validated: the one that is trained, and its average if there is one."""
+    validation: float
+    """Of all of these, after each epoch."""
     training: float
     """All epochs, each with its validation."""
     reports: int
@@ -26,11 +31,16 @@ def forecast(row: Row, estimate: Estimate, probe: Probe) -> Forecast:
     """Preparing the training is left out: it is done once and takes a minute or two."""
     counted = estimate.cost
     epoch = counted.batches * counted.batch_size / probe.speed.images_per_second
-    reports = 2 if row.recipe.validation.report == "both" and probe.evaluation.validation.images else 1
+    networks = 1 if isinstance(row.recipe.averaging, NoAveraging) else 2
+    validation = networks * probe.evaluation.validation.seconds
+    both = row.recipe.validation.report == "both" and probe.evaluation.validation.images
+    reports = networks * (2 if both else 1)
     return Forecast(
         probe=probe,
         epoch=epoch,
-        training=counted.epochs * (epoch + probe.evaluation.validation.seconds),
+        networks=networks,
+        validation=validation,
+        training=counted.epochs * (epoch + validation),
         reports=reports,
         evaluation=reports * sum(one.seconds for one in probe.evaluation.evaluators),
     )

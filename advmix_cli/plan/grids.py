@@ -63,6 +63,7 @@ def _memory(estimate: Estimate) -> Grid:
         _row("weights", size(memory.weights)),
         _row("gradients", size(memory.gradients)),
         _row("optimizer", size(memory.optimizer)),
+        *([_row("average of the weights", size(memory.average))] if memory.average else []),
         _row(f"{images:,} images", size(memory.images)),
         _row(f"activations of {estimate.cost.batch_size:,} images", size(memory.activations)),
         _row("total", size(memory.total)),
@@ -71,7 +72,7 @@ def _memory(estimate: Estimate) -> Grid:
 
 
 def _time(estimate: Estimate, found: Forecast) -> Grid:
-    epochs, validation = estimate.cost.epochs, found.probe.evaluation.validation.seconds
+    epochs, validation = estimate.cost.epochs, found.validation
     rows = [
         _row("training", duration(found.epoch), duration(epochs * found.epoch)),
         *([_row("validation", _about(validation), _about(epochs * validation))] if validation else []),
@@ -81,12 +82,13 @@ def _time(estimate: Estimate, found: Forecast) -> Grid:
         ),
         _row("total", "", _about(found.training + found.evaluation)),
     ]
-    judged = "of the last and of the best epoch" if found.reports == 2 else "of one epoch"
+    judged = "of the last and of the best epoch" if found.reports == 2 * found.networks else "of one epoch"
+    twice = ", as trained and averaged" if found.networks == 2 else ""
     speed = found.probe.speed
     captions = (
         f"training: {three_digits(speed.images_per_second)} images/s, {_fits(speed)}",
         f"compiling and checking it, which is left out: {duration(speed.preparation_seconds)}",
-        f"evaluators: the network's passes alone, eager, as if no image broke; on the weights {judged}",
+        f"evaluators: the network's passes alone, eager, as if no image broke; on the weights {judged}{twice}",
     )
     return Grid(f"Measured on {found.probe.device}", ("time", "per epoch or once", "total"), tuple(rows), captions)
 

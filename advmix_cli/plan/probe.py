@@ -87,7 +87,7 @@ def probes(rows: Sequence[Row], estimates: Sequence[Estimate], place: torch.devi
         evaluation = (recipe.data, recipe.model, recipe.engine, recipe.validation, recipe.evaluators, estimate.outline)
         method = None if counted.forward >= SAME_FROM else recipe.maximizer
         long = counted.training >= engine.WORTH_COMPILING  # what a CPU decides by
-        training = (*evaluation, recipe.optimizer, counted.batch_size, counted.image, method, long)
+        training = (*evaluation, recipe.optimizer, recipe.averaging, counted.batch_size, counted.image, method, long)
         if training not in trained:
             watch.say(f"measuring the training of '{row.name}'")
             trained[training] = row.name, _speed(recipe, estimate, place, watch)
@@ -138,7 +138,7 @@ def _measured_speed(recipe: Recipe, images: Dataset, place: torch.device, watch:
 
     def a_batch() -> object:
         training.set_rate(0.0)
-        return training.on_batch(training.draw(order, epoch=1, index=next(indices)))
+        return training.train_on(order, epoch=1, index=next(indices))
 
     seconds = median_seconds(a_batch, place)
     peak = torch.cuda.max_memory_allocated(place) if on_gpu else None

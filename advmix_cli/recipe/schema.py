@@ -386,6 +386,26 @@ class OneCycleSchedule(_Schedule):
 Schedule = Annotated[StepSchedule | CosineSchedule | OneCycleSchedule, Field(discriminator="kind")]
 
 
+class NoAveraging(Section):
+    """The weights as they are trained, alone."""
+
+    kind: Literal["none"] = "none"
+
+
+class EmaAveraging(Section):
+    """Beside the weights their exponential moving average, by which each update is followed. It changes nothing of the
+    training; what is validated, saved and measured of the weights is so of their average."""
+
+    kind: Literal["ema"]
+    decay: Decay = 0.995
+    """The share of itself that the average keeps at an update: it looks back over about 1 / (1 - decay) of them."""
+    warmup: bool = True
+    """min(decay, (1 + t) / (10 + t)) at the update after t others: the first weights are soon forgotten."""
+
+
+Averaging = Annotated[NoAveraging | EmaAveraging, Field(discriminator="kind")]
+
+
 class Validation(Section):
     """The images that choose the best epoch, and the short PGD that they are measured with."""
 
@@ -399,7 +419,8 @@ class Validation(Section):
     step_size: Pixels | None = None
     """By default ε/4."""
     report: Literal["last", "best", "both"] = "both"
-    """Which weights the evaluators measure after training; both kinds are always saved."""
+    """Which epoch's weights the evaluators measure after training, and with them its average, if there is one; both
+    kinds are always saved."""
 
     @model_validator(mode="after")
     def _has_images(self) -> Self:
@@ -519,6 +540,7 @@ class Recipe(Section):
     loss: Loss = Loss()
     optimizer: Optimizer
     schedule: Schedule
+    averaging: Averaging = NoAveraging()
     validation: Validation = Validation()
     engine: Engine = Engine()
     evaluators: Annotated[tuple[Evaluator, ...], Field(strict=False)] = ()
@@ -577,12 +599,14 @@ class Recipe(Section):
     def digest(self) -> str:
         """SHA-256 of what changes the numbers: all but the title and the directory of a downloaded dataset.
 
-        A folder has no identity but its path, so its path counts.
+        A folder has no identity but its path, so its path counts. What came to recipes later, and is off, does not.
         """
         content = self.resolved()
         del content["title"]
         if not content["maximizer"].get("mix_after"):  # a field that is younger than digests
             content["maximizer"].pop("mix_after", None)
+        if isinstance(self.averaging, NoAveraging):
+            del content["averaging"]
         if not isinstance(self.data, FolderData):
             content["data"].pop("root", None)
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -37,25 +37,27 @@ class Line:
 def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], settings: Sequence[str] = ()) -> Grid:
     """A row a method, an evaluator a column: the accuracy in percent, its interval and n, with several seeds the
     standard deviation and the pooled interval; the difference to the first row; the paper's number and the difference
-    to that. A row's best epoch, where it was measured, has a line of its own, with the difference to the last epoch.
+    to that. A row's best epoch and its averaged weights, where they were measured, have a line of their own, with the
+    difference to the last epoch.
     `settings`: the edits that the table was run with.
     """
     rows: list[tuple[Cell, ...]] = []
     chosen_on_test = False
     for line in lines:
         rows.append((Cell(line.name), *(_cell(line, "last", column, lines[0]) for column in columns)))
-        bests = [entry for run in line.runs if run and (entry := run.of("best"))]
-        if bests:
-            chosen_on_test |= any(entry.selection == "best on test" for entry in bests)
-            epochs = ", ".join(str(entry.epoch) for entry in bests)
-            name = f"└ {bests[0].selection} ({epochs})"
-            rows.append((Cell(name), *(_cell(line, "best", column, line) for column in columns)))
+        for selection in ("best", "averaged last", "averaged best"):
+            found = [entry for run in line.runs if run and (entry := run.of(selection))]
+            if found:
+                chosen_on_test |= any(entry.selection.endswith("best on test") for entry in found)
+                epochs = ", ".join(str(entry.epoch) for entry in found)
+                name = f"└ {found[0].selection} ({epochs})"
+                rows.append((Cell(name), *(_cell(line, selection, column, line) for column in columns)))
     captions = [TEST_SELECTED] if chosen_on_test else []
     notes = {note.split(" ")[0] for row in rows for cell in row for note in cell.notes}
     if "Δ" in notes:
         captions.append(f"Δ: against the row {lines[0].name}, {_test(lines)}")
     if "gap" in notes:
-        captions.append(f"gap: the best epoch's accuracy minus the last one's, {_test(lines)}")
+        captions.append(f"gap: to the last epoch of the row above, {_test(lines)}")
     if "pooled" in notes:
         captions.append("pooled: the 95% interval of the mean over other seeds and other images.")
     runs = [run for line in lines for run in line.runs if run]
@@ -142,7 +144,7 @@ def _record(entry: Measured, outcome: Outcome, paper: dict[str, float]) -> dict[
     published = paper.get(outcome.name) if entry.selection == "last" else None
     return {
         "selection": entry.selection,
-        "test_selected": entry.selection == "best on test",
+        "test_selected": entry.selection.endswith("best on test"),
         "epoch": entry.epoch,
         "evaluator": outcome.name,
         "n": outcome.n,

@@ -20,8 +20,8 @@ LONGEST = 2**26
 
 @dataclass(frozen=True)
 class Measured:
-    """The outcomes of one set of weights. `selection` is "last", "best on validation" or "best on test"; `epoch` counts
-    from 1; `weights` is their digest."""
+    """The outcomes of one set of weights. `selection` is a checkpoint's: "last", "averaged best on test"; `epoch`
+    counts from 1; `weights` is their digest."""
 
     selection: str
     epoch: int
@@ -65,7 +65,8 @@ class Results:
     finished: bool = False
 
     def of(self, selection: str) -> Measured | None:
-        """What was measured of the weights chosen by `selection`; "best" finds both kinds of best."""
+        """What was measured of the weights chosen by `selection`; "best" finds both kinds of best, of the weights as
+        they were trained."""
         return next((entry for entry in self.measured if entry.selection.startswith(selection)), None)
 
     def with_measured(self, entry: Measured) -> Self:

@@ -49,7 +49,7 @@ def outcome_grid(title: str, measured: Measured, machines: Sequence[dict[str, An
         for outcome in measured.outcomes
     ]
     captions = [f"{outcome.name}: {stamp(outcome)}{_breaking(outcome)}" for outcome in measured.outcomes]
-    warning = [TEST_SELECTED] if measured.selection == "best on test" else []
+    warning = [TEST_SELECTED] if measured.selection.endswith("best on test") else []
     if len(machines) > 1:
         warning.append(f"trained on {len(machines)} machines: {'; '.join(_moves(machines))}")
     return Grid(

@@ -13,6 +13,7 @@ from advmix_cli.data.images import Images
 from advmix_cli.errors import DivergedError
 from advmix_cli.method.draws import Sampler, sent
 from advmix_cli.seeding import generator
+from advmix_cli.training.averaging import Average
 from advmix_cli.training.batch import Batch
 from advmix_cli.training.schedules import Schedule
 
@@ -38,8 +39,8 @@ class Epoch:
 class Progress:
     """How far a training is: `done` batches of `epoch`, which counts from 1, and their figures.
 
-    With the weights, the buffers and the optimizer's state it is all that the rest of the training depends on: every
-    random number derives from (seed, epoch, batch), so that no generator has a state of its own.
+    With the weights, the buffers, their average and the optimizer's state it is all that the rest of the training
+    depends on: every random number derives from (seed, epoch, batch), so that no generator has a state of its own.
     """
 
     epoch: int = 1
@@ -66,6 +67,8 @@ class Training:
     flip: bool
     translate: int
     seed: int
+    average: Average | None = None
+    """Of the network."""
 
     @property
     def batches(self) -> int:
@@ -100,6 +103,13 @@ class Training:
         )
         return Batch(order[index * self.batch_size : (index + 1) * self.batch_size], moves, draws)
 
+    def train_on(self, order: Tensor, epoch: int, index: int) -> dict[str, Tensor]:
+        """Train on batch `index`, from 0, of an epoch, at the rate that is set; the average follows."""
+        figures = self.on_batch(self.draw(order, epoch, index))
+        if self.average:
+            self.average.follow((epoch - 1) * self.batches + index)
+        return figures
+
     def _progress(self, epoch: int, index: int) -> float:
         """Of the training, in [0, 1), before batch `index` of an epoch."""
         return (epoch - 1 + index / self.batches) / self.epochs
@@ -122,7 +132,7 @@ class Training:
         order = self.order(epoch)
         for index in range(start.done, self.batches):
             self.set_rate(self._progress(epoch, index))
-            figures = self.on_batch(self.draw(order, epoch, index))
+            figures = self.train_on(order, epoch, index)
             row = torch.stack(list(figures.values()))
             progress = Progress(epoch, index + 1, tuple(figures), (*progress.figures, row))
             tick(progress)

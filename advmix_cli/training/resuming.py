@@ -8,13 +8,15 @@ from torch import Tensor
 from advmix_cli.tensors import on_cpu
 from advmix_cli.training.loop import Progress, Training
 
+NETWORKS = ("network.", "average.")
 KEPT = {"step", "exp_avg", "exp_avg_sq", "momentum_buffer"}
 """What the optimizers keep of a parameter."""
 
 
 def tensors(training: Training, progress: Progress) -> dict[str, Tensor]:
-    """Weights, buffers, the optimizer's state and the figures of the epoch so far, on the CPU, bit for bit."""
-    found = dict(_network(training)) | dict(_optimizer(training))
+    """Weights, buffers, their average, the optimizer's state and the figures of the epoch so far, on the CPU, bit for
+    bit."""
+    found = dict(_networks(training)) | dict(_optimizer(training))
     if progress.figures:
         found["figures"] = torch.stack(progress.figures)
     return on_cpu(found)
@@ -29,10 +31,10 @@ def restore(training: Training, saved: Mapping[str, Tensor], epoch: int, done: i
     table = saved.get("figures")
     if (table is None) != (done == 0) or (table is not None and table.shape != (done, len(names))):
         raise ValueError("its figures are not those of its batches")
-    network = dict(_network(training))
-    if _forms(network) != _forms({name: value for name, value in saved.items() if name.startswith("network.")}):
+    networks = dict(_networks(training))
+    if _forms(networks) != _forms({name: value for name, value in saved.items() if name.startswith(NETWORKS)}):
         raise ValueError("its network is another one")
-    for name, value in network.items():
+    for name, value in networks.items():
         value.copy_(saved[name])
     parameters = [parameter for group in training.optimizer.param_groups for parameter in group["params"]]
     for name, value in saved.items():
@@ -62,8 +64,11 @@ def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.d
     return {name: (value.shape, value.dtype) for name, value in tensors.items()}
 
 
-def _network(training: Training) -> Iterator[tuple[str, Tensor]]:
-    return ((f"network.{name}", value) for name, value in training.network.state_dict().items())
+def _networks(training: Training) -> Iterator[tuple[str, Tensor]]:
+    own, average = NETWORKS
+    yield from ((f"{own}{name}", value) for name, value in training.network.state_dict().items())
+    if training.average:
+        yield from ((f"{average}{name}", value) for name, value in training.average.network.state_dict().items())
 
 
 def _optimizer(training: Training) -> Iterator[tuple[str, Tensor]]:

@@ -87,7 +87,7 @@ def test_checkpoints_that_are_sealed_and_odd(tiny, tmp_path, watch):
         except AdvmixError:
             continue
         taken += 1
-        assert place[0] in ("digest", "versions", "machines", "seconds", "best", "epoch", "metrics"), place
+        assert place[0] in ("digest", "versions", "machines", "seconds", "best", "averaged", "epoch", "metrics"), place
     assert tried > 300
     assert taken > 0
 
@@ -114,7 +114,7 @@ def test_states_that_are_sealed_and_odd(tiny, tmp_path, watch, said):
         except AdvmixError:
             continue
         taken += 1
-        assert place[0] in ("seconds", "names", "best"), place
+        assert place[0] in ("seconds", "names", "best", "averaged_best"), place
         assert len((part / "metrics.jsonl").read_text().splitlines()) == 3
     assert "\x1b" not in said.getvalue()
     assert tried > 60

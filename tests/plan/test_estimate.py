@@ -50,12 +50,14 @@ def test_memory_of_weights_and_optimizer(tiny, optimizer, moments):
     assert found.memory.optimizer == moments * found.memory.weights
 
 
-def test_memory_adds_up(tiny):
-    (found,) = counted(tiny())
+@pytest.mark.parametrize("averaging", ['{kind="none"}', '{kind="ema"}'])
+def test_memory_adds_up(tiny, averaging):
+    (found,) = counted(tiny(f"averaging={averaging}"))
     memory, outline = found.memory, found.outline
     # An 8x8 grey image and its label, a byte a pixel and eight for the label.
     assert memory.images == (outline.train + outline.validation + outline.test) * (64 + 8)
-    assert memory.fixed == memory.weights + memory.gradients + memory.optimizer + memory.images
+    assert memory.average == (memory.weights if "ema" in averaging else 0)
+    assert memory.fixed == memory.weights + memory.gradients + memory.optimizer + memory.average + memory.images
     assert memory.total == memory.fixed + memory.activations
 
 

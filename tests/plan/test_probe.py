@@ -61,6 +61,16 @@ def test_without_validation_there_is_one_report(tiny, probed):
     assert (found.evaluation.validation.images, found.evaluation.validation.seconds, told.reports) == (0, 0.0, 1)
 
 
+def test_an_average_is_validated_and_measured_too(tiny, probed):
+    plain, averaged = probed(tiny(), tiny('averaging={kind="ema"}'))
+    assert (averaged[2].trained, averaged[2].judged) == ("row 2", "row 1")
+    one, two = forecast(*plain), forecast(*averaged)
+    assert (one.networks, two.networks, two.reports) == (1, 2, 4)
+    assert two.validation == pytest.approx(2 * one.validation) == 2 * averaged[2].evaluation.validation.seconds
+    assert two.training == pytest.approx(2 * (two.epoch + two.validation))
+    assert two.evaluation == pytest.approx(2 * one.evaluation)
+
+
 def test_validation_on_the_test_images(tiny, probed):
     ((_, _, found),) = probed(tiny('validation={on="test", steps=1}'))
     assert found.evaluation.validation.images == 40

@@ -76,6 +76,7 @@ SCHEDULES = [
     {"kind": "cosine", "epochs": 7, "batch_size": 64, "warmup": 0.1, "final": 0.05},
     {"kind": "one-cycle", "epochs": 7, "batch_size": 64, "peak": 0.3, "initial": 0.1, "final": 0.05},
 ]
+AVERAGINGS = [{"kind": "none"}, {"kind": "ema", "decay": 0.9, "warmup": False}]
 EVALUATORS = [
     {"kind": "pristine", "name": "plain", "split": "train", "limit": 40, "batch_size": 20},
     {"kind": "pgd", "name": "P", "steps": 20, "step_size": "2/255", "restarts": 1, "init": "uniform", "loss": "margin"}
@@ -95,6 +96,7 @@ def _full(number):
         "loss": LOSSES[number % len(MAXIMIZERS)],
         "optimizer": OPTIMIZERS[number % len(OPTIMIZERS)],
         "schedule": SCHEDULES[number % len(SCHEDULES)],
+        "averaging": AVERAGINGS[number % len(AVERAGINGS)],
         "validation": {
             "on": "held-out", "fraction": 0.1, "limit": 200, "steps": 7, "step_size": "3/255", "report": "last",
         },

@@ -104,3 +104,11 @@ def test_fields_that_came_later_left_the_digests_as_they_were(name, digest):
     if name != "digits-attack":
         assert load(name, ["maximizer.mix_after=0"]).digest() == digest
         assert load(name, ["maximizer.mix_after=1"]).digest() != digest
+
+
+def test_what_is_off_leaves_the_digest_as_it_was_before_it_could_be_on():
+    """Run directories and tables know their recipes by it."""
+    assert load("digits").digest() == "912aa6b6b5d7b6c2da6f125606e87ad514fa8837946554bd76f76fea47cff8ac"
+    assert load("digits", ['averaging={kind="none"}']).digest() == load("digits").digest()
+    averaged = [load("digits", [f"averaging={one}"]) for one in ('{kind="ema"}', '{kind="ema", warmup=false}')]
+    assert len({recipe.digest() for recipe in (load("digits"), *averaged)}) == 3

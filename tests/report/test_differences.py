@@ -102,7 +102,7 @@ def test_the_gap_between_the_best_and_the_last_epoch_is_that_of_the_same_run(ran
     shown, captions = notes(row("A", ran("a", last, best=best)))
     paired = Paired.of(last, best)
     assert shown[1][-1] == f"gap {100 * paired.difference:+.1f}, p {paired.p:.2g}"
-    assert any(caption.startswith("gap: the best epoch's accuracy minus the last one's") for caption in captions)
+    assert any(caption.startswith("gap: to the last epoch of the row above") for caption in captions)
 
 
 def test_nothing_is_said_of_other_images_or_other_counts():

@@ -122,6 +122,22 @@ def test_the_best_epoch_has_a_line_under_its_row_without_the_paper_s_numbers():
     assert not any("paper" in note for _, notes in rows[1] for note in notes)
 
 
+def test_averages_have_their_lines_under_the_row_they_belong_to():
+    kinds = ("last", 5), ("best on test", 3), ("averaged last", 5), ("averaged best on test", 4)
+    runs = tuple(
+        results(*(measured(*kind, 800 + 10 * place, 500) for place, kind in enumerate(kinds)), seed=seed)
+        for seed in (0, 1)
+    )
+    plain = results(measured("last", 5, 700, 400))
+    rows = cells(line("A", runs, {"pristine": 80.0}), line("B", (plain,), {}))
+    names = ["A", "└ best on test (3, 3)", "└ averaged last (5, 5)", "└ averaged best on test (4, 4)", "B"]
+    assert [row[0][0] for row in rows] == names
+    assert [row[1][0] for row in rows] == ["80.0", "81.0", "82.0", "83.0", "70.0"]
+    assert [any("paper" in note for note in row[1][1]) for row in rows] == [True, False, False, False, False]
+    records = ablation_records(COLUMNS, [line("A", runs, {"pristine": 80.0})])
+    assert {record["selection"] for record in records if record["paper"]} == {"last"}
+
+
 def stamped(selection):
     lines = [line("A", (results(measured("last", 5, 800, 500), measured(selection, 3, 810, 490)),), {})]
     return ablation_grid("T", COLUMNS, lines), ablation_records(COLUMNS, lines)
@@ -129,9 +145,10 @@ def stamped(selection):
 
 @pytest.mark.parametrize("form", ["markdown", "latex"])
 def test_a_choice_on_test_images_is_stamped(form):
-    chosen, honest = (getattr(stamped(selection)[0], form)() for selection in ("best on test", "best on validation"))
-    assert "TEST-SELECTED" in chosen
-    assert "TEST-SELECTED" not in honest
+    for kind in ("", "averaged "):
+        chosen, honest = (getattr(stamped(f"{kind}best on {images}")[0], form)() for images in ("test", "validation"))
+        assert "TEST-SELECTED" in chosen
+        assert "TEST-SELECTED" not in honest
 
 
 def test_latex_prints_the_stamp_rather_than_hiding_it_in_a_comment():
@@ -147,7 +164,10 @@ def test_records_say_how_the_epoch_was_chosen():
 
 
 def test_one_checkpoint_s_grid_is_stamped_too():
-    for selection, wanted in (("best on test", True), ("best on validation", False), ("last", False)):
+    for selection, wanted in (
+        ("best on test", True), ("best on validation", False), ("last", False),
+        ("averaged best on test", True), ("averaged best on validation", False), ("averaged last", False),
+    ):  # fmt: skip
         captions = outcome_grid("T", measured(selection, 3, 800, 500)).captions
         assert any("TEST-SELECTED" in caption for caption in captions) is wanted
 

@@ -57,6 +57,13 @@ def test_a_batch_runs_without_a_look_at_a_number(recipe):
     assert all(parameter.grad.device == VALUELESS for parameter in made.network.parameters())
 
 
+def test_an_average_follows_without_a_look_at_a_number():
+    made, batch = on_a_batch(load("cifar10-ours", [*SMALL, 'averaging={kind="ema"}']))
+    made.on_batch(batch)
+    made.average.follow(0)
+    assert {value.device for value in made.average.network.state_dict().values()} == {VALUELESS}
+
+
 @pytest.mark.parametrize("look", [lambda x: x.item(), lambda x: x.nonzero(), lambda x: x + torch.zeros(1)])
 def test_a_look_or_a_tensor_left_on_the_host_would_be_seen(look):
     with pytest.raises(RuntimeError):
