@@ -18,6 +18,7 @@ from advmix_cli.commands.console import err, out, say
 from advmix_cli.commands.evaluate import evaluate
 from advmix_cli.commands.import_tensors import import_
 from advmix_cli.commands.plan import plan
+from advmix_cli.commands.probe import probe
 from advmix_cli.commands.recipes import recipes
 from advmix_cli.commands.selftest import selftests
 from advmix_cli.commands.train import train
@@ -86,7 +87,8 @@ def root(
 
 
 for command, name in (
-    (train, "train"), (evaluate, "eval"), (ablate, "ablate"), (plan, "plan"), (bench, "bench"), (import_, "import"),
+    (train, "train"), (evaluate, "eval"), (ablate, "ablate"), (plan, "plan"), (bench, "bench"),
+    (probe, "probe"), (import_, "import"),
 ):  # fmt: skip
     app.command(name)(command)
 app.add_typer(recipes, name="recipe")

@@ -13,7 +13,7 @@ FLOORS = (
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"ablation", "bench", "plan", "selftest"},
+    {"ablation", "bench", "plan", "probing", "selftest"},
     {"run"},
     {"fit"},
     {"measure", "fitting"},

@@ -28,7 +28,7 @@ EVERY_COMMAND = pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".j
 
 def test_these_are_the_commands():
     assert set(COMMANDS) == {
-        (), ("train",), ("eval",), ("ablate",), ("plan",), ("bench",), ("import",), ("recipe",),
+        (), ("train",), ("eval",), ("ablate",), ("plan",), ("bench",), ("probe",), ("import",), ("recipe",),
         ("recipe", "check"), ("recipe", "show"), ("recipe", "list"), ("recipe", "schema"),
         ("selftest",), ("selftest", "resume"),
     }  # fmt: skip
@@ -65,7 +65,7 @@ from advmix_cli.cli import app
 for command in {commands!r}:
     found = CliRunner().invoke(app, command)
     assert found.exit_code == 0, (command, found.output)
-    heavy = {{"torch", "numpy", "scipy", "sklearn", "torchvision", "safetensors"}} & set(sys.modules)
+    heavy = {{"torch", "numpy", "scipy", "sklearn", "torchvision", "safetensors", "matplotlib"}} & set(sys.modules)
     assert not heavy, (command, heavy)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
