@@ -47,13 +47,13 @@ def probe(
     saved = checkpoints.load(checkpoint) if checkpoint else None
     with watcher(err) as watch:
         found = look(chosen, saved, batch, place, watch)
-    if figures is not None:
-        from advmix_cli.probing.figures import draw
-
-        for path in draw(found, figures):
-            say(f"figure: {path}")
     if as_json:
         print_json(found.to_json())
     else:
         for grid in grids(found):
             grid.print(out)
+    if figures is not None:
+        from advmix_cli.probing.figures import draw
+
+        for path in draw(found, figures):
+            say(f"figure: {path}")

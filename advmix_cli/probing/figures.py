@@ -1,6 +1,7 @@
 """A probe as pictures: the path of the loss, and pairs of images on their way into the mixture."""
 
 import io
+import itertools
 import warnings
 from pathlib import Path
 from typing import Any
@@ -101,24 +102,33 @@ def loss_path(found: Probe) -> Figure:
 def _label(axes: Axes, last: int, ends: list[tuple[float, str, str, bool]]) -> None:
     """Names at the ends of their lines, moved apart where they would touch."""
     low, high = axes.get_ylim()
-    room = 0.065 * (high - low)
-    at = float("-inf")
-    for value, name, colour, own in sorted(ends):
-        at = max(value, at + room)
+    ends = sorted(ends)
+    heights = _apart([value for value, *_ in ends], 0.065 * (high - low), high)
+    for (value, name, colour, own), height in zip(ends, heights, strict=True):
         axes.annotate(
-            name, (last, value), xytext=(last + 0.04 * max(last, 1), at), color="#222222", va="center", fontsize=8.5,
-            fontweight="bold" if own else "normal", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 4},
+            name, (last, value), xytext=(last + 0.05 * max(last, 1), height), color="#222222", va="center",
+            fontsize=8.5, fontweight="bold" if own else "normal", annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-", "color": colour, "linewidth": 0.8, "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 4,
+            },
         )  # fmt: skip
 
 
+def _apart(values: list[float], room: float, high: float) -> list[float]:
+    """Ascending numbers moved up where they are nearer than `room`, and down where that takes them above `high`."""
+    heights = list(itertools.accumulate(values, lambda below, value: max(value, below + room)))
+    down = itertools.accumulate(reversed(heights), lambda above, height: min(height, above - room), initial=high + room)
+    return list(down)[:0:-1]
+
+
 def _title(found: Probe, rest: str) -> str:
-    return f"{_text(found.recipe.title)}: {rest}" if found.recipe.title else rest
+    return f"{_text(found.recipe.title, 50)}: {rest}" if found.recipe.title else rest
 
 
-def _text(name: str) -> str:
-    """A name of the user's, of which nothing is a formula."""
-    return printable(name).replace("$", r"\$")
+def _text(name: str, longest: int) -> str:
+    """A name of the user's, of which nothing is a formula, cut where it would not fit."""
+    shown = name if len(name) <= longest else f"{name[: longest - 1]}…"
+    return printable(shown).replace("$", r"\$")
 
 
 # ---- pairs of images -----------------------------------------------------------------------------------------------
@@ -194,10 +204,10 @@ def _show(axes: Axes, image: Tensor, span: float | None) -> None:
 def _caption(found: Probe, index: int, mixed: bool) -> str:
     """The classes, and λ before and after, and of the label where that is another one."""
     climb, label = found.climb, found.y.argmax(dim=1)
-    own = _short(found.classes[label[index]])
+    own = _text(found.classes[label[index]], 12)
     if not mixed:
         return own
-    other = _short(found.classes[label[climb.draws.permutation[index]]])
+    other = _text(found.classes[label[climb.draws.permutation[index]]], 12)
     before, after = (_at(values, index) for values in (climb.ratio_before, climb.found.ratio))
     moved = f"λ {before:.2f}" if before == after else f"λ {before:.2f} → {after:.2f}"
     shown, there = label_ratio(climb, found.y)
@@ -209,7 +219,3 @@ def _caption(found: Probe, index: int, mixed: bool) -> str:
 def _at(values: Tensor, index: int) -> float:
     """Of one image, or of all."""
     return float(values.to(torch.float32)[index if len(values) > 1 else 0])
-
-
-def _short(name: str) -> str:
-    return _text(name if len(name) <= 12 else f"{name[:11]}…")
