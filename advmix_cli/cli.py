@@ -19,6 +19,7 @@ from advmix_cli.commands.console import err, out, say
 from advmix_cli.commands.evaluate import evaluate
 from advmix_cli.commands.import_tensors import import_
 from advmix_cli.commands.plan import plan
+from advmix_cli.commands.probe import probe
 from advmix_cli.commands.recipes import recipes
 from advmix_cli.commands.selftest import selftests
 from advmix_cli.commands.train import train
@@ -89,7 +90,7 @@ def root(
 
 for command, name in (
     (train, "train"), (evaluate, "eval"), (ablate, "ablate"), (compare, "compare"), (verify, "verify"), (plan, "plan"),
-    (bench, "bench"), (import_, "import"),
+    (bench, "bench"), (probe, "probe"), (import_, "import"),
 ):  # fmt: skip
     app.command(name)(command)
 app.add_typer(recipes, name="recipe")

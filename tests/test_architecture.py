@@ -13,7 +13,7 @@ FLOORS = (
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"ablation", "bench", "plan", "selftest", "verify", "diagnosis"},
+    {"ablation", "bench", "plan", "probing", "selftest", "verify", "diagnosis"},
     {"run"},
     {"fit"},
     {"measure", "fitting"},

@@ -28,8 +28,8 @@ EVERY_COMMAND = pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".j
 
 def test_these_are_the_commands():
     assert set(COMMANDS) == {
-        (), ("train",), ("eval",), ("ablate",), ("compare",), ("verify",), ("plan",), ("bench",), ("import",),
-        ("recipe",),
+        (), ("train",), ("eval",), ("ablate",), ("compare",), ("verify",), ("plan",), ("bench",), ("probe",),
+        ("import",), ("recipe",),
         ("recipe", "check"), ("recipe", "show"), ("recipe", "list"), ("recipe", "schema"),
         ("selftest",), ("selftest", "resume"),
     }  # fmt: skip
@@ -66,7 +66,7 @@ from advmix_cli.cli import app
 for command in {commands!r}:
     found = CliRunner().invoke(app, command)
     assert found.exit_code == 0, (command, found.output)
-    heavy = {{"torch", "numpy", "scipy", "sklearn", "torchvision", "safetensors"}} & set(sys.modules)
+    heavy = {{"torch", "numpy", "scipy", "sklearn", "torchvision", "safetensors", "matplotlib"}} & set(sys.modules)
     assert not heavy, (command, heavy)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

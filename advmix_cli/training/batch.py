@@ -39,6 +39,10 @@ class OnBatch:
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """The step's figures."""
+        return self.step(*self.inputs(batch), batch.draws)
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """x (B, C, H, W) and y (B, K), as the step is given them."""
         images = self.dataset.train.at(batch.indices)
         x = to_unit(augment(images.pixels, batch.moves, self.translate))
-        return self.step(x, self.dataset.labels_one_hot(images.labels), batch.draws)
+        return x, self.dataset.labels_one_hot(images.labels)

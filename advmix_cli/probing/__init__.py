@@ -1,0 +1,1 @@
+"""One batch through the inner maximizer, looked at closely: nothing is trained."""
