@@ -54,7 +54,8 @@ class Checkpoint:
     """`selection`: which epoch this is: "last", "best on validation" or "best on test", and "averaged" before it where
     it is the average. `epoch` counts from 1. `images` are the fingerprints of the dataset; `machines` trained it, in
     `seconds`. Of the last epoch's weights alone: `best`, the best one's accuracy, epoch and digest, if there were
-    images to choose it by, and `averaged`, what there is of the average, if the recipe has one."""
+    images to choose it by, `averaged`, what there is of the average, if the recipe has one, and the epochs that
+    `collapsed`."""
 
     recipe: Recipe
     state: dict[str, Tensor]
@@ -67,6 +68,7 @@ class Checkpoint:
     seconds: float = 0.0
     best: Best | None = None
     averaged: Averaged | None = None
+    collapsed: tuple[int, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -92,6 +94,7 @@ class Checkpoint:
             "seconds": self.seconds,
             "best": self.best and asdict(self.best),
             "averaged": self.averaged and asdict(self.averaged),
+            "collapsed": self.collapsed,
             "metrics": self.metrics,
         }
         write_atomically(path, save(state, metadata={"format": "pt", "advmix": json.dumps(sealed(header))}))
@@ -177,6 +180,8 @@ class _Header(BaseModel):
     best: Best | None
     averaged: Averaged | None = None
     """Not in the files of before there were averages."""
+    collapsed: tuple[PositiveInt, ...] = ()
+    """Likewise."""
     metrics: dict[str, Any]
 
 

@@ -22,7 +22,7 @@ from advmix_cli import build, checkpoint, engine, fitting, machine, seals, state
 from advmix_cli.attacked import subject_of
 from advmix_cli.checkpoint import Averaged, Best, Checkpoint, name_of
 from advmix_cli.data.images import Dataset, Images
-from advmix_cli.errors import CheckpointError, MemoryExhaustedError, RunDirectoryError, StoppedError
+from advmix_cli.errors import CheckpointError, DivergedError, MemoryExhaustedError, RunDirectoryError, StoppedError
 from advmix_cli.evaluation.outcome import Evaluator
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.pristine import Pristine
@@ -35,7 +35,7 @@ from advmix_cli.report.progress import Watcher
 from advmix_cli.state import State
 from advmix_cli.stopping import Stop
 from advmix_cli.tensors import digest, on_cpu
-from advmix_cli.training import resuming
+from advmix_cli.training import collapse, resuming
 from advmix_cli.training.loop import Progress, Training
 
 METRICS = "metrics.jsonl"
@@ -156,12 +156,12 @@ class _Fit:
             self._check_best(weights, before=at.epoch)
         self.watch.say(f"resumed at epoch {at.epoch}, after {at.done} of its {training.batches} batches")
 
-    def _check_best(self, weights: _Weights, before: int | None = None) -> None:
-        """RunDirectoryError if the file of the best epoch is not that of the best epoch, if there is one, nor one from
-        `before` on: after damage to the newest state such an epoch is trained anew."""
+    def _check_best(self, weights: _Weights, before: int | None = None) -> Checkpoint | None:
+        """What the file of the best epoch holds, if there is one. RunDirectoryError if that is another epoch, and not
+        one from `before` on: after damage to the newest state such an epoch is trained anew."""
         best, path = weights.best, self.directory / name_of(weights.selected_best)
         if best is None:
-            return
+            return None
         try:
             saved = checkpoint.load(path)
         except CheckpointError as error:
@@ -171,6 +171,7 @@ class _Fit:
             raise RunDirectoryError(
                 f"{path} is not the network of epoch {best.epoch}, the best one; delete {self.directory} to start again"
             )
+        return saved
 
     def _notice(self, kept: _Kept, here: dict[str, str]) -> None:
         """Say what is not as it was, and note it."""
@@ -241,10 +242,14 @@ class _Fit:
                         found = epoch.to_json()
                         for weights, subject in zip(kept.weights(), subjects, strict=True):
                             found |= _validated(weights, judges, subject, judged)
+                    fallen = self._collapse(found, kept)
                     kept.lines.append(json.dumps(found))
                     append_line(self.directory / METRICS, kept.lines[-1])
                     kept.at = Progress(epoch.number + 1)
                     self.watch.epoch(_epoch_line(found, training.epochs))
+                    if fallen:
+                        # Before a state is saved: it would know nothing of it.
+                        self._after_collapse(fallen, found, training, kept)
                     improved = [weights for weights in kept.weights() if _improved(weights, found)]
                     if improved:
                         # First the state, whose weights are the best ones: a kill between the two loses neither.
@@ -260,8 +265,34 @@ class _Fit:
             if averaged:
                 averaged = Averaged(self._save(averaged, averaged.selected_last, kept).weights, averaged.best)
             # Last of all: where these are, the training has ended.
-            last = {"seconds": round(seconds(), 3), "best": kept.own.best, "averaged": averaged}
+            last = {
+                "seconds": round(seconds(), 3),
+                "best": kept.own.best,
+                "averaged": averaged,
+                "collapsed": collapse.epochs(kept.lines),
+            }
             self._save(kept.own, kept.own.selected_last, kept, **last)
+
+    def _collapse(self, found: dict[str, Any], kept: _Kept) -> str | None:
+        """What happened, if the epoch of the line `found` collapsed; the line is told of it."""
+        before, after = collapse.before(kept.lines), found.get(collapse.ACCURACY)
+        if not collapse.is_collapse(before, after, len(self.images.classes)):
+            return None
+        found["collapsed"] = True
+        if self.recipe.schedule.on_collapse == "rollback" and kept.own.best:
+            found["rolled_back_to"] = kept.own.best.epoch
+        fell = " to ".join(f"{100 * accuracy:.1f} %" for accuracy in (before, after) if accuracy is not None)
+        return f"the accuracy under the validation's attack fell from {fell} within epoch {found['epoch']}"
+
+    def _after_collapse(self, fallen: str, found: dict[str, Any], training: Training, kept: _Kept) -> None:
+        if self.recipe.schedule.on_collapse == "stop":
+            raise DivergedError(f'{fallen}, and schedule.on_collapse is "stop"')
+        best = self._check_best(kept.own) if "rolled_back_to" in found else None
+        if best is None:
+            self.watch.say(f"warning: {fallen}: its gradients may be hidden (advmix eval --diagnose)")
+            return
+        resuming.roll_back(training, best.state)
+        self.watch.say(f"warning: {fallen}: it goes on from the weights of epoch {found['rolled_back_to']}")
 
     def _save(self, weights: _Weights, selection: str, kept: _Kept, **more: Any) -> Checkpoint:
         """Write the weights as they are after the last epoch that is done."""

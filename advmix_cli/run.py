@@ -107,7 +107,7 @@ def _execute(
         assert last
     shutil.rmtree(directory / STATE, ignore_errors=True)
     keeping.stop.check()
-    known = replace(known, machines=last.machines, seconds=last.seconds)
+    known = replace(known, machines=last.machines, seconds=last.seconds, collapsed=last.collapsed)
     for saved in _reported(recipe, last, directory):
         known = _measure(saved, recipe, known, images, directory, place, watch)
     shutil.rmtree(directory / FINDINGS, ignore_errors=True)

@@ -112,6 +112,6 @@ def evaluate(
             {"checkpoint": str(path), "digest": saved.recipe.digest(), "machines": saved.machines, **measured.to_json()}
         )
     else:
-        outcome_grid(saved.recipe.title or str(path), measured, saved.machines).print(out)
+        outcome_grid(saved.recipe.title or str(path), measured, saved.machines, saved.collapsed).print(out)
     out.file.flush()
     findings.discard()  # it has been told

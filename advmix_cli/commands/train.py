@@ -69,5 +69,5 @@ def train(
         if not chosen.evaluators:
             say("nothing was measured: the recipe has no evaluators")
         for entry in (one for one in results.measured if one.outcomes):
-            outcome_grid(results.title or Path(recipe).stem, entry, results.machines).print(out)
+            outcome_grid(results.title or Path(recipe).stem, entry, results.machines, results.collapsed).print(out)
     say(f"run directory: {target}")

@@ -347,6 +347,10 @@ class _Schedule(Section):
     epochs: PositiveCount
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Images in an update; the last, incomplete batch of an epoch is left out."""
+    on_collapse: Literal["warn", "stop", "rollback"] = "warn"
+    """Within an epoch the accuracy under the validation's attack falls from more than twice chance to half of it: say
+    so; or end the training as one that diverged; or go on from the weights of the best epoch so far, with an optimizer
+    that starts again. An epoch that collapsed is in the results whatever was done."""
 
 
 class StepSchedule(_Schedule):
@@ -581,6 +585,21 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _sees_a_collapse(self) -> Self:
+        what, validation = self.schedule.on_collapse, self.validation
+        if what != "warn" and validation.on == "held-out" and not validation.held_out:
+            raise PydanticCustomError(
+                "on_collapse", 'schedule.on_collapse = "{what}" needs validation images, and validation.fraction is 0',
+                {"what": what},
+            )  # fmt: skip
+        if what == "rollback" and validation.on == "test":
+            raise PydanticCustomError(
+                "on_collapse", 'schedule.on_collapse = "rollback" with validation.on = "test" would train on a choice '
+                "made on test images",
+            )  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [evaluator.name for evaluator in self.evaluators]
         if WORST in names:
@@ -607,6 +626,8 @@ class Recipe(Section):
             content["maximizer"].pop("mix_after", None)
         if isinstance(self.averaging, NoAveraging):
             del content["averaging"]
+        if self.schedule.on_collapse == "warn":
+            del content["schedule"]["on_collapse"]
         if not isinstance(self.data, FolderData):
             content["data"].pop("root", None)
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

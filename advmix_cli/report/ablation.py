@@ -60,6 +60,7 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
         captions.append(f"gap: to the last epoch of the row above, {_test(lines)}")
     if "pooled" in notes:
         captions.append("pooled: the 95% interval of the mean over other seeds and other images.")
+    captions += [_collapsed(line.name, run) for line in lines for run in line.runs if run and run.collapsed]
     runs = [run for line in lines for run in line.runs if run]
     made = {_machine(machine) for run in runs for machine in run.machines}
     if len(made) > 1:
@@ -69,6 +70,11 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
         if any(line.paper for line in lines):
             captions.append("The paper's numbers are those of the table as it is shipped, not of this edit.")
     return Grid(title, ("", *columns), tuple(rows), tuple(captions))
+
+
+def _collapsed(name: str, run: Results) -> str:
+    epochs = ", ".join(map(str, run.collapsed))
+    return f"COLLAPSED: {name}, seed {run.seed}: the validation's accuracy under attack fell by half in epoch {epochs}"
 
 
 def _test(lines: Sequence[Line]) -> str:
@@ -129,7 +135,7 @@ def ablation_records(columns: Sequence[str], lines: Sequence[Line]) -> list[dict
         for number, run in enumerate(line.runs):
             if not run:
                 continue
-            same = {"row": line.name, "seed": run.seed, "digest": run.digest}
+            same = {"row": line.name, "seed": run.seed, "digest": run.digest, "collapsed": list(run.collapsed)}
             if run.diverged:
                 records.append({**same, "diverged": run.diverged})
             for entry in run.measured:

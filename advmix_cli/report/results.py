@@ -50,7 +50,8 @@ class Measured:
 class Results:
     """`images` are the fingerprints of the dataset. `machines` are those that trained, each from a batch of an epoch
     on: device, versions, engine; with more than one, the numbers are not bit for bit those of any. `seconds` are those
-    of the training with its validation. `diverged` says where, if it did; then nothing was measured."""
+    of the training with its validation. `collapsed` are the epochs in which the accuracy under attack fell by half.
+    `diverged` says where, if it did; then nothing was measured."""
 
     title: str
     seed: int
@@ -61,6 +62,7 @@ class Results:
     machines: tuple[Machine, ...] = ()
     seconds: float = 0.0
     measured: tuple[Measured, ...] = ()
+    collapsed: tuple[int, ...] = ()
     diverged: str | None = None
     finished: bool = False
 

@@ -34,9 +34,11 @@ def seconds(count: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-def outcome_grid(title: str, measured: Measured, machines: Sequence[dict[str, Any]] = ()) -> Grid:
+def outcome_grid(
+    title: str, measured: Measured, machines: Sequence[dict[str, Any]] = (), collapsed: Sequence[int] = ()
+) -> Grid:
     """What was found of one set of weights, an evaluator a line, with what each number depends on; `machines` are those
-    that trained them."""
+    that trained them, `collapsed` the epochs that did."""
     rows = [
         (
             Cell(outcome.name),
@@ -52,6 +54,8 @@ def outcome_grid(title: str, measured: Measured, machines: Sequence[dict[str, An
     warning = [TEST_SELECTED] if measured.selection.endswith("best on test") else []
     if len(machines) > 1:
         warning.append(f"trained on {len(machines)} machines: {'; '.join(_moves(machines))}")
+    if collapsed:
+        warning.append(f"COLLAPSED: the validation's accuracy under attack fell by half in {_epochs(collapsed)}.")
     return Grid(
         f"{title} · {measured.selection} epoch ({measured.epoch})",
         ("evaluator", "accuracy %", "95% interval", "correct", "n", "time"),
@@ -85,6 +89,10 @@ def _setting(key: str, value: object) -> str:
     ):
         return f"{round(value * 255)}/255"
     return str(value)
+
+
+def _epochs(numbers: Sequence[int]) -> str:
+    return f"epoch{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def _moves(machines: Sequence[dict[str, Any]]) -> Iterator[str]:

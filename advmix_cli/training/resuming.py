@@ -7,6 +7,7 @@ from torch import Tensor
 
 from advmix_cli.tensors import on_cpu
 from advmix_cli.training.loop import Progress, Training
+from advmix_cli.training.yogi import Yogi
 
 NETWORKS = ("network.", "average.")
 KEPT = {"step", "exp_avg", "exp_avg_sq", "momentum_buffer"}
@@ -58,6 +59,21 @@ def restore(training: Training, saved: Mapping[str, Tensor], epoch: int, done: i
         state[what].copy_(value)
     figures = () if table is None else table.to(training.images.pixels.device).unbind()
     return Progress(epoch, done, names, tuple(figures))
+
+
+@torch.no_grad()
+def roll_back(training: Training, weights: Mapping[str, Tensor]) -> None:
+    """Put the weights of an earlier epoch into a training, and its optimizer to where it started from; in place, as
+    `restore` does."""
+    for name, value in training.network.state_dict().items():
+        value.copy_(weights[name])
+    if isinstance(training.optimizer, Yogi):
+        training.optimizer.restart()
+        return
+    for state in training.optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor):
+                value.zero_()
 
 
 def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

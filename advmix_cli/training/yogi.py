@@ -57,12 +57,21 @@ class Yogi(torch.optim.Optimizer):
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "capturable": True}
         super().__init__(parameters, settings)
         self._update = update
+        self._initial = initial_accumulator
         for parameter in self._parameters():
             self.state[parameter] = {
                 "step": torch.zeros((), device=parameter.device),
                 "exp_avg": torch.full_like(parameter, initial_accumulator, requires_grad=False),
                 "exp_avg_sq": torch.full_like(parameter, initial_accumulator, requires_grad=False),
             }
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Its state is what it was at the start, in place."""
+        for state in self.state.values():
+            state["step"].zero_()
+            state["exp_avg"].fill_(self._initial)
+            state["exp_avg_sq"].fill_(self._initial)
 
     def _parameters(self) -> Iterable[Tensor]:
         return (parameter for group in self.param_groups for parameter in group["params"])

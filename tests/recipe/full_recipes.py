@@ -95,7 +95,7 @@ def _full(number):
         "maximizer": MAXIMIZERS[number % len(MAXIMIZERS)],
         "loss": LOSSES[number % len(MAXIMIZERS)],
         "optimizer": OPTIMIZERS[number % len(OPTIMIZERS)],
-        "schedule": SCHEDULES[number % len(SCHEDULES)],
+        "schedule": SCHEDULES[number % len(SCHEDULES)] | {"on_collapse": ("warn", "stop", "rollback")[number % 3]},
         "averaging": AVERAGINGS[number % len(AVERAGINGS)],
         "validation": {
             "on": "held-out", "fraction": 0.1, "limit": 200, "steps": 7, "step_size": "3/255", "report": "last",
