@@ -5,14 +5,19 @@ from typing import Annotated
 
 import typer
 
-from advmix_cli.commands.console import err, out, print_json, say
+from advmix_cli.commands import foreign_options as foreign
+from advmix_cli.commands.console import err, out, print_json
+from advmix_cli.commands.evaluate_foreign import evaluate_foreign
 from advmix_cli.commands.options import DeviceName, Json, Settings, StopAfter
-from advmix_cli.errors import StoppedError
+from advmix_cli.commands.unfinished import going_on, said_once
+from advmix_cli.errors import UsageError
 from advmix_cli.stopping import stoppable
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A run directory or a .safetensors file.")],
+    checkpoint: Annotated[
+        Path | None, typer.Argument(metavar="CHECKPOINT", help="A run directory or a .safetensors file.")
+    ] = None,
     evaluators: Annotated[
         list[str] | None,
         typer.Option(
@@ -26,8 +31,27 @@ def evaluate(
     device: DeviceName = "auto",
     settings: Settings = None,
     as_json: Json = False,
+    model: foreign.Model = None,
+    model_args: foreign.ModelArgs = None,
+    input_range: foreign.InputRange = None,
+    normalize: foreign.Normalize = None,
+    data: foreign.DataName = None,
+    recipe: foreign.JudgedBy = None,
 ) -> None:
-    """Measure a checkpoint. It carries its recipe; --set can change the evaluators and data.root."""
+    """Measure a checkpoint. It carries its recipe; --set can change the evaluators and data.root.
+
+    With --model it measures a network of others: any torch module that maps images to logits.
+    """
+    if model is not None:
+        from advmix_cli.recipe.measurement import measurement
+
+        described = measurement(model, model_args, input_range, normalize, data, recipe, settings or [])
+        evaluate_foreign(described, checkpoint, evaluators or [], limit, stop_after, device, as_json)
+        return
+    foreign.raise_if_given(model_args, input_range, normalize, data, recipe)
+    if checkpoint is None:
+        raise UsageError("advmix eval wants a CHECKPOINT, or --model")
+
     from platformdirs import user_cache_path
 
     from advmix_cli import build
@@ -41,20 +65,9 @@ def evaluate(
     saved = checkpoints.load(path)
     chosen = recipe_to_measure(saved, str(path), settings or [], evaluators or [], limit)
     place = build.device(device)
-    told: set[str] = set()
-
-    def unwritable(error: OSError) -> None:
-        if str(error) not in told:
-            say(f"warning: {error.filename}: {error.strerror}: if this is interrupted, it starts again")
-        told.add(str(error))
-
-    findings = Findings(user_cache_path("advmix") / "verdicts", saved, chosen, place, unwritable)
-    try:
-        with stoppable(stop_after), watcher(err) as watch:
-            outcomes = tuple(evaluate_checkpoint(saved, chosen, place, watch, findings.of))
-    except StoppedError as stopped:
-        after = "the same command goes on with the attack and the batch where it was"
-        raise StoppedError(f"unfinished: {stopped}; {after}", stopped.exit_code) from None
+    findings = Findings(user_cache_path("advmix") / "verdicts", saved, chosen, place, said_once())
+    with going_on(), stoppable(stop_after), watcher(err) as watch:
+        outcomes = tuple(evaluate_checkpoint(saved, chosen, place, watch, findings.of))
     measured = Measured(saved.selection, saved.epoch, saved.weights, outcomes)
     if as_json:
         print_json(

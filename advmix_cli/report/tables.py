@@ -32,6 +32,14 @@ def seconds(count: float) -> str:
 def outcome_grid(title: str, measured: Measured, machines: Sequence[dict[str, Any]] = ()) -> Grid:
     """What was found of one set of weights, an evaluator a line, with what each number depends on; `machines` are those
     that trained them."""
+    warning = [TEST_SELECTED] if measured.selection == "best on test" else []
+    if len(machines) > 1:
+        warning.append(f"trained on {len(machines)} machines: {'; '.join(_moves(machines))}")
+    return outcomes_grid(f"{title} · {measured.selection} epoch ({measured.epoch})", measured.outcomes, warning)
+
+
+def outcomes_grid(title: str, outcomes: Sequence[Outcome], captions: Sequence[str]) -> Grid:
+    """An evaluator a line; under `captions` what each number depends on."""
     rows = [
         (
             Cell(outcome.name),
@@ -41,17 +49,11 @@ def outcome_grid(title: str, measured: Measured, machines: Sequence[dict[str, An
             Cell(f"{outcome.n:,}"),
             Cell(seconds(outcome.seconds)),
         )
-        for outcome in measured.outcomes
+        for outcome in outcomes
     ]
-    captions = [f"{outcome.name}: {stamp(outcome)}" for outcome in measured.outcomes]
-    warning = [TEST_SELECTED] if measured.selection == "best on test" else []
-    if len(machines) > 1:
-        warning.append(f"trained on {len(machines)} machines: {'; '.join(_moves(machines))}")
+    stamps = [f"{outcome.name}: {stamp(outcome)}" for outcome in outcomes]
     return Grid(
-        f"{title} · {measured.selection} epoch ({measured.epoch})",
-        ("evaluator", "accuracy %", "95% interval", "correct", "n", "time"),
-        tuple(rows),
-        (*warning, *captions),
+        title, ("evaluator", "accuracy %", "95% interval", "correct", "n", "time"), tuple(rows), (*captions, *stamps)
     )
 
 
