@@ -47,6 +47,7 @@ def make(factory: str, args: Mapping[str, Any]) -> Made:
                 raise ForeignModelError(f"{factory} is a module already, and takes no arguments")
             made = found
         elif callable(found):
+            torch.manual_seed(0)  # whatever its import has drawn, or another one before
             made = _told(f"{factory}({', '.join(f'{key}={value!r}' for key, value in args.items())})", found, args)
         else:
             raise ForeignModelError(f"{factory} is {_a(found)}, and nothing that makes a module")

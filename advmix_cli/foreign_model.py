@@ -60,8 +60,7 @@ def prepared(chosen: Measurement, file: Path | None, place: torch.device, watch:
         network = build.foreign_network(chosen, module.float(), place)
     except Exception as error:
         raise ForeignModelError(f"{model.factory}: cannot be moved to {place}: {first_line(error)}") from error
-    first = chosen.evaluators[0]
-    seen = images.part(first.split).first(first.limit)
+    seen = images.part(chosen.evaluators[0].split)
     try:
         with measured(network):
             said += _looked_at(chosen, network, module, seen, images)

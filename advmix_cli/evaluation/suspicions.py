@@ -12,6 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from advmix_cli.data.images import Images, to_unit
 from advmix_cli.errors import EvaluationError, ForeignModelError, MemoryExhaustedError, first_line, some
@@ -44,10 +46,10 @@ def suspicions(
     if random > MEANT:
         found.append(_random(random, module, fatal=attacked and not averaged))
     else:
-        _raise_if_it_sees_the_batch(network, x, logits, classes)
+        _raise_if_it_sees_the_batch(network, module, x, logits, classes)
     if moved := [name for name, value in module.state_dict().items() if not torch.equal(value, before[name])]:
         raise ForeignModelError(
-            f"it changes its own state in eval mode ({some(moved)}), so that a verdict depends on those before it"
+            f"it changes its own state in eval mode ({some(moved)}), so that a verdict can depend on those before it"
         )
     if len(x) > 1 and not x.eq(x[:1]).all() and logits.eq(logits[:1]).all():
         raise ForeignModelError(
@@ -97,9 +99,7 @@ def _logits(network: Logits, x: Tensor, classes: int) -> Tensor:
 
 def _random(apart: float, module: nn.Module, *, fatal: bool) -> str:
     dropouts = [
-        name
-        for name, part in module.named_modules()
-        if isinstance(part, nn.modules.dropout._DropoutNd) and part.training and part.p > 0
+        name for name, part in module.named_modules() if isinstance(part, _DropoutNd) and part.training and part.p > 0
     ]
     cause = f"dropout is active ({some(dropouts)})" if dropouts else "dropout that is active in eval mode, or noise"
     text = f"it is random: the logits of the same images differ by {apart:.1e} of their size: {cause}"
@@ -111,15 +111,21 @@ def _random(apart: float, module: nn.Module, *, fatal: bool) -> str:
     return f"{text}. A verdict is one draw"
 
 
-def _raise_if_it_sees_the_batch(network: Logits, x: Tensor, logits: Tensor, classes: int) -> None:
+def _raise_if_it_sees_the_batch(network: Logits, module: nn.Module, x: Tensor, logits: Tensor, classes: int) -> None:
     """ForeignModelError if the logits of an image depend on the images beside it."""
     alone = torch.cat([_logits(network, one, classes) for one in x[:2].split(1)])
     halves = torch.cat([_logits(network, half, classes) for half in x.split((len(x) + 1) // 2)])
     apart = max(_apart(alone, logits[:2]), _apart(halves, logits))
     if apart > MEANT:
+        norms = [
+            name
+            for name, part in module.named_modules()
+            if isinstance(part, _BatchNorm) and (part.training or part.running_mean is None)
+        ]
+        cause = f": batch norm uses the statistics of the batch ({some(norms)})" if norms else ""
         raise ForeignModelError(
             f"the logits of an image depend on the images beside it, by {apart:.1e} of their size, so that there is no "
-            "verdict on an image: batch norm in training mode, or without running statistics?"
+            f"verdict on an image{cause}"
         )
 
 

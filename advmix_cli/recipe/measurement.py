@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Protocol, Self
 
-from pydantic import Field, JsonValue, PositiveInt, ValidationError, model_validator
+from pydantic import AfterValidator, Field, JsonValue, PositiveInt, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from advmix_cli.errors import RecipeError, UsageError, printable
@@ -26,14 +26,29 @@ from advmix_cli.recipe.schema import (
     Validation,
 )
 
-PixelRange = Annotated[tuple[float, float], Field(strict=False)]
+
+def _has_two_parts(factory: str) -> str:
+    place, _, name = factory.rpartition(":")
+    if not place or not factory.isprintable() or not all(part.isidentifier() for part in name.split(".")):
+        raise PydanticCustomError("factory", "write package.module:name, or path/to/file.py:name")
+    return factory
+
+
+def _ascends(numbers: tuple[float, float]) -> tuple[float, float]:
+    if not numbers[0] < numbers[1]:
+        raise PydanticCustomError("range", "must ascend: what black is, then what white is")
+    return numbers
+
+
+Factory = Annotated[str, AfterValidator(_has_two_parts)]
+PixelRange = Annotated[tuple[float, float], Field(strict=False), AfterValidator(_ascends)]
 
 
 class Normalization(Section):
     """(x - mean)/std for each channel, in the units of the input range; one number is every channel's."""
 
-    mean: Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
-    std: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+    mean: Annotated[tuple[float, ...], Field(strict=False)]
+    std: Annotated[tuple[Positive, ...], Field(strict=False)]
 
     @model_validator(mode="after")
     def _has_as_many(self) -> Self:
@@ -47,27 +62,13 @@ class Normalization(Section):
 class ForeignModel(Section):
     """A torch module that Python code makes, and how an image in [0, 1] becomes what it takes."""
 
-    factory: str
+    factory: Factory
     """package.module:name, or path/to/file.py:name; what is called makes the module."""
     args: dict[str, JsonValue] = Field(default_factory=dict)
     """Its keyword arguments."""
     input_range: PixelRange = (0.0, 1.0)
     """What black and white are to the module."""
     normalize: Normalization | None = None
-
-    @model_validator(mode="after")
-    def _has_two_parts(self) -> Self:
-        place, _, name = self.factory.rpartition(":")
-        if not place or not self.factory.isprintable() or not all(part.isidentifier() for part in name.split(".")):
-            raise PydanticCustomError("factory", "write package.module:name, or path/to/file.py:name")
-        return self
-
-    @model_validator(mode="after")
-    def _range_ascends(self) -> Self:
-        low, high = self.input_range
-        if not low < high:
-            raise PydanticCustomError("range", "the input range must ascend: black, then white")
-        return self
 
     @property
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -158,7 +159,9 @@ def measurement(
     if args is not None:
         edits.append(_edit("--model-args", "model.args", _table("--model-args", args)))
     if input_range is not None:
-        edits.append(_edit("--input-range", "model.input_range", _numbers("--input-range", input_range)))
+        if len(ends := _numbers("--input-range", input_range)) != 2:
+            raise UsageError(f"--input-range: '{printable(input_range)}' is not two numbers; write LOW,HIGH")
+        edits.append(_edit("--input-range", "model.input_range", ends))
     if normalize is not None:
         mean, slash, std = normalize.partition("/")
         if not slash:
