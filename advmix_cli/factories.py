@@ -34,7 +34,8 @@ def make(factory: str, args: Mapping[str, Any]) -> Made:
     so from seed 0. ForeignModelError if it cannot be made."""
     place, _, name = factory.rpartition(":")
     path = Path(place) if place.endswith(".py") or "/" in place else None
-    with _first_looked_in(Path.cwd() if path is None else path.parent.resolve()), torch.random.fork_rng(devices=[]):
+    beside = Path.cwd() if path is None else path.parent.resolve()
+    with _first_looked_in(beside), _own_numbers(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         code = _from_file(path) if path else _from_package(place)
         try:
@@ -65,6 +66,16 @@ def _first_looked_in(directory: Path) -> Iterator[None]:
         yield
     finally:
         sys.path[:] = before
+
+
+@contextmanager
+def _own_numbers() -> Iterator[None]:
+    """What code says all new numbers shall be, they are to that code alone."""
+    before = torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -222,6 +222,68 @@ def test_half_a_precision_is_said_and_measured_in_whole(own, weights, tmp_path):
     found = advmix("eval", tmp_path / "half.safetensors", *words)
     assert found.exit_code == 0
     assert json.loads(found.stdout)["suspicions"] == ["its parameters are float16; it is measured in float32"]
+    (own.parent / "odd.py").write_text("import my_net\ndef make():\n    return my_net.make().half()\n")
+    found = advmix("eval", weights, *words[:1], own.parent / "odd.py:make", *words[2:])
+    sys.modules.pop("my_net")
+    assert found.exit_code == 0, found.stderr
+    assert json.loads(found.stdout)["suspicions"] == ["its parameters are float16; it is measured in float32"]
+
+
+def test_code_that_makes_all_numbers_double_makes_its_own(own, weights):
+    own.write_text(f"import torch\ntorch.set_default_dtype(torch.float64)\n{OWN}")
+    words = ["--data", "digits", "--input-range=-1,1", "--normalize", "0.0/1.0", "--set", FAST, "--limit", 5, "--json"]
+    found = advmix("eval", weights, "--model", f"{own}:make", *words)
+    assert found.exit_code == 0, found.stderr
+    assert json.loads(found.stdout)["suspicions"] == ["its parameters are float64; it is measured in float32"]
+    assert torch.get_default_dtype() == torch.float32
+
+
+RANDOM = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+class Random(nn.Linear):
+    def forward(self, x):
+        return super().forward(F.dropout(x.flatten(1)))
+
+class Blind(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.flatten(1)).detach()
+
+def random():
+    return Random(64, 10)
+
+def blind():
+    return Blind(64, 10)
+"""
+PRISTINE, PGD, RAND, STANDARD = (
+    '{kind="pristine"}', '{kind="pgd", steps=1, step_size="1/255"}', '{kind="autoattack", version="rand"}',
+    '{kind="autoattack", version="standard"}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("factory", "evaluators", "fit"),
+    [
+        ("random", [PRISTINE], True),
+        ("random", [PRISTINE, RAND], True),
+        ("random", [RAND, PGD], False),
+        ("random", [STANDARD], False),
+        ("blind", [PRISTINE], True),
+        ("blind", [PRISTINE, PGD], False),
+    ],
+)
+def test_what_is_asked_of_a_network_depends_on_who_measures_it(tmp_path, watch, factory, evaluators, fit):
+    (tmp_path / "odd.py").write_text(RANDOM)
+    settings = [f"evaluators=[{', '.join(evaluators)}]"]
+    chosen = measurement(f"{tmp_path}/odd.py:{factory}", None, None, None, "digits", None, settings)
+    if fit:
+        said = foreign_model.prepared(chosen, None, CPU, watch).suspicions
+        assert any("it is random" in one for one in said) == (factory == "random")
+    else:
+        with pytest.raises(ForeignModelError, match="random" if factory == "random" else "attacks are blind"):
+            foreign_model.prepared(chosen, None, CPU, watch)
 
 
 # ---- refused -------------------------------------------------------------------------------------------------------
