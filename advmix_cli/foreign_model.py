@@ -75,27 +75,29 @@ def _looked_at(chosen: Measurement, network: nn.Module, module: nn.Module, seen:
     averaged = all(isinstance(one, schema.AutoAttackEvaluator) and one.version == "rand" for one in attackers)
     classes = images.classes
     said = suspicions(network, module, seen, len(classes), attacked=bool(attackers), averaged=averaged)
-    own = (chosen.model.input_range, chosen.model.statistics)
     others = {
         flags: on_pixels(module, *convention).to(seen.pixels.device).eval()
         for flags, convention in _conventions(images).items()
-        if convention != own
     }
     return [*said, *of_the_accuracy(network, others, seen.first(GUESSED_AT), classes)]
 
 
-def _conventions(
-    images: Dataset,
-) -> dict[str, tuple[tuple[float, float], tuple[tuple[float, ...], tuple[float, ...]] | None]]:
+Convention = tuple[tuple[float, float], tuple[tuple[float, ...], tuple[float, ...]] | None]
+"""What black and white are, then mean and standard deviation."""
+
+
+def _conventions(images: Dataset) -> dict[str, Convention]:
     """What the field's networks take, each by its flags."""
     mean, std = (tuple(round(value, 4) for value in values) for values in (images.mean, images.std))
-    statistics = [(mean, std), *([IMAGENET] if len(mean) == 3 else [])]
-    return {
-        "no --normalize": ((0.0, 1.0), None),
+    found: dict[str, Convention] = {
+        "neither --input-range nor --normalize": ((0.0, 1.0), None),
         "--input-range=-1,1 alone": ((-1.0, 1.0), None),
         "--input-range 0,255 alone": ((0.0, 255.0), None),
-        **{f"--normalize {'/'.join(','.join(map(str, of)) for of in own)}": ((0.0, 1.0), own) for own in statistics},
     }
+    for statistics in [(mean, std), *([IMAGENET] if len(mean) == 3 else [])]:
+        flag = "/".join(",".join(map(str, of)) for of in statistics)
+        found[f"--normalize {flag} alone"] = ((0.0, 1.0), statistics)
+    return found
 
 
 def _raise_if_other_channels(model: ForeignModel, images: Dataset) -> None:

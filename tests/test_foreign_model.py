@@ -428,11 +428,13 @@ def test_by_default_the_field_judges_at_eight():
 
 
 def test_a_recipe_judges_as_it_does_its_own():
-    chosen = measurement("a:b", None, None, None, None, "digits", ["threat.epsilon=0.1"])
+    chosen = measurement("a:b", None, None, None, None, "digits", ["evaluators.1.steps=20"])
     assert chosen.data.source == "digits"
-    assert chosen.threat.epsilon == 0.1
+    assert chosen.threat.epsilon == 40 / 255
     assert [one.name for one in chosen.evaluators] == ["pristine", "PGD20", "AA cheap-2020"]
     assert (chosen.engine.threads, chosen.engine.channels_last) == (1, False)
+    edited = measurement("a:b", None, None, None, "cifar10", "digits", ["threat.epsilon=0.1"])
+    assert (edited.data.source, edited.threat.epsilon) == ("cifar10", 0.1)
 
 
 def test_findings_are_those_of_the_very_same_code(own, watch):

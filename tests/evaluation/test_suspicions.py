@@ -313,8 +313,9 @@ def test_another_convention_that_does_better_is_named(trained):
     right = int((network(images.pixels / 255).argmax(1) == images.labels).sum())
     inverted = lambda x: network(1 - x)  # noqa: E731
     wrong = int((inverted(images.pixels / 255).argmax(1) == images.labels).sum())
+    others = {"worse": lambda x: 0 * network(x), "that": network, "no": lambda x: x[99], "NaN": lambda x: x * torch.nan}
     with measured(network):
-        (found,) = of_the_accuracy(inverted, {"worse": lambda x: 0 * network(x), "that": network}, images, NAMES)
+        (found,) = of_the_accuracy(inverted, others, images, NAMES)
     assert found == f"{wrong} of the first 200 images are right, and {right} with that: is that what it takes?"
 
 
