@@ -10,21 +10,31 @@ from torch import Tensor, nn
 
 from advmix_cli.cost import forward_flops
 from advmix_cli.data.images import Images, to_unit
-from advmix_cli.engine import WORTH_COMPILING, first_line
+from advmix_cli.engine import WORTH_COMPILING
+from advmix_cli.errors import first_line
 from advmix_cli.evaluation.subject import AtLeastTwo, Subject
 from advmix_cli.memory import is_out_of_memory, release
-from advmix_cli.recipe.schema import Recipe
+from advmix_cli.recipe.measurement import Measuring
 from advmix_cli.training.accelerate import formed
 
 log = logging.getLogger("advmix")
 
 
-def subject_of(recipe: Recipe, network: nn.Module, images: Images, passes: int, say: Callable[[str], None]) -> Subject:
+def subject_of(
+    recipe: Measuring, network: nn.Module, images: Images, passes: int, say: Callable[[str], None]
+) -> Subject:
     """The network under measurement, in eval mode: what attacks look at is compiled where so many `passes` are worth it
     and where it agrees with the network on `images`, a batch. `say` is told of it."""
     x = to_unit(images.pixels)
     shape = (x.shape[1], x.shape[2], x.shape[3])
-    if recipe.engine.compile == "off" or not len(x) or passes * forward_flops(network, shape) < WORTH_COMPILING:
+    if recipe.engine.compile == "off" or not len(x):
+        return Subject.plain(network)
+    try:
+        worth = passes * forward_flops(network, shape) >= WORTH_COMPILING
+    except Exception as error:  # a network of others may do what has no shape before it is computed
+        log.warning("the evaluation is eager: counting what it costs failed: %s", first_line(error))
+        return Subject.plain(network)
+    if not worth:
         return Subject.plain(network)
 
     layout = torch.channels_last if recipe.engine.channels_last else torch.contiguous_format

@@ -22,10 +22,11 @@ from advmix_cli.method.ascent import ascent_step
 from advmix_cli.method.draws import Sampler
 from advmix_cli.method.maximizers import Divergence, Maximizer, prediction
 from advmix_cli.method.ratio import mass_above
-from advmix_cli.networks.normalize import Normalize
+from advmix_cli.networks.normalize import Normalize, on_pixels
 from advmix_cli.networks.preact_resnet import preact_resnet
 from advmix_cli.networks.wide_resnet import wide_resnet
 from advmix_cli.recipe import schema
+from advmix_cli.recipe.measurement import Measurement, Measuring
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.seeding import derive
 from advmix_cli.training import schedules
@@ -56,7 +57,7 @@ def device(name: str) -> torch.device:
     return chosen
 
 
-def arithmetic(recipe: Recipe) -> None:
+def arithmetic(recipe: Measuring) -> None:
     """Settings that torch keeps for the whole process, and so would the next recipe."""
     own = _own_threads()
     torch.set_num_threads(own if recipe.engine.threads is None else recipe.engine.threads)
@@ -68,7 +69,7 @@ def _own_threads() -> int:
     return torch.get_num_threads()
 
 
-def dataset(recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> Dataset:
+def dataset(recipe: Measuring, place: torch.device, say: Callable[[str], None]) -> Dataset:
     """The images of the recipe, split, on `place`; `say` is told of slow work. DataError if they do not fit it."""
     data = recipe.data
     held_out = recipe.validation.held_out
@@ -100,7 +101,7 @@ def outline(recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> 
     return found
 
 
-def _raise_if_unfit(recipe: Recipe, images: Outline) -> None:
+def _raise_if_unfit(recipe: Measuring, images: Outline) -> None:
     translate, (height, width) = recipe.data.translate, images.image_shape[1:]
     if images.train < 2:
         raise DataError("there are fewer than two training images, and batch norm needs two")
@@ -174,7 +175,13 @@ def saved_network(saved: checkpoint.Checkpoint, place: torch.device) -> nn.Modul
     return _placed(made, saved.recipe, place)
 
 
-def _placed(made: nn.Module, recipe: Recipe, place: torch.device) -> nn.Module:
+def foreign_network(chosen: Measurement, module: nn.Module, place: torch.device) -> nn.Module:
+    """`module` on `place`, behind what makes pixels in [0, 1] what it takes."""
+    model = chosen.model
+    return _placed(on_pixels(module, model.input_range, model.statistics), chosen, place)
+
+
+def _placed(made: nn.Module, recipe: Measuring, place: torch.device) -> nn.Module:
     layout = torch.channels_last if recipe.engine.channels_last else torch.contiguous_format
     return made.to(place).to(memory_format=layout)  # pyright: ignore[reportCallIssue] (torch's stub lacks this form)
 

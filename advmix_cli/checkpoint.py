@@ -128,17 +128,12 @@ def find(place: Path) -> Path:
 
 def load(place: Path) -> Checkpoint:
     """Read a checkpoint; CheckpointError if it is truncated, changed, or was not written by advmix."""
-    path = find(place)
-    if path.suffix in (".pt", ".pth", ".pkl", ".pickle"):
-        raise CheckpointError(
-            f"{path} is a pickle, which can run code when it is read; `advmix import` takes the tensors out of it"
-        )
-    try:
-        metadata, state = read(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file: {error}") from None
+    metadata, state = read_tensors(path := find(place))
     if "advmix" not in metadata:
-        raise CheckpointError(f"{path}: a safetensors file, but not a checkpoint of advmix: it carries no recipe")
+        raise CheckpointError(
+            f"{path}: a safetensors file, but not a checkpoint of advmix: it carries no recipe; "
+            "--model says what network it is of"
+        )
     try:
         header = json.loads(metadata["advmix"])
         if header["schema"] != SCHEMA:
@@ -160,6 +155,18 @@ def load(place: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: its header is damaged: {_first(error)}") from None
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its header is damaged: {error!r}") from None
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file; CheckpointError if it is none, or not whole."""
+    if path.suffix in (".pt", ".pth", ".pkl", ".pickle"):
+        raise CheckpointError(
+            f"{path} is a pickle, which can run code when it is read; `advmix import` takes the tensors out of it"
+        )
+    try:
+        return read(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file: {error}") from None
 
 
 class _Header(BaseModel):

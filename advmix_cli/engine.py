@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from advmix_cli import build
 from advmix_cli.cost import cost
 from advmix_cli.data.images import Dataset
-from advmix_cli.errors import DeviceError, EngineError
+from advmix_cli.errors import DeviceError, EngineError, first_line
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.method.maximizers import Attack, AttackThenMix, Integrated, MixThenAttack, Pristine
 from advmix_cli.recipe.schema import Recipe
@@ -298,9 +298,3 @@ def _apart(pair: tuple[Observed, Observed], name: str) -> float:
 def _largest(values: list[float]) -> float:
     """Python's max does not see a NaN."""
     return float(torch.tensor(values).max())
-
-
-def first_line(error: Exception) -> str:
-    """Its class, and what it says first: torch's compilers say a page."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -4,12 +4,25 @@ Code 2 means that nothing was started: a recipe, a flag or a file is wrong. Erro
 plain assertions and never AdvmixErrors.
 """
 
+from collections.abc import Sequence
+
 
 def printable(text: str) -> str:
     """`text` without what a terminal would obey: control characters are escaped, lines stay lines."""
     return "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "backslashreplace").decode() for c in text
     )
+
+
+def first_line(error: BaseException) -> str:
+    """Of an error of others: its class, and what it says first; torch's compilers say a page."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def some(names: Sequence[str]) -> str:
+    """The first five, and how many more there are."""
+    return f"{', '.join(names[:5])}, and {len(names) - 5:,} more" if len(names) > 5 else ", ".join(names)
 
 
 class AdvmixError(Exception):
@@ -42,6 +55,10 @@ class DataError(UsageError):
 
 class CheckpointError(UsageError):
     """A checkpoint is missing, truncated, of another format, or of another network."""
+
+
+class ForeignModelError(UsageError):
+    """A network of others cannot be made, or a measurement of it would not mean what it says."""
 
 
 class RunDirectoryError(UsageError):

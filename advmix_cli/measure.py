@@ -24,6 +24,7 @@ from advmix_cli.evaluation.verdicts import Verdicts
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.recipe import schema
 from advmix_cli.recipe.load import Document, parse_setting
+from advmix_cli.recipe.measurement import Measuring
 from advmix_cli.recipe.positions import Position
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.recipe.suggest import did_you_mean
@@ -40,7 +41,7 @@ def share_correct(judge: Evaluator, subject: Subject, images: Images) -> float:
 
 def evaluate(
     evaluators: Sequence[schema.Evaluator],
-    recipe: Recipe,
+    recipe: Measuring,
     network: nn.Module,
     images: Dataset,
     watch: Watcher,
@@ -100,7 +101,14 @@ def recipe_to_measure(
         if edit.path[0] != "evaluators" and edit.path != ("data", "root"):
             raise UsageError(f"{edit.where}: a checkpoint is what it is; only evaluators and data.root can be set here")
     recipe = Document(saved.recipe.resolved(), {(): Position(place)}).edited(edits).recipe()
-    known = [evaluator.name for evaluator in recipe.evaluators]
+    return recipe.model_copy(update={"evaluators": wanted(recipe.evaluators, place, names, limit)})
+
+
+def wanted(
+    evaluators: Sequence[schema.Evaluator], place: str, names: Sequence[str], limit: int | None
+) -> tuple[schema.Evaluator, ...]:
+    """Those in `names`, or all of them, on the first `limit` images."""
+    known = [evaluator.name for evaluator in evaluators]
     for name in names:
         if name not in known:
             raise UsageError(
@@ -108,13 +116,21 @@ def recipe_to_measure(
                 f"(it has {', '.join(known) or 'none'}; "
                 '--set \'evaluators=[{kind="pgd", steps=20, step_size="2/255"}]\' measures something else)'
             )
-    wanted = [one for one in recipe.evaluators if not names or one.name in names]
-    if not wanted:
+    chosen = [one for one in evaluators if not names or one.name in names]
+    if not chosen:
         raise UsageError(
             f"{place}: its recipe has no evaluators; give some with --set 'evaluators=[{{kind=\"pristine\"}}]'"
         )
     limits = {} if limit is None else {"limit": limit}
-    return recipe.model_copy(update={"evaluators": tuple(one.model_copy(update=limits) for one in wanted)})
+    return tuple(one.model_copy(update=limits) for one in chosen)
+
+
+@dataclass(frozen=True)
+class Known:
+    """By what findings know a network without a checkpoint: its own digest, and that of each part of its images."""
+
+    weights: str
+    images: dict[str, str]
 
 
 @dataclass
@@ -124,8 +140,8 @@ class Findings:
     kept; `images`: whether the images that attacks end with are kept, too."""
 
     directory: Path
-    saved: Checkpoint
-    recipe: Recipe
+    saved: Checkpoint | Known
+    recipe: Measuring
     place: torch.device
     unwritable: Callable[[OSError], None] = fail
     images: bool = False

@@ -23,8 +23,6 @@ from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.tables import percent
 
-ADVERSARIAL = "adversarial"
-"""In the directory of a checkpoint: what `advmix eval --save-adversarial` keeps."""
 ROUNDING = 1e-4
 """Of a margin, as a share of the largest logit: what another batch, machine or version may change."""
 BATCH = 500
@@ -65,7 +63,7 @@ def kept(place: Path) -> list[Path]:
         return [place]
     if not place.is_dir():
         raise UsageError(f"{place}: no such file or directory")
-    inside = [place / ADVERSARIAL] if (place / ADVERSARIAL).is_dir() else [place]
+    inside = [place / verdict_files.ADVERSARIAL] if (place / verdict_files.ADVERSARIAL).is_dir() else [place]
     found = [path for directory in inside for path in sorted(directory.glob("*.safetensors"))]
     return [path for path in found if path.name not in checkpoint.NAMES]
 

@@ -189,7 +189,7 @@ def test_train_again_finds_it_done(trained):
 
 def test_another_recipe_in_the_same_directory_is_refused(trained):
     directory, _ = trained
-    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
     text = message(advmix("train", "digits", "--out", directory, *QUICK, "--seed", "1"))
     there = f"advmix train {directory}/recipe.toml --out {directory} --resume"
     assert text == (
@@ -197,7 +197,7 @@ def test_another_recipe_in_the_same_directory_is_refused(trained):
         f"with what is there: {there}"
     )
     assert advmix(*there.split()[1:]).exit_code == 0
-    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+    assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
 
 
 def test_eval_needs_only_the_checkpoint(trained, empty):

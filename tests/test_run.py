@@ -365,7 +365,7 @@ def test_an_average_is_validated_saved_and_measured_beside_the_weights(tiny, tmp
     assert last.averaged.last == results.of("averaged last").weights
     assert last.averaged.best.digest == results.of("averaged best").weights
     average = checkpoint.load(directory / "average.safetensors")
-    found = [outcome.correct for outcome in evaluate_checkpoint(average, average.recipe, CPU, watch)]
+    found = [one.outcome.correct for one in evaluate_checkpoint(average, average.recipe, CPU, watch)]
     assert found == [outcome.correct for outcome in results.of("averaged last").outcomes]
 
 

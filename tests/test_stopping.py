@@ -97,10 +97,10 @@ def test_a_signal_after_the_last_batch_loses_nothing(tiny, tmp_path, watch, monk
     recipe, part = tiny(*SMALL), tmp_path / "part"
     true = fit._Fit._save
 
-    def signalled(self, network, name, *rest, **more):
-        if name == "model.safetensors":
+    def signalled(self, weights, selection, *rest, **more):
+        if selection == "last":
             send(signal.SIGTERM)
-        true(self, network, name, *rest, **more)
+        return true(self, weights, selection, *rest, **more)
 
     monkeypatch.setattr(fit._Fit, "_save", signalled)
     with stoppable() as stop, pytest.raises(StoppedError, match="SIGTERM"):

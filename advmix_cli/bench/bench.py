@@ -33,7 +33,7 @@ from advmix_cli.cost import Cost, cost
 from advmix_cli.data.images import Dataset
 from advmix_cli.data.outline import Outline
 from advmix_cli.engine import Prepared, candidates, rehearsed
-from advmix_cli.errors import EngineError, MemoryExhaustedError
+from advmix_cli.errors import EngineError, MemoryExhaustedError, first_line
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.progress import Watcher
@@ -213,7 +213,7 @@ def _measured(
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
-                missing[formulation] = engine.first_line(error)
+                missing[formulation] = first_line(error)
                 watch.say(f"{formulation} cannot be measured: {missing[formulation]}")
         # Forgetting what one arm has compiled would let it compile again in the race.
         forget_compiled()

@@ -8,12 +8,12 @@ import typer
 from advmix_cli.commands.console import out, print_json
 from advmix_cli.commands.options import Json
 
-Side = Annotated[Path, typer.Argument(help="A run directory, or verdicts that `advmix eval --save` kept.")]
+HELP = "A run directory, or verdicts that `advmix eval --save` kept."
 
 
 def compare(
-    a: Side,
-    b: Side,
+    a: Annotated[Path, typer.Argument(metavar="A", help=HELP)],
+    b: Annotated[Path, typer.Argument(metavar="B", help=HELP)],
     selection: Annotated[
         Literal["last", "best", "averaged last", "averaged best"],
         typer.Option("--selection", help="The weights of which epoch of a run."),

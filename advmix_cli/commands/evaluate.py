@@ -1,20 +1,25 @@
 """`advmix eval`."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from advmix_cli.commands.console import err, out, print_json, say
-from advmix_cli.commands.diagnose import diagnosed
+from advmix_cli.commands import foreign_options as foreign
+from advmix_cli.commands.console import err, out, print_json
+from advmix_cli.commands.diagnosis import DIAGNOSED, told
+from advmix_cli.commands.evaluate_foreign import evaluate_foreign
+from advmix_cli.commands.keeping import keeper
 from advmix_cli.commands.options import DeviceName, Json, Settings, StopAfter
-from advmix_cli.errors import StoppedError, UsageError
+from advmix_cli.commands.unfinished import going_on, said_once
+from advmix_cli.errors import UsageError
 from advmix_cli.stopping import stoppable
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A run directory or a .safetensors file.")],
+    checkpoint: Annotated[
+        Path | None, typer.Argument(metavar="CHECKPOINT", help="A run directory or a .safetensors file.")
+    ] = None,
     evaluators: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,15 +54,39 @@ def evaluate(
     device: DeviceName = "auto",
     settings: Settings = None,
     as_json: Json = False,
+    model: foreign.Model = None,
+    model_args: foreign.ModelArgs = None,
+    input_range: foreign.InputRange = None,
+    normalize: foreign.Normalize = None,
+    data: foreign.DataName = None,
+    recipe: foreign.JudgedBy = None,
 ) -> None:
-    """Measure a checkpoint. It carries its recipe; --set can change the evaluators and data.root."""
+    """Measure a checkpoint. It carries its recipe; --set can change the evaluators and data.root.
+
+    With --model it measures a network of others: any torch module that maps images to logits.
+    """
+    if model is not None:
+        from advmix_cli.recipe.measurement import measurement
+
+        described = measurement(model, model_args, input_range, normalize, data, recipe, settings or [])
+        if transfer is not None:
+            raise UsageError("--transfer has no meaning with --model: a checkpoint of advmix is for its own images")
+        evaluate_foreign(
+            described, checkpoint, evaluators or [], limit, stop_after, device,
+            save=save, save_adversarial=save_adversarial, diagnose=diagnose, as_json=as_json,
+        )  # fmt: skip
+        return
+    foreign.raise_if_given(model_args, input_range, normalize, data, recipe)
+    if checkpoint is None:
+        raise UsageError("advmix eval wants a CHECKPOINT, or --model")
+
     from platformdirs import user_cache_path
 
     from advmix_cli import build
     from advmix_cli import checkpoint as checkpoints
-    from advmix_cli.evaluation import verdict_files
+    from advmix_cli.diagnosis.diagnose import diagnose_checkpoint
     from advmix_cli.evaluation.outcome import Measurement
-    from advmix_cli.evaluation.verdict_files import Record
+    from advmix_cli.evaluation.verdict_files import ADVERSARIAL
     from advmix_cli.evaluation.worst import worst_case
     from advmix_cli.measure import Findings, evaluate_checkpoint, recipe_to_measure
     from advmix_cli.recipe.schema import WORST
@@ -66,45 +95,31 @@ def evaluate(
     from advmix_cli.report.tables import outcome_grid
 
     path = checkpoints.find(checkpoint)
-    if diagnose:
-        diagnosed(path, transfer, limit or 200, stop_after, device, settings or [], as_json=as_json)
-        return
     saved = checkpoints.load(path)
     chosen = recipe_to_measure(saved, str(path), settings or [], evaluators or [], limit)
     place = build.device(device)
-    told: set[int | None] = set()
-
-    def unwritable(error: OSError) -> None:
-        if error.errno not in told:
-            say(f"warning: {error.filename}: {error.strerror}: if this is interrupted, it starts again")
-        told.add(error.errno)
-
-    target = save or (path.parent / "adversarial" if save_adversarial else None)
-    if target:
-        target.mkdir(parents=True, exist_ok=True)
-        if not os.access(target, os.W_OK):  # or it is only found after the first attack
-            raise UsageError(f"{target} cannot be written")
-
-    def keep(one: Measurement, split: str) -> None:
-        if target:
-            file = verdict_files.place(target, one.outcome.name, saved.epoch, saved.weights)
-            Record(one, saved.weights, saved.images[split], saved.classes).save(file)
-            say(f"verdicts: {file}")
-
-    cache = user_cache_path("advmix") / "findings"
-    findings = Findings(cache, saved, chosen, place, unwritable, images=save_adversarial)
-    found: list[Measurement] = []
-    try:
+    if diagnose:
+        other = checkpoints.load(transfer) if transfer else None
         with stoppable(stop_after), watcher(err) as watch:
-            for one in evaluate_checkpoint(saved, chosen, place, watch, findings.of):
-                found.append(one)
-                keep(one, one.outcome.settings["split"])
-    except StoppedError as stopped:
-        after = "the same command goes on with the attack and the batch where it was"
-        raise StoppedError(f"unfinished: {stopped}; {after}", stopped.exit_code) from None
+            checks = diagnose_checkpoint(saved, chosen, place, watch, limit or DIAGNOSED, other)
+        told(saved.recipe.title or str(path), checks, limit or DIAGNOSED, str(path), as_json=as_json)
+        return
+    if transfer is not None:
+        raise UsageError("--transfer is for --diagnose: it has no meaning without it")
+    keep = keeper(
+        save or (path.parent / ADVERSARIAL if save_adversarial else None),
+        saved.weights, saved.images, saved.classes, saved.epoch,
+    )  # fmt: skip
+    cache = user_cache_path("advmix") / "findings"
+    findings = Findings(cache, saved, chosen, place, said_once(), images=save_adversarial)
+    found: list[Measurement] = []
+    with going_on(), stoppable(stop_after), watcher(err) as watch:
+        for one in evaluate_checkpoint(saved, chosen, place, watch, findings.of):
+            found.append(one)
+            keep(one)
     if worst := worst_case(WORST, found, chosen.threat.epsilon):
         found.append(worst)
-        keep(worst, "test")
+        keep(worst)
     outcomes = tuple(one.outcome for one in found)
     measured = Measured(saved.selection, saved.epoch, saved.weights, outcomes)
     if as_json:

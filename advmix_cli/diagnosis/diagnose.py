@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import torch
+from torch import nn
 
 from advmix_cli import build
 from advmix_cli.attacked import subject_of
 from advmix_cli.checkpoint import Checkpoint
+from advmix_cli.data.images import Dataset
 from advmix_cli.diagnosis.battery import Battery, Check
 from advmix_cli.errors import CheckpointError
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.measure import check_images
+from advmix_cli.recipe.measurement import Measuring
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.progress import Watcher
@@ -22,26 +25,34 @@ BATCH = 200
 CHECKS = 9
 
 
-def diagnose(
+def diagnose_checkpoint(
     saved: Checkpoint, recipe: Recipe, place: torch.device, watch: Watcher, limit: int, transfer: Checkpoint | None
 ) -> list[Check]:
-    """Check the network of `saved` on the first `limit` test images of the data of `recipe`, with the ε of its threat;
-    `transfer` is a second checkpoint of a network for the same images."""
+    """Check the network of `saved` on the data of `recipe`; `transfer` is a second checkpoint of a network for the same
+    images."""
     build.arithmetic(recipe)
     images = build.dataset(recipe, place, watch.say)
     check_images(saved, images)
     if transfer and (transfer.image_shape, transfer.classes) != (saved.image_shape, saved.classes):
         raise CheckpointError("the network of --transfer is for other images or other classes")
-    own = images.test.first(limit)
     network = build.saved_network(saved, place)
     other = build.saved_network(transfer, place) if transfer else None
+    return diagnosed(network, images, recipe, recipe.seed, watch, limit, other)
+
+
+def diagnosed(
+    network: nn.Module, images: Dataset, recipe: Measuring, seed: int, watch: Watcher, limit: int,
+    other: nn.Module | None,
+) -> list[Check]:  # fmt: skip
+    """Check a network on the first `limit` test images, with the ε of the threat of `recipe`."""
+    own = images.test.first(limit)
     with ExitStack() as within:
         for one in filter(None, (network, other)):
             within.enter_context(measured(one))
         subject = subject_of(recipe, network, own.first(BATCH), PASSES * len(own), watch.say)
         watch.begin("diagnosing", CHECKS)
         battery = Battery(
-            subject=subject, images=own, epsilon=recipe.threat.epsilon, classes=len(images.classes), seed=recipe.seed,
+            subject=subject, images=own, epsilon=recipe.threat.epsilon, classes=len(images.classes), seed=seed,
             batch_size=BATCH, transfer=other, tick=watch.advance,
         )  # fmt: skip
         found: list[Check] = []

@@ -22,6 +22,8 @@ from advmix_cli.seals import sealed, unsealed
 
 DIRECTORY = "verdicts"
 """In a run directory."""
+ADVERSARIAL = "adversarial"
+"""Beside a checkpoint: what `advmix eval --save-adversarial` keeps."""
 SCHEMA = 1
 
 
@@ -53,9 +55,10 @@ class Record:
         write_atomically(path, save(values | more, {"format": "pt", "advmix": json.dumps(sealed(about))}))
 
 
-def place(directory: Path, evaluator: str, epoch: int, weights: str) -> Path:
-    """The file of an evaluator's verdicts on the weights with this digest, of `epoch`."""
-    return directory / f"{evaluator} epoch {epoch} {weights[:8]}.safetensors"
+def place(directory: Path, evaluator: str, epoch: int | None, weights: str) -> Path:
+    """The file of an evaluator's verdicts on the weights with this digest, of `epoch` if that is known."""
+    of_epoch = "" if epoch is None else f"epoch {epoch} "
+    return directory / f"{evaluator} {of_epoch}{weights[:8]}.safetensors"
 
 
 def load(path: Path) -> Record:

@@ -39,6 +39,16 @@ def outcome_grid(
 ) -> Grid:
     """What was found of one set of weights, an evaluator a line, with what each number depends on; `machines` are those
     that trained them, `collapsed` the epochs that did."""
+    warning = [TEST_SELECTED] if measured.selection.endswith("best on test") else []
+    if len(machines) > 1:
+        warning.append(f"trained on {len(machines)} machines: {'; '.join(_moves(machines))}")
+    if collapsed:
+        warning.append(f"COLLAPSED: the validation's accuracy under attack fell by half in {_epochs(collapsed)}.")
+    return outcomes_grid(f"{title} · {measured.selection} epoch ({measured.epoch})", measured.outcomes, warning)
+
+
+def outcomes_grid(title: str, outcomes: Sequence[Outcome], captions: Sequence[str]) -> Grid:
+    """An evaluator a line; under `captions` what each number depends on."""
     rows = [
         (
             Cell(outcome.name),
@@ -48,19 +58,11 @@ def outcome_grid(
             Cell(f"{outcome.n:,}"),
             Cell(seconds(outcome.seconds)),
         )
-        for outcome in measured.outcomes
+        for outcome in outcomes
     ]
-    captions = [f"{outcome.name}: {stamp(outcome)}{_breaking(outcome)}" for outcome in measured.outcomes]
-    warning = [TEST_SELECTED] if measured.selection.endswith("best on test") else []
-    if len(machines) > 1:
-        warning.append(f"trained on {len(machines)} machines: {'; '.join(_moves(machines))}")
-    if collapsed:
-        warning.append(f"COLLAPSED: the validation's accuracy under attack fell by half in {_epochs(collapsed)}.")
+    stamps = [f"{outcome.name}: {stamp(outcome)}{_breaking(outcome)}" for outcome in outcomes]
     return Grid(
-        f"{title} · {measured.selection} epoch ({measured.epoch})",
-        ("evaluator", "accuracy %", "95% interval", "correct", "n", "time"),
-        tuple(rows),
-        (*warning, *captions),
+        title, ("evaluator", "accuracy %", "95% interval", "correct", "n", "time"), tuple(rows), (*captions, *stamps)
     )
 
 

@@ -82,7 +82,7 @@ def test_the_start_is_uniform_in_the_ball_and_zero_if_wanted():
     assert noise.abs().max() <= 1
     assert noise.mean().abs() < 0.02
     assert abs(noise.var() - 1 / 3) < 0.01
-    assert not replace(PGD, init="zero")._noise(torch.Size([5, 1, 8, 8]), 0).any()
+    assert not replace(PGD, init="zero").noise(torch.Size([5, 1, 8, 8]), 0).any()
 
 
 def test_restarts_and_seeds_start_elsewhere():

@@ -1,0 +1,29 @@
+"""An evaluation that is interrupted goes on with the same command."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from advmix_cli.commands.console import say
+from advmix_cli.errors import StoppedError
+
+
+@contextmanager
+def going_on() -> Iterator[None]:
+    """What stops within says how to go on."""
+    try:
+        yield
+    except StoppedError as stopped:
+        after = "the same command goes on with the attack and the batch where it was"
+        raise StoppedError(f"unfinished: {stopped}; {after}", stopped.exit_code) from None
+
+
+def said_once() -> Callable[[OSError], None]:
+    """Says what cannot be written, each reason once."""
+    told: set[int | None] = set()
+
+    def unwritable(error: OSError) -> None:
+        if error.errno not in told:
+            say(f"warning: {error.filename}: {error.strerror}: if this is interrupted, it starts again")
+        told.add(error.errno)
+
+    return unwritable

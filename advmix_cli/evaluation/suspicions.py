@@ -1,0 +1,247 @@
+"""What can be wrong with a network of others, found before anything is measured.
+
+What would make a number mean something else than it says is an error. What leaves the number what it is, and may not
+be what was meant, is a suspicion: it is said, and stands under the result.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import binomtest
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from advmix_cli.data.images import Images, to_unit
+from advmix_cli.errors import EvaluationError, ForeignModelError, MemoryExhaustedError, first_line, some
+from advmix_cli.memory import is_out_of_memory
+
+LOOKED_AT = 16
+"""Images that go through the network together, at most."""
+MEANT = 1e-4
+"""A difference of logits above this share of their size is meant, and no rounding."""
+RARE = 1e-3
+"""Chance has to give as much less often than this."""
+
+Logits = Callable[[Tensor], Tensor]
+
+
+def suspicions(
+    network: Logits, module: nn.Module, images: Images, classes: int, *, attacked: bool, averaged: bool
+) -> list[str]:
+    """What is suspicious about `network` on `images`: sentences; it is `module`, in eval mode, behind what makes pixels
+    what that takes. ForeignModelError where it cannot be measured. `attacked`: something will look for its gradients.
+    `averaged`: whatever does, averages over them."""
+    x, labels = to_unit(images.pixels[:LOOKED_AT]), images.labels[:LOOKED_AT]
+    training = [name or "itself" for name, part in module.named_modules() if part.training]
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    logits = _logits(network, x, classes)
+    found: list[str] = []
+    if training:
+        found.append(f"it stays in training mode after eval(): {some(training)}")
+    random = _apart(_logits(network, x, classes), logits)
+    if random > MEANT:
+        found.append(_random(random, module, fatal=attacked and not averaged))
+    else:
+        _raise_if_it_sees_the_batch(network, module, x, logits, classes)
+    if moved := [name for name, value in module.state_dict().items() if not torch.equal(value, before[name])]:
+        raise ForeignModelError(
+            f"it changes its own state in eval mode ({some(moved)}), so that a verdict can depend on those before it"
+        )
+    if len(x) > 1 and not x.eq(x[:1]).all() and logits.eq(logits[:1]).all():
+        raise ForeignModelError(
+            f"its logits are the same for {len(x)} different images in [0, 1]: does it take another range "
+            "(--input-range 0,255), or round its input?"
+        )
+    found += _of_the_output(logits)
+    if attacked:
+        found += _of_the_gradient(network, x, labels)
+    return found
+
+
+def _logits(network: Logits, x: Tensor, classes: int) -> Tensor:
+    """(B, C, H, W) -> (B, K), or an error that says what else there is."""
+    given = x.clone()
+    try:
+        with torch.no_grad():
+            logits: Any = network(x)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryExhaustedError(f"out of memory with {len(x)} images") from None
+        shape = f"{tuple(x.shape)}, float32, in [0, 1], on {x.device}"
+        raise ForeignModelError(f"it fails on images of shape {shape}: {first_line(error)}") from error
+    if not x.equal(given):
+        raise ForeignModelError("it changes the images that it is given: an operation in its forward is in-place")
+    if not isinstance(logits, Tensor):
+        raise ForeignModelError(
+            f"it returns {_shown(logits)}, and logits are wanted; let a factory of yours wrap it and pick them out"
+        )
+    if logits.shape != (len(x), classes):
+        count = f"{len(x)} images" if len(x) > 1 else "one image"
+        hint = "" if logits.ndim != 2 or len(logits) != len(x) else "; many factories take num_classes (--model-args)"
+        raise ForeignModelError(
+            f"it returns {tuple(logits.shape)} for {count}, and for the data's {classes} classes {(len(x), classes)} "
+            f"is wanted{hint}"
+        )
+    if logits.dtype != torch.float32:
+        raise ForeignModelError(
+            f"its logits are {_type(logits)}, and an evaluation is float32: rounded logits hide gradients. Take the "
+            "cast, or autocast, out of its forward"
+        )
+    if not logits.isfinite().all():
+        many = int((~logits.isfinite().all(dim=1)).sum())
+        raise ForeignModelError(f"its logits are not finite for {many} of {len(x)} images")
+    return logits.detach()
+
+
+def _random(apart: float, module: nn.Module, *, fatal: bool) -> str:
+    dropouts = [
+        name for name, part in module.named_modules() if isinstance(part, _DropoutNd) and part.training and part.p > 0
+    ]
+    cause = f"dropout is active ({some(dropouts)})" if dropouts else "dropout that is active in eval mode, or noise"
+    text = f"it is random: the logits of the same images differ by {apart:.1e} of their size: {cause}"
+    if fatal:
+        raise ForeignModelError(
+            f"{text}. Attacks that do not average over that overestimate it; AutoAttack's version rand does: "
+            '--set \'evaluators=[{kind="pristine"}, {kind="autoattack", version="rand"}]\''
+        )
+    return f"{text}. A verdict is one draw"
+
+
+def _raise_if_it_sees_the_batch(network: Logits, module: nn.Module, x: Tensor, logits: Tensor, classes: int) -> None:
+    """ForeignModelError if the logits of an image depend on the images beside it."""
+    alone = torch.cat([_logits(network, one, classes) for one in x[:2].split(1)])
+    halves = torch.cat([_logits(network, half, classes) for half in x.split((len(x) + 1) // 2)])
+    apart = max(_apart(alone, logits[:2]), _apart(halves, logits))
+    if apart > MEANT:
+        norms = [
+            name
+            for name, part in module.named_modules()
+            if isinstance(part, _BatchNorm) and (part.training or part.running_mean is None)
+        ]
+        cause = f": batch norm uses the statistics of the batch ({some(norms)})" if norms else ""
+        raise ForeignModelError(
+            f"the logits of an image depend on the images beside it, by {apart:.1e} of their size, so that there is no "
+            f"verdict on an image{cause}"
+        )
+
+
+def _of_the_output(logits: Tensor) -> Iterator[str]:
+    if logits.min() >= 0 and bool((logits.sum(dim=1) - 1).abs().max() < 1e-4):
+        raise ForeignModelError(
+            "it returns probabilities (no negative, and a sum of 1), and logits are wanted: a softmax of a softmax "
+            "hides gradients from cross-entropy. Leave its softmax out, or return the logarithm"
+        )
+    if logits.min() >= 0 and logits.max() <= 1:
+        yield "all its outputs are in [0, 1], as a sigmoid's; logits have no bounds, and saturation hides gradients"
+    elif bool(logits.logsumexp(dim=1).abs().max() < 1e-4):
+        yield "it returns log-probabilities; the losses of the attacks are the same as of logits"
+
+
+def _of_the_gradient(network: Logits, x: Tensor, labels: Tensor) -> Iterator[str]:
+    """What an attack by gradients would see."""
+    leaf = x.clone().requires_grad_()
+    try:
+        logits = network(leaf)
+        if not logits.requires_grad:
+            raise ForeignModelError(
+                "its logits have no gradient in the image (no_grad, a detach, or numpy in its forward, or gradients "
+                "that its code has switched off), so attacks are blind"
+            )
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        (slope,) = torch.autograd.grad(loss, leaf, retain_graph=True, allow_unused=True)
+        own = logits.gather(1, labels[:, None]).sum() - logits.sum() / logits.shape[1]
+        (linear,) = torch.autograd.grad(own, leaf, allow_unused=True)
+    except ForeignModelError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryExhaustedError(f"out of memory with the gradient of {len(x)} images") from None
+        raise ForeignModelError(f"the gradient in the image fails: {first_line(error)}") from error
+    if slope is None or linear is None:
+        raise ForeignModelError("its logits do not depend on the image by a gradient, so attacks are blind")
+    if not (slope.isfinite().all() and linear.isfinite().all()):
+        raise ForeignModelError("its gradient in the image is not finite, so attacks are blind")
+    blind = int((linear.flatten(1) == 0).all(dim=1).sum())
+    if blind == len(x):
+        raise ForeignModelError(
+            "the gradient of its logits in the image is zero, so attacks are blind: does it round its input?"
+        )
+    if blind:
+        yield f"the gradient of its logits is zero in {blind} of {len(x)} images"
+    if saturated := int((slope.flatten(1) == 0).all(dim=1).sum()) - blind:
+        yield (
+            f"the gradient of the cross-entropy is zero in {saturated} of {len(x)} images, and that of the logits is "
+            'not: PGD with loss = "margin" sees more'
+        )
+
+
+def of_the_accuracy(
+    network: Logits, others: Mapping[str, Logits], images: Images, classes: tuple[str, ...]
+) -> Iterator[str]:
+    """What is suspicious about how often `network` is right; `others` are the same one behind other conventions of its
+    input, each by its flags."""
+    predicted = _predicted(network, images)
+    right = predicted == images.labels
+    count, n = int(right.sum()), len(images)
+    better: dict[str, int] = {}
+    for flags, other in others.items():
+        try:
+            rival = _predicted(other, images) == images.labels
+        except Exception:  # what it fails on is not what it takes
+            continue
+        gained, lost = int((rival & ~right).sum()), int((right & ~rival).sum())
+        if gained > lost and binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue < RARE:
+            better[flags] = int(rival.sum())
+    chance = binomtest(count, n, 1 / len(classes), alternative="greater").pvalue >= RARE
+    if better:
+        flags = max(better, key=lambda name: better[name])
+        yield f"{count} of the first {n} images are right, and {better[flags]} with {flags}: is that what it takes?"
+    elif chance and (ordered := _in_another_order(predicted, images.labels, len(classes))) > n / 2:
+        yield (
+            f"{count} of the first {n} images are right, and {ordered} if its classes come in another order: the data "
+            f"has {', '.join(classes[:20])}"
+        )
+    elif chance:
+        yield (
+            f"no better than chance: {count} of the first {n} images are right, of {len(classes)} classes: are the "
+            "weights, --input-range, --normalize and the order of the classes right?"
+        )
+
+
+@torch.no_grad()
+def _predicted(network: Logits, images: Images) -> Tensor:
+    found: list[Tensor] = []
+    for pixels in images.pixels.split(LOOKED_AT):
+        logits = network(to_unit(pixels))
+        if not logits.isfinite().all():
+            raise EvaluationError("the network's logits are not finite")
+        found.append(logits.argmax(dim=1))
+    return torch.cat(found)
+
+
+def _in_another_order(predicted: Tensor, labels: Tensor, classes: int) -> int:
+    """How many would be right if the network's classes were named anew, in the best way."""
+    confusion = torch.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes).cpu()
+    rows, columns = linear_sum_assignment(confusion.numpy(), maximize=True)
+    return int(confusion[rows, columns].sum())
+
+
+def _apart(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm().clamp_min(1e-12))
+
+
+def _type(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _shown(value: object) -> str:
+    """What a network returned that is no tensor: its type, and the names or number of what it holds."""
+    if isinstance(value, Mapping):
+        return f"{type(value).__name__} with {some([str(key) for key in value])}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"{type(value).__name__}"

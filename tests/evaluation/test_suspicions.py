@@ -1,0 +1,339 @@
+"""Networks that cannot be measured, or should not be believed at once: each is named, and an honest one is not."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from advmix_cli.data.images import Images
+from advmix_cli.errors import ForeignModelError
+from advmix_cli.evaluation.predict import measured
+from advmix_cli.evaluation.suspicions import of_the_accuracy, suspicions
+
+NAMES = tuple("0123456789")
+
+
+class Odd(nn.Module):
+    """A small network, and what is done with it and an image."""
+
+    def __init__(self, forward=lambda network, x: network(x)):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.network = nn.Sequential(
+                nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(144, 10)
+            )
+        self.odd = forward
+
+    def forward(self, x):
+        return self.odd(self.network, x)
+
+
+class Stubborn(Odd):
+    def train(self, _mode=True):
+        return super().train(True)
+
+
+class InTraining(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.network = nn.BatchNorm2d(1), Odd()
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.norm.train()
+        return self
+
+    def forward(self, x):
+        return self.network(self.norm(x))
+
+
+class OfTheBatch(InTraining):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1, track_running_stats=False)
+
+    def train(self, mode=True):
+        return nn.Module.train(self, mode)
+
+
+class Harmless(Odd):
+    """A part that stays in training mode, which changes nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = nn.Identity()
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.part.train()
+        return self
+
+
+class Counting(Odd):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        self.seen += 1
+        return super().forward(x)
+
+
+class BackwardFails(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(_ctx, _slope):
+        raise ValueError("no way back")
+
+
+class NonFiniteBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(_ctx, slope):
+        return slope * torch.inf
+
+
+@torch.no_grad()
+def without_gradients(network, x):
+    return network(x)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Of noise."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (20, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    return Images(pixels, torch.randint(10, (20,), generator=generator))
+
+
+def look(module, images, *, attacked=True, averaged=False):
+    with measured(module):
+        return suspicions(module, module, images, 10, attacked=attacked, averaged=averaged)
+
+
+def test_an_honest_network_is_not_suspected_and_stays_as_it_is(images):
+    module = Odd().train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    assert look(module, images) == []
+    assert look(nn.Sequential(nn.BatchNorm2d(1), Odd()), images) == []
+    assert module.training
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+
+
+ERRORS = {
+    "tuple": (
+        Odd(lambda net, x: (net(x), x)),
+        "it returns a tuple of 2, and logits are wanted; let a factory of yours wrap it and pick them out",
+    ),
+    "dict": (
+        Odd(lambda net, x: {"logits": net(x), "loss": None}),
+        "it returns dict with logits, loss, and logits are wanted; let a factory of yours wrap it and pick them out",
+    ),
+    "None": (
+        Odd(lambda _net, _x: None),
+        "it returns NoneType, and logits are wanted; let a factory of yours wrap it and pick them out",
+    ),
+    "classes": (
+        Odd(lambda net, x: net(x)[:, :7]),
+        "it returns (16, 7) for 16 images, and for the data's 10 classes (16, 10) is wanted; many factories take "
+        "num_classes (--model-args)",
+    ),
+    "squeezed": (
+        Odd(lambda net, x: net(x).squeeze()),
+        "it returns (10,) for one image, and for the data's 10 classes (1, 10) is wanted",
+    ),
+    "channels": (
+        nn.Sequential(nn.Conv2d(3, 1, 3), Odd()),
+        "it fails on images of shape (16, 1, 8, 8), float32, in [0, 1], on cpu: RuntimeError: Given groups=1, weight "
+        "of "
+        "size [1, 3, 3, 3], expected input[16, 1, 8, 8] to have 3 channels, but got 1 channels instead",
+    ),
+    "rounded": (
+        Odd(lambda net, x: net(x).bfloat16()),
+        "its logits are bfloat16, and an evaluation is float32: rounded logits hide gradients. Take the cast, or "
+        "autocast, out of its forward",
+    ),
+    "non-finite": (
+        Odd(lambda net, x: net(x).log()),
+        "its logits are not finite for 16 of 16 images",
+    ),
+    "in-place": (
+        Odd(lambda net, x: net(x.sub_(0.5))),
+        "it changes the images that it is given: an operation in its forward is in-place",
+    ),
+    "functional dropout": (
+        Odd(lambda net, x: F.dropout(net(x), 0.5)),
+        "it is random: the logits of the same images differ by NUMBER of their size: dropout that is active in eval "
+        "mode, "
+        "or noise. Attacks that do not average over that overestimate it; AutoAttack's version rand does: --set "
+        '\'evaluators=[{kind="pristine"}, {kind="autoattack", version="rand"}]\'',
+    ),
+    "dropout": (
+        Stubborn(),
+        "it is random: the logits of the same images differ by NUMBER of their size: dropout is active (network.3). "
+        "Attacks that do not average over that overestimate it; AutoAttack's version rand does: --set "
+        '\'evaluators=[{kind="pristine"}, {kind="autoattack", version="rand"}]\'',
+    ),
+    "batch norm in training mode": (
+        InTraining(),
+        "the logits of an image depend on the images beside it, by NUMBER of their size, so that there is no verdict "
+        "on "
+        "an image: batch norm uses the statistics of the batch (norm)",
+    ),
+    "batch norm without statistics": (
+        OfTheBatch(),
+        "the logits of an image depend on the images beside it, by NUMBER of their size, so that there is no verdict "
+        "on "
+        "an image: batch norm uses the statistics of the batch (norm)",
+    ),
+    "batch": (
+        Odd(lambda net, x: net(x) - net(x).mean(dim=0)),
+        "the logits of an image depend on the images beside it, by NUMBER of their size, so that there is no verdict "
+        "on "
+        "an image",
+    ),
+    "state": (
+        Counting(),
+        "it changes its own state in eval mode (seen), so that a verdict can depend on those before it",
+    ),
+    "blind to the image": (
+        Odd(lambda net, x: net((x / 2).to(torch.uint8).float())),
+        "its logits are the same for 16 different images in [0, 1]: does it take another range (--input-range "
+        "0,255), or "
+        "round its input?",
+    ),
+    "probabilities": (
+        Odd(lambda net, x: net(x).softmax(dim=1)),
+        "it returns probabilities (no negative, and a sum of 1), and logits are wanted: a softmax of a softmax hides "
+        "gradients from cross-entropy. Leave its softmax out, or return the logarithm",
+    ),
+    "no_grad": (
+        Odd(without_gradients),
+        "its logits have no gradient in the image (no_grad, a detach, or numpy in its forward, or gradients that its "
+        "code "
+        "has switched off), so attacks are blind",
+    ),
+    "steps": (
+        Odd(lambda net, x: net((8 * x).round() / 8)),
+        "the gradient of its logits in the image is zero, so attacks are blind: does it round its input?",
+    ),
+    "backward fails": (
+        Odd(lambda net, x: net(BackwardFails.apply(x))),
+        "the gradient in the image fails: ValueError: no way back",
+    ),
+    "non-finite gradient": (
+        Odd(lambda net, x: net(NonFiniteBackward.apply(x))),
+        "its gradient in the image is not finite, so attacks are blind",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("module", "message"), ERRORS.values(), ids=ERRORS.keys())
+def test_what_cannot_be_measured_is_an_error_that_names_it(module, message, images):
+    with pytest.raises(ForeignModelError) as error:
+        look(module, images)
+    assert re.sub(r"\d\.\de[+-]\d\d", "NUMBER", str(error.value)) == message
+
+
+SUSPICIOUS = {
+    "training mode": (Harmless(), "it stays in training mode after eval(): part"),
+    "log-probabilities": (
+        Odd(lambda net, x: net(x).log_softmax(dim=1)),
+        "it returns log-probabilities; the losses of the attacks are the same as of logits",
+    ),
+    "sigmoid": (
+        Odd(lambda net, x: net(x).sigmoid()),
+        "all its outputs are in [0, 1], as a sigmoid's; logits have no bounds, and saturation hides gradients",
+    ),
+}
+
+
+@pytest.mark.parametrize(("module", "message"), SUSPICIOUS.values(), ids=SUSPICIOUS.keys())
+def test_what_is_suspicious_is_said(module, message, images):
+    assert look(module, images) == [message]
+
+
+def test_a_loss_that_is_saturated_is_told_from_a_network_that_is_blind(images):
+    sure = Odd(lambda net, x: 1e6 * net(x))
+    predicted = sure.eval()(images.pixels / 255).argmax(dim=1)
+    labels = torch.where(torch.arange(20) < 5, predicted, (predicted + 1) % 10)
+    assert look(sure, Images(images.pixels, labels)) == [
+        "the gradient of the cross-entropy is zero in 5 of 16 images, and that of the logits is not: PGD with loss = "
+        '"margin" sees more'
+    ]
+
+
+def test_a_network_that_is_blind_in_part_says_in_how_many_images(images):
+    def rounds_the_bright(network, x):
+        return network(torch.where(x.mean((1, 2, 3), keepdim=True) > 0.5, x.round(), x))
+
+    bright = int(((images.pixels[:16] / 255).mean((1, 2, 3)) > 0.5).sum())
+    assert 0 < bright < 16
+    assert look(Odd(rounds_the_bright), images) == [f"the gradient of its logits is zero in {bright} of 16 images"]
+
+
+def test_what_averages_may_measure_what_is_random(images):
+    (found,) = look(Odd(lambda net, x: F.dropout(net(x), 0.5)), images, averaged=True)
+    assert found.endswith(": dropout that is active in eval mode, or noise. A verdict is one draw")
+    (found,) = look(Odd(lambda net, x: F.dropout(net(x), 0.5)), images, attacked=False)
+    assert found.endswith("A verdict is one draw")
+
+
+def test_what_needs_no_gradient_is_not_asked_for_one(images):
+    assert look(Odd(without_gradients), images, attacked=False) == []
+    assert look(Odd(lambda net, x: net((8 * x).round() / 8)), images, attacked=False) == []
+
+
+# ---- accuracy ------------------------------------------------------------------------------------------------------
+
+
+def judged(network, images, **others):
+    with measured(network):
+        return list(of_the_accuracy(network, others, images, NAMES))
+
+
+def test_a_network_that_knows_its_images_is_not_suspected(trained):
+    network, data = trained
+    assert judged(network, data.test) == []
+    assert judged(network, data.test, other=lambda x: network(1 - x)) == []
+
+
+def test_another_convention_that_does_better_is_named(trained):
+    network, data = trained
+    images = data.test.first(200)
+    right = int((network(images.pixels / 255).argmax(1) == images.labels).sum())
+    inverted = lambda x: network(1 - x)  # noqa: E731
+    wrong = int((inverted(images.pixels / 255).argmax(1) == images.labels).sum())
+    others = {"worse": lambda x: 0 * network(x), "that": network, "no": lambda x: x[99], "NaN": lambda x: x * torch.nan}
+    with measured(network):
+        (found,) = of_the_accuracy(inverted, others, images, NAMES)
+    assert found == f"{wrong} of the first 200 images are right, and {right} with that: is that what it takes?"
+
+
+def test_another_order_of_the_classes_is_noticed(trained):
+    network, data = trained
+    images = data.test.first(200)
+    right = int((network(images.pixels / 255).argmax(1) == images.labels).sum())
+    with measured(network):
+        (found,) = of_the_accuracy(lambda x: network(x).roll(1, dims=1), {}, images, NAMES)
+    assert re.sub(r"^\d+", "N", found) == (
+        f"N of the first 200 images are right, and {right} if its classes come in another order: the data has "
+        "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    )
+
+
+def test_chance_is_noticed(images):
+    (found,) = judged(Odd(), images)
+    assert re.sub(r"\d+ of the", "N of the", found) == (
+        "no better than chance: N of the first 20 images are right, of 10 classes: are the weights, --input-range, "
+        "--normalize and the order of the classes right?"
+    )
