@@ -83,7 +83,7 @@ class _Weights:
 
 
 @dataclass
-class _Kept:
+class _Course:
     """What of a training is kept between its epochs: where it is, and what it has found."""
 
     own: _Weights
@@ -125,34 +125,34 @@ class _Fit:
         # Before it is restored, so that a resumed training is rehearsed on what a new one is rehearsed on.
         prepared = engine.prepare(self.recipe, self.images, network, self.place)
         self.watch.say(str(prepared))
-        kept = self._begun(prepared.training)
+        course = self._begun(prepared.training)
         if known:
-            self._restore(prepared.training, kept, known)
+            self._restore(prepared.training, course, known)
         here = {**machine.described(self.place), "engine": prepared.formulation}
-        self._notice(kept, here)
-        self._epochs(prepared.training, kept)
+        self._notice(course, here)
+        self._epochs(prepared.training, course)
 
-    def _begun(self, training: Training) -> _Kept:
+    def _begun(self, training: Training) -> _Course:
         best = "best on test" if self.recipe.validation.on == "test" else "best on validation"
         own, average = _Weights(training.network, "", "last", best), training.average
         averaged = average and _Weights(average.network, "average_", "averaged last", f"averaged {best}")
-        return _Kept(own, averaged)
+        return _Course(own, averaged)
 
-    def _restore(self, training: Training, kept: _Kept, known: State) -> None:
+    def _restore(self, training: Training, course: _Course, known: State) -> None:
         if (known.recipe, known.images) != (self.recipe.digest(), self.fingerprints):
             raise RunDirectoryError(f"{self.directory / STATE} belongs to another recipe or other images")
-        kept.lines = _lines_before(self.directory / METRICS, known.epoch, known.metrics)
-        kept.machines, kept.seconds = known.machines, known.seconds
+        course.lines = _lines_before(self.directory / METRICS, known.epoch, known.metrics)
+        course.machines, course.seconds = known.machines, known.seconds
         try:
-            kept.at = at = resuming.restore(training, known.tensors, known.epoch, known.done, known.names)
+            course.at = at = resuming.restore(training, known.tensors, known.epoch, known.done, known.names)
         except ValueError as error:
             raise RunDirectoryError(f"{self.directory / STATE} is not a state of this recipe: {error}") from None
         # Without an average there is none of its best epochs either.
-        for weights, best in zip(kept.weights(), (known.best, known.averaged_best), strict=False):
+        for weights, best in zip(course.weights(), (known.best, known.averaged_best), strict=False):
             weights.best = best
             if best and (best.epoch + 1, 0) == (at.epoch, at.done):
                 # The state was saved before its weights were written as the best: here they are.
-                self._save(weights, weights.selected_best, kept)
+                self._save(weights, weights.selected_best, course)
             self._check_best(weights, before=at.epoch)
         self.watch.say(f"resumed at epoch {at.epoch}, after {at.done} of its {training.batches} batches")
 
@@ -173,21 +173,21 @@ class _Fit:
             )
         return saved
 
-    def _notice(self, kept: _Kept, here: dict[str, str]) -> None:
+    def _notice(self, course: _Course, here: dict[str, str]) -> None:
         """Say what is not as it was, and note it."""
-        last = {name: value for name, value in kept.machines[-1].items() if name in here} if kept.machines else here
+        last = {name: value for name, value in course.machines[-1].items() if name in here} if course.machines else here
         differ = [name for name in here if last.get(name) != here[name]]
         if differ:
             changes = "; ".join(f"{name} was {last.get(name)}, is {here[name]}" for name in differ)
             self.watch.say(f"warning: {NOT_THE_SAME}: {changes}")
-        elif kept.machines and self.place.type == "cuda" and not self.recipe.engine.deterministic:
+        elif course.machines and self.place.type == "cuda" and not self.recipe.engine.deterministic:
             self.watch.say(f"warning: {NOT_THE_SAME}: a GPU's are only with engine.deterministic = true")
-        elif len(kept.machines) > 1:
-            self.watch.say(f"warning: {NOT_THE_SAME}: {len(kept.machines)} machines have trained it")
-        if differ or not kept.machines:
-            kept.machines += ({"from_epoch": kept.at.epoch, "from_batches": kept.at.done, **here},)
+        elif len(course.machines) > 1:
+            self.watch.say(f"warning: {NOT_THE_SAME}: {len(course.machines)} machines have trained it")
+        if differ or not course.machines:
+            course.machines += ({"from_epoch": course.at.epoch, "from_batches": course.at.done, **here},)
 
-    def _epochs(self, training: Training, kept: _Kept) -> None:
+    def _epochs(self, training: Training, course: _Course) -> None:
         """Write metrics.jsonl and the checkpoints of the best and of the last epoch. From the first batch to the last
         checkpoint a signal waits until nothing is lost by it."""
         judges = {
@@ -200,103 +200,103 @@ class _Fit:
         an_image = sum(judge.passes(len(self.images.classes)) for judge in judges.values())
         passes = an_image * len(judged) * training.epochs
         subjects: list[Subject] = []
-        for weights in kept.weights():
+        for weights in course.weights():
             with measured(weights.network):
                 subjects.append(subject_of(self.recipe, weights.network, judged.first(500), passes, self.watch.say))
         started = saved_at = time.perf_counter()
 
         def seconds() -> float:
-            return kept.seconds + time.perf_counter() - started
+            return course.seconds + time.perf_counter() - started
 
         def save() -> None:
             nonlocal saved_at
             State(
                 recipe=self.recipe.digest(),
                 images=self.fingerprints,
-                epoch=kept.at.epoch,
-                done=kept.at.done,
-                names=kept.at.names,
-                best=kept.own.best,
-                averaged_best=kept.averaged and kept.averaged.best,
-                metrics=seals.digest(kept.metrics()),
+                epoch=course.at.epoch,
+                done=course.at.done,
+                names=course.at.names,
+                best=course.own.best,
+                averaged_best=course.averaged and course.averaged.best,
+                metrics=seals.digest(course.metrics()),
                 seconds=seconds(),
-                machines=kept.machines,
-                tensors=resuming.tensors(training, kept.at),
+                machines=course.machines,
+                tensors=resuming.tensors(training, course.at),
             ).save(self.directory / STATE)
             saved_at = time.perf_counter()
 
         def between(progress: Progress) -> None:
-            kept.at = progress
+            course.at = progress
             self.watch.advance(1)
             self.keeping.stop.check()
             if time.perf_counter() - saved_at >= self.keeping.every:
                 save()
 
-        write_atomically(self.directory / METRICS, kept.metrics())
+        write_atomically(self.directory / METRICS, course.metrics())
         self.watch.begin(self.recipe.title or "training", training.epochs * training.batches)
-        self.watch.advance((kept.at.epoch - 1) * training.batches + kept.at.done)
+        self.watch.advance((course.at.epoch - 1) * training.batches + course.at.done)
         with self.keeping.stop.heard_at_checks():
             try:
-                for epoch in training.run(between, kept.at):
+                for epoch in training.run(between, course.at):
                     with self.keeping.stop.heard_at_once():
                         found = epoch.to_json()
-                        for weights, subject in zip(kept.weights(), subjects, strict=True):
+                        for weights, subject in zip(course.weights(), subjects, strict=True):
                             found |= _validated(weights, judges, subject, judged)
-                    fallen = self._collapse(found, kept)
-                    kept.lines.append(json.dumps(found))
-                    append_line(self.directory / METRICS, kept.lines[-1])
-                    kept.at = Progress(epoch.number + 1)
+                    fallen = self._collapse(found, course)
+                    course.lines.append(json.dumps(found))
+                    append_line(self.directory / METRICS, course.lines[-1])
+                    course.at = Progress(epoch.number + 1)
                     self.watch.epoch(_epoch_line(found, training.epochs))
                     if fallen:
                         # Before a state is saved: it would know nothing of it.
-                        self._after_collapse(fallen, found, training, kept)
-                    improved = [weights for weights in kept.weights() if _improved(weights, found)]
+                        self._after_collapse(fallen, found, training, course)
+                    improved = [weights for weights in course.weights() if _improved(weights, found)]
                     if improved:
                         # First the state, whose weights are the best ones: a kill between the two loses neither.
                         save()
                     for weights in improved:
-                        self._save(weights, weights.selected_best, kept)
+                        self._save(weights, weights.selected_best, course)
             except StoppedError:
                 save()
                 raise
-            for weights in kept.weights():
+            for weights in course.weights():
                 self._check_best(weights)
-            averaged = kept.averaged
+            averaged = course.averaged
             if averaged:
-                averaged = Averaged(self._save(averaged, averaged.selected_last, kept).weights, averaged.best)
+                averaged = Averaged(self._save(averaged, averaged.selected_last, course).weights, averaged.best)
             # Last of all: where these are, the training has ended.
             last = {
                 "seconds": round(seconds(), 3),
-                "best": kept.own.best,
+                "best": course.own.best,
                 "averaged": averaged,
-                "collapsed": collapse.epochs(kept.lines),
+                "collapsed": collapse.epochs(course.lines),
             }
-            self._save(kept.own, kept.own.selected_last, kept, **last)
+            self._save(course.own, course.own.selected_last, course, **last)
 
-    def _collapse(self, found: dict[str, Any], kept: _Kept) -> str | None:
+    def _collapse(self, found: dict[str, Any], course: _Course) -> str | None:
         """What happened, if the epoch of the line `found` collapsed; the line is told of it."""
-        before, after = collapse.before(kept.lines), found.get(collapse.ACCURACY)
+        before, after = collapse.before(course.lines), found.get(collapse.ACCURACY)
         if not collapse.is_collapse(before, after, len(self.images.classes)):
             return None
         found["collapsed"] = True
-        if self.recipe.schedule.on_collapse == "rollback" and kept.own.best:
-            found["rolled_back_to"] = kept.own.best.epoch
+        if self.recipe.schedule.on_collapse == "rollback" and course.own.best:
+            found["rolled_back_to"] = course.own.best.epoch
         fell = " to ".join(f"{100 * accuracy:.1f} %" for accuracy in (before, after) if accuracy is not None)
         return f"the accuracy under the validation's attack fell from {fell} within epoch {found['epoch']}"
 
-    def _after_collapse(self, fallen: str, found: dict[str, Any], training: Training, kept: _Kept) -> None:
+    def _after_collapse(self, fallen: str, found: dict[str, Any], training: Training, course: _Course) -> None:
         if self.recipe.schedule.on_collapse == "stop":
             raise DivergedError(f'{fallen}, and schedule.on_collapse is "stop"')
-        best = self._check_best(kept.own) if "rolled_back_to" in found else None
+        best = self._check_best(course.own) if "rolled_back_to" in found else None
         if best is None:
             self.watch.say(f"warning: {fallen}: its gradients may be hidden (advmix eval --diagnose)")
             return
         resuming.roll_back(training, best.state)
         self.watch.say(f"warning: {fallen}: it goes on from the weights of epoch {found['rolled_back_to']}")
 
-    def _save(self, weights: _Weights, selection: str, kept: _Kept, **more: Any) -> Checkpoint:
+    def _save(self, weights: _Weights, selection: str, course: _Course, **more: Any) -> Checkpoint:
         """Write the weights as they are after the last epoch that is done."""
-        line = json.loads(kept.lines[-1])
+        line = json.loads(course.lines[-1])
         saved = Checkpoint(
             recipe=self.recipe,
             state=weights.network.state_dict(),
@@ -305,7 +305,7 @@ class _Fit:
             images=self.fingerprints,
             selection=selection,
             epoch=line["epoch"],
-            machines=kept.machines,
+            machines=course.machines,
             metrics=line,
             **more,
         )

@@ -17,7 +17,7 @@ from advmix_cli.checkpoint import Checkpoint
 from advmix_cli.data.images import Dataset, Images
 from advmix_cli.errors import CheckpointError, MemoryExhaustedError, UsageError
 from advmix_cli.evaluation.notebook import Blank, Notebook, Written, fail
-from advmix_cli.evaluation.outcome import Evaluator, Measurement, Tick
+from advmix_cli.evaluation.outcome import Evaluated, Evaluator, Tick
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.subject import Subject
 from advmix_cli.evaluation.verdicts import Verdicts
@@ -46,7 +46,7 @@ def evaluate(
     images: Dataset,
     watch: Watcher,
     notes: Callable[[schema.Evaluator], Notebook] = lambda _: Blank(),
-) -> Iterator[Measurement]:
+) -> Iterator[Evaluated]:
     """Measure `network` with one evaluator after the other, on the engine of `recipe`; `notes` has for each of them
     what it has found before."""
     if not evaluators:
@@ -67,7 +67,7 @@ def evaluate(
         seconds = time.perf_counter() - started + notebook.recalled
         settings = {"split": chosen.split, **evaluator.settings(len(images.classes))}
         here = machine.described(own.pixels.device)
-        yield Measurement.of(chosen.name, verdicts, own.labels, seconds, settings, here)
+        yield Evaluated.of(chosen.name, verdicts, own.labels, seconds, settings, here)
 
 
 def _verdicts(evaluator: Evaluator, subject: Subject, images: Images, tick: Tick, notes: Notebook) -> Verdicts:
@@ -178,7 +178,7 @@ def changed(known: Mapping[str, str], images: Dataset) -> str:
 def evaluate_checkpoint(
     saved: Checkpoint, recipe: Recipe, place: torch.device, watch: Watcher,
     notes: Callable[[schema.Evaluator], Notebook] = lambda _: Blank(),
-) -> Iterator[Measurement]:  # fmt: skip
+) -> Iterator[Evaluated]:  # fmt: skip
     """Measure a checkpoint with the evaluators and the data of `recipe`, one after the other.
 
     CheckpointError if the data are not those that the network was trained on.

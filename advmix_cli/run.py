@@ -22,7 +22,7 @@ from advmix_cli.checkpoint import AVERAGE, AVERAGE_BEST, BEST, LAST, Checkpoint
 from advmix_cli.data.images import Dataset
 from advmix_cli.errors import DivergedError, RecipeError, RunDirectoryError
 from advmix_cli.evaluation import verdict_files
-from advmix_cli.evaluation.outcome import Measurement, Outcome
+from advmix_cli.evaluation.outcome import Evaluated, Outcome
 from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.evaluation.worst import worst_case
 from advmix_cli.files import write_atomically
@@ -233,7 +233,7 @@ def _measure(
         entry = Measured(saved.selection, saved.epoch, saved.weights)
     # The best epoch may be the last one: the same weights need not be measured twice.
     twin = next((other for other in known.measured if other.weights == saved.weights), entry)
-    found: dict[str, Measurement] = {}
+    found: dict[str, Evaluated] = {}
     for chosen in recipe.evaluators:
         outcome = entry.outcome(chosen.name) or twin.outcome(chosen.name)
         if outcome and (record := _recorded(outcome, saved, directory)):

@@ -24,7 +24,7 @@ from advmix_cli.machine import Machine
 from advmix_cli.seals import sealed, unsealed
 from advmix_cli.tensors import digest, read
 
-KEPT = 2
+LEFT = 2
 """States in a directory: the one before the newest is there until another one is complete."""
 STEM = r"\d{6,7}-\d{6,9}"
 """Of a state's files: epoch and batches."""
@@ -65,7 +65,7 @@ class State:
             rest[name] = rest[name] and asdict(rest[name])
         manifest = sealed({**rest, "tensors": digest(self.tensors)})
         write_atomically(stem.with_suffix(".json"), json.dumps(manifest, indent=2))
-        _remove(directory, {manifest.stem for manifest in _manifests(directory)[:KEPT]})
+        _remove(directory, {manifest.stem for manifest in _manifests(directory)[:LEFT]})
 
 
 class _Manifest(BaseModel):

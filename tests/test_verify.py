@@ -12,7 +12,7 @@ from advmix_cli import run
 from advmix_cli.cli import app
 from advmix_cli.errors import CheckpointError, UsageError
 from advmix_cli.evaluation import verdict_files
-from advmix_cli.evaluation.outcome import Measurement
+from advmix_cli.evaluation.outcome import Evaluated
 from advmix_cli.verify import kept, verified
 
 
@@ -56,7 +56,7 @@ def forge(path, target, edit):
     record = verdict_files.load(path)
     one = record.found
     verdicts = edit(one.verdicts)
-    found = Measurement.of(one.outcome.name, verdicts, one.labels, 1.0, one.outcome.settings, one.outcome.machine)
+    found = Evaluated.of(one.outcome.name, verdicts, one.labels, 1.0, one.outcome.settings, one.outcome.machine)
     replace(record, found=found).save(target)
     return target
 

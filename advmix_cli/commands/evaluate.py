@@ -85,7 +85,7 @@ def evaluate(
     from advmix_cli import build
     from advmix_cli import checkpoint as checkpoints
     from advmix_cli.diagnosis.diagnose import diagnose_checkpoint
-    from advmix_cli.evaluation.outcome import Measurement
+    from advmix_cli.evaluation.outcome import Evaluated
     from advmix_cli.evaluation.verdict_files import ADVERSARIAL
     from advmix_cli.evaluation.worst import worst_case
     from advmix_cli.measure import Findings, evaluate_checkpoint, recipe_to_measure
@@ -112,7 +112,7 @@ def evaluate(
     )  # fmt: skip
     cache = user_cache_path("advmix") / "findings"
     findings = Findings(cache, saved, chosen, place, said_once(), images=save_adversarial)
-    found: list[Measurement] = []
+    found: list[Evaluated] = []
     with going_on(), stoppable(stop_after), watcher(err) as watch:
         for one in evaluate_checkpoint(saved, chosen, place, watch, findings.of):
             found.append(one)

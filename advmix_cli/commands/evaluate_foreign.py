@@ -26,7 +26,7 @@ def evaluate_foreign(
 
     from advmix_cli import build
     from advmix_cli.diagnosis.diagnose import diagnosed
-    from advmix_cli.evaluation.outcome import Measurement as Measured
+    from advmix_cli.evaluation.outcome import Evaluated
     from advmix_cli.evaluation.verdict_files import ADVERSARIAL
     from advmix_cli.evaluation.worst import worst_case
     from advmix_cli.foreign_model import prepared
@@ -56,7 +56,7 @@ def evaluate_foreign(
         keep = keeper(target, foreign.weights, fingerprints, foreign.images.classes)
         cache = user_cache_path("advmix") / "findings"
         findings = Findings(cache, foreign.known(), chosen, place, said_once(), images=save_adversarial)
-        found: list[Measured] = []
+        found: list[Evaluated] = []
         for one in evaluate(chosen.evaluators, chosen, foreign.network, foreign.images, watch, findings.of):
             found.append(one)
             keep(one)

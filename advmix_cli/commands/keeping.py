@@ -9,12 +9,12 @@ from advmix_cli.commands.console import say
 from advmix_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from advmix_cli.evaluation.outcome import Measurement
+    from advmix_cli.evaluation.outcome import Evaluated
 
 
 def keeper(
     directory: Path | None, weights: str, images: dict[str, str], classes: tuple[str, ...], epoch: int | None = None
-) -> "Callable[[Measurement], None]":
+) -> "Callable[[Evaluated], None]":
     """Writes verdicts into `directory`, or nothing at all; UsageError if it cannot be written, which would otherwise be
     found after the first attack."""
     from advmix_cli.evaluation import verdict_files
@@ -25,7 +25,7 @@ def keeper(
         if not os.access(directory, os.W_OK):
             raise UsageError(f"{directory} cannot be written")
 
-    def keep(one: "Measurement") -> None:
+    def keep(one: "Evaluated") -> None:
         if directory is not None:
             file = verdict_files.place(directory, one.outcome.name, epoch, weights)
             Record(one, weights, images[one.outcome.settings["split"]], classes).save(file)

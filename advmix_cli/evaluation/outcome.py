@@ -95,7 +95,7 @@ class Outcome:
         return TypeAdapter(cls).validate_json(json.dumps(stored), strict=True)
 
 
-class Measurement(NamedTuple):
+class Evaluated(NamedTuple):
     """An outcome, the verdicts that it sums up, and the `labels` (N,) int64 of the images; all on the CPU."""
 
     outcome: Outcome

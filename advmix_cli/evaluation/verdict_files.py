@@ -15,7 +15,7 @@ from torch import Tensor
 from advmix_cli import tensors
 from advmix_cli.data.images import to_unit
 from advmix_cli.errors import RunDirectoryError
-from advmix_cli.evaluation.outcome import Measurement, Outcome
+from advmix_cli.evaluation.outcome import Evaluated, Outcome
 from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
 from advmix_cli.files import write_atomically
 from advmix_cli.seals import sealed, unsealed
@@ -32,7 +32,7 @@ class Record:
     """`found`, of the network whose `weights` have this digest, on the first images of a split whose fingerprint is
     `images`, which has these `classes`."""
 
-    found: Measurement
+    found: Evaluated
     weights: str
     images: str
     classes: tuple[str, ...]
@@ -88,7 +88,7 @@ def load(path: Path) -> Record:
 
 def _measurement(
     outcome: Outcome, attacks: tuple[str, ...], values: dict[str, Tensor], images: Tensor | None
-) -> Measurement:
+) -> Evaluated:
     kinds = {"clean": torch.bool, "broken_by": torch.int8, "margin": torch.float32, "labels": torch.int64}
     if {name: (value.dtype, tuple(value.shape)) for name, value in values.items()} != {
         name: (kind, (outcome.n,)) for name, kind in kinds.items()
@@ -101,7 +101,7 @@ def _measurement(
             raise ValueError("its images are not one for each verdict")
         images = to_unit(images) if images.dtype == torch.uint8 else images
     labels = values.pop("labels")
-    found = Measurement(outcome, Verdicts(attacks, **values, images=images), labels)
+    found = Evaluated(outcome, Verdicts(attacks, **values, images=images), labels)
     if tensors.digest(found.tensors()) != outcome.verdicts or found.verdicts.broken() != outcome.broken:
         raise ValueError("its verdicts are not those that were written")
     return found

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
-from advmix_cli.evaluation.outcome import Measurement
+from advmix_cli.evaluation.outcome import Evaluated
 from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
 
 
-def worst_case(name: str, found: Sequence[Measurement], epsilon: float) -> Measurement | None:
+def worst_case(name: str, found: Sequence[Evaluated], epsilon: float) -> Evaluated | None:
     """Over those of `found` that attack the test images with `epsilon`, on the images that all of them looked at; None
     if they are less than two. The evaluators stand in place of attacks, in the order in which they came."""
     attackers = [
@@ -29,6 +29,6 @@ def worst_case(name: str, found: Sequence[Measurement], epsilon: float) -> Measu
     last = attackers[-1].outcome
     settings = {"split": "test", "norm": last.settings["norm"], "epsilon": epsilon, "over": list(names)}
     seconds = sum(one.outcome.seconds for one in attackers)
-    return Measurement.of(
+    return Evaluated.of(
         name, Verdicts(names, clean, broken_by, margin), attackers[0].labels[:n], seconds, settings, last.machine
     )

@@ -10,7 +10,7 @@ from advmix_cli.training.loop import Progress, Training
 from advmix_cli.training.yogi import Yogi
 
 NETWORKS = ("network.", "average.")
-KEPT = {"step", "exp_avg", "exp_avg_sq", "momentum_buffer"}
+OF_A_PARAMETER = {"step", "exp_avg", "exp_avg_sq", "momentum_buffer"}
 """What the optimizers keep of a parameter."""
 
 
@@ -49,7 +49,7 @@ def restore(training: Training, saved: Mapping[str, Tensor], epoch: int, done: i
         if value.shape not in (parameter.shape, torch.Size()):
             raise ValueError("its optimizer's state is another one")
         state = training.optimizer.state[parameter]
-        if what not in state and what not in KEPT:
+        if what not in state and what not in OF_A_PARAMETER:
             raise ValueError("its optimizer is another one")
         if what not in state:
             # What the optimizer would have made at its first step: like the weights, or a count.

@@ -14,7 +14,7 @@ from advmix_cli.errors import RunDirectoryError
 from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.autoattack import AutoAttack
 from advmix_cli.evaluation.notebook import Blank
-from advmix_cli.evaluation.outcome import Measurement
+from advmix_cli.evaluation.outcome import Evaluated
 from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import Judgement, judge, measured
 from advmix_cli.evaluation.pristine import Pristine
@@ -111,7 +111,7 @@ def test_a_tally_keeps_the_first_that_breaks_and_the_smallest_margin():
 def measurement(name, clean, broken_by, margin, epsilon=0.1, split="test"):
     found = Verdicts(("a", "b"), torch.tensor(clean), torch.tensor(broken_by, dtype=torch.int8), torch.tensor(margin))
     settings = {"split": split, "norm": "linf", "epsilon": epsilon}
-    return Measurement.of(name, found, torch.arange(len(clean)), 1.0, settings, {"torch": "2"})
+    return Evaluated.of(name, found, torch.arange(len(clean)), 1.0, settings, {"torch": "2"})
 
 
 def test_the_worst_case_is_over_the_images_that_all_have_looked_at():
@@ -143,7 +143,7 @@ def record(looked, trained):
     """Of an attack, with its images."""
     verdicts, labels = looked(ATTACKS[0], images=True), trained[1].test.labels[:40]
     settings = {"split": "test", "norm": "linf", "epsilon": EPSILON}
-    return Record(Measurement.of("PGD", verdicts, labels, 1.5, settings, {"torch": "2"}), "w" * 64, "i", ("a", "b"))
+    return Record(Evaluated.of("PGD", verdicts, labels, 1.5, settings, {"torch": "2"}), "w" * 64, "i", ("a", "b"))
 
 
 def test_a_file_holds_all_of_it_bit_for_bit(record, tmp_path):

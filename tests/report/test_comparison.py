@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from advmix_cli.cli import app
 from advmix_cli.errors import UsageError
 from advmix_cli.evaluation import verdict_files
-from advmix_cli.evaluation.outcome import Measurement
+from advmix_cli.evaluation.outcome import Evaluated
 from advmix_cli.evaluation.significance import Paired
 from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
@@ -22,7 +22,7 @@ def record(robust, name="PGD20", images="f", steps=20):
     broken = torch.where(found, NOTHING, 0).to(torch.int8)
     verdicts = Verdicts(("pgd",), torch.ones_like(found), broken, found.float() - 0.5)
     labels = torch.arange(len(robust)) % 2
-    one = Measurement.of(name, verdicts, labels, 1.0, {"split": "test", "steps": steps}, {"torch": "2"})
+    one = Evaluated.of(name, verdicts, labels, 1.0, {"split": "test", "steps": steps}, {"torch": "2"})
     return Record(one, "w" * 64, images, ("cat", "dog", "bird"))
 
 

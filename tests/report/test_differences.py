@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from advmix_cli.evaluation import verdict_files
-from advmix_cli.evaluation.outcome import Measurement
+from advmix_cli.evaluation.outcome import Evaluated
 from advmix_cli.evaluation.significance import Paired, pooled
 from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
@@ -27,7 +27,7 @@ def ran(tmp_path):
             robust = torch.from_numpy(found)
             broken = torch.where(robust, NOTHING, 0).to(torch.int8)
             whole = Verdicts(("pgd",), torch.ones_like(robust), broken, robust.float() - 0.5)
-            one = Measurement.of("PGD20", whole, torch.zeros(len(found), dtype=torch.int64), 1.0, {"split": "test"}, {})
+            one = Evaluated.of("PGD20", whole, torch.zeros(len(found), dtype=torch.int64), 1.0, {"split": "test"}, {})
             weights = f"{name}{seed}{epoch}" * 8
             path = verdict_files.place(directory / verdict_files.DIRECTORY, "PGD20", epoch, weights)
             Record(one, weights, images, ("0",)).save(path)
