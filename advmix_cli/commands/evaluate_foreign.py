@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def evaluate_foreign(
     chosen: "Measurement", file: Path | None, names: Sequence[str], limit: int | None, stop_after: float | None,
-    device: str, *, save: Path | None, save_adversarial: bool, diagnose: bool, as_json: bool,
+    device: str, *, save: Path | None, save_adversarial: bool, diagnose: bool, figures: Path | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Measure a network of others; what its code prints goes to stderr."""
     from platformdirs import user_cache_path
@@ -42,8 +43,8 @@ def evaluate_foreign(
     if diagnose:
         with redirect_stdout(sys.stderr), stoppable(stop_after), watcher(err) as watch:
             foreign = prepared(chosen, file, place, watch)
-            checks = diagnosed(foreign.network, foreign.images, chosen, 0, watch, limit or DIAGNOSED, None)
-        told(title, checks, limit or DIAGNOSED, title, as_json=as_json)
+            diagnosis = diagnosed(foreign.network, foreign.images, chosen, 0, watch, limit or DIAGNOSED, None)
+        told(title, diagnosis, figures, as_json=as_json)
         return
     target = save or (file.parent / ADVERSARIAL if save_adversarial and file else None)
     if save_adversarial and target is None:

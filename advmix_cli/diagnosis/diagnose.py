@@ -1,7 +1,7 @@
 """A checkpoint -> the checks of its evaluation, and how they are shown."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -25,9 +25,18 @@ BATCH = 200
 CHECKS = 9
 
 
+class Diagnosis(NamedTuple):
+    """The `checks` of a network of so many `classes`, on `n` images, with the threat's `epsilon`."""
+
+    checks: tuple[Check, ...]
+    n: int
+    classes: int
+    epsilon: float
+
+
 def diagnose_checkpoint(
     saved: Checkpoint, recipe: Recipe, place: torch.device, watch: Watcher, limit: int, transfer: Checkpoint | None
-) -> list[Check]:
+) -> Diagnosis:
     """Check the network of `saved` on the data of `recipe`; `transfer` is a second checkpoint of a network for the same
     images."""
     build.arithmetic(recipe)
@@ -43,7 +52,7 @@ def diagnose_checkpoint(
 def diagnosed(
     network: nn.Module, images: Dataset, recipe: Measuring, seed: int, watch: Watcher, limit: int,
     other: nn.Module | None,
-) -> list[Check]:  # fmt: skip
+) -> Diagnosis:  # fmt: skip
     """Check a network on the first `limit` test images, with the ε of the threat of `recipe`."""
     own = images.test.first(limit)
     with ExitStack() as within:
@@ -59,15 +68,16 @@ def diagnosed(
         for check in battery():
             found.append(check)
             watch.advance(1)
-        return found
+        return Diagnosis(tuple(found), len(own), len(images.classes), recipe.threat.epsilon)
 
 
-def diagnosis_grids(title: str, found: Sequence[Check], n: int) -> list[Grid]:
+def diagnosis_grids(title: str, diagnosis: Diagnosis) -> list[Grid]:
     """A check a line; then the curve of accuracy against ε."""
+    found = diagnosis.checks
     rows = [(Cell(one.name, (f"wanted: {one.wanted}",)), Cell(one.verdict), Cell(one.number)) for one in found]
     failed = sum(check.passed is False for check in found)
     captions = (
-        f"on the first {n:,} test images; {failed} of {len(found)} failed",
+        f"on the first {diagnosis.n:,} test images; {failed} of {len(found)} failed",
         "A check that fails says that the accuracies under attack are too high, not by how much. Checks that pass "
         "prove nothing: they are what the known ways of hiding gradients fail.",
     )

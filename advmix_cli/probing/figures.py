@@ -1,12 +1,8 @@
 """A probe as pictures: the path of the loss, and pairs of images on their way into the mixture."""
 
-import io
 import itertools
-import warnings
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,7 +11,6 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from advmix_cli.errors import printable
-from advmix_cli.files import write_atomically
 from advmix_cli.method.maximizers import Asked
 from advmix_cli.method.mixing import Mixture, interpolate
 from advmix_cli.probing.compare import Standing
@@ -23,23 +18,8 @@ from advmix_cli.probing.look import label_ratio
 from advmix_cli.probing.perturbation import Perturbation, roles
 from advmix_cli.probing.probe import Probe
 from advmix_cli.probing.show import levels
+from advmix_cli.report.figures import LINES, written
 
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "advmix",  # the same names in every file
-    "font.family": "DejaVu Sans",  # comes with matplotlib, and has the Greek
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
-# Okabe and Ito's colours, which the colour-blind tell apart, and dashes and marks, which print in black does.
-LINES = (
-    ("#000000", "-", "o"),
-    ("#0072B2", "--", "s"),
-    ("#E69F00", "-.", "v"),
-    ("#009E73", (0, (6, 1.5)), "D"),
-    ("#D55E00", "-", "^"),
-    ("#CC79A7", (0, (1, 1)), "P"),
-)
 SHOWN = 6
 """Pairs."""
 
@@ -47,25 +27,7 @@ SHOWN = 6
 def draw(found: Probe, directory: Path) -> list[Path]:
     """Write loss-path and pairs, as PNG and as SVG: the same bytes for the same probe and versions. Without a
     perturbation there are no pairs."""
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a name in letters that the font lacks gets boxes
-        figures = {"loss-path": loss_path(found), "pairs": pairs(found)}
-        return [
-            _written(figure, directory / f"{name}.{form}")
-            for name, figure in figures.items()
-            if figure
-            for form in ("png", "svg")
-        ]
-
-
-def _written(figure: Figure, path: Path) -> Path:
-    stream = io.BytesIO()
-    form = path.suffix[1:]
-    # Without a date.
-    metadata = {"svg": {"Date": None}, "png": {}}[form]
-    figure.savefig(stream, format=form, dpi=200, metadata=metadata)
-    write_atomically(path, stream.getvalue())
-    return path
+    return written({"loss-path": lambda: loss_path(found), "pairs": lambda: pairs(found)}, directory)
 
 
 # ---- the path of the loss ------------------------------------------------------------------------------------------

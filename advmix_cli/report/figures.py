@@ -1,0 +1,55 @@
+"""How figures look, and how they are written: as PNG and as SVG, the same bytes for the same numbers and versions.
+
+This module and what imports it is imported late: matplotlib takes its time.
+"""
+
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from advmix_cli.files import write_atomically
+
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "advmix",  # the same names in every file
+    "font.family": "DejaVu Sans",  # comes with matplotlib, and has the Greek
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+# Okabe and Ito's colours, which the colour-blind tell apart, and dashes and marks, which print in black does.
+LINES = (
+    ("#000000", "-", "o"),
+    ("#0072B2", "--", "s"),
+    ("#E69F00", "-.", "v"),
+    ("#009E73", (0, (6, 1.5)), "D"),
+    ("#D55E00", "-", "^"),
+    ("#CC79A7", (0, (1, 1)), "P"),
+)
+
+
+def written(drawn: Mapping[str, Callable[[], Figure | None]], directory: Path) -> list[Path]:
+    """Draw each figure, and write NAME.png and NAME.svg of those that there are."""
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a name in letters that the font lacks gets boxes
+        figures = {name: draw() for name, draw in drawn.items()}
+        return [
+            _written(figure, directory / f"{name}.{form}")
+            for name, figure in figures.items()
+            if figure
+            for form in ("png", "svg")
+        ]
+
+
+def _written(figure: Figure, path: Path) -> Path:
+    stream = io.BytesIO()
+    form = path.suffix[1:]
+    # Without a date.
+    metadata = {"svg": {"Date": None}, "png": {}}[form]
+    figure.savefig(stream, format=form, dpi=200, metadata=metadata)
+    write_atomically(path, stream.getvalue())
+    return path
