@@ -241,16 +241,22 @@ def _measure(
     left = [chosen for chosen in recipe.evaluators if chosen.name not in found]
     findings = Findings(directory / FINDINGS, saved, recipe, place)
     for chosen, one in zip(left, evaluate(left, recipe, network, images, watch, findings.of), strict=True):
-        Record(one, saved.weights, saved.images[chosen.split], saved.classes).save(_file(one.outcome, saved, directory))
+        _keep(one, saved, directory)
         found[chosen.name] = one
         known = known.with_measured(replace(entry, outcomes=tuple(other.outcome for other in found.values())))
         known.save(directory)
     in_order = [found[chosen.name] for chosen in recipe.evaluators]
     worst = worst_case(WORST, in_order, recipe.threat.epsilon)
     if worst:
-        Record(worst, saved.weights, saved.images["test"], saved.classes).save(_file(worst.outcome, saved, directory))
+        _keep(worst, saved, directory)
     outcomes = tuple(one.outcome for one in [*in_order, *([worst] if worst else [])])
     return known.with_measured(replace(entry, outcomes=outcomes))
+
+
+def _keep(one: Evaluated, saved: Checkpoint, directory: Path) -> None:
+    split = one.outcome.settings["split"]
+    record = Record(one, saved.weights, saved.images[split], saved.classes, saved.selection)
+    record.save(_file(one.outcome, saved, directory))
 
 
 def _file(outcome: Outcome, saved: Checkpoint, directory: Path) -> Path:

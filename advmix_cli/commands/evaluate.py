@@ -113,7 +113,7 @@ def evaluate(
         return
     keep = keeper(
         save or (path.parent / ADVERSARIAL if save_adversarial else None),
-        saved.weights, saved.images, saved.classes, saved.epoch,
+        saved.weights, saved.images, saved.classes, saved.epoch, saved.selection,
     )  # fmt: skip
     cache = user_cache_path("advmix") / "findings"
     findings = Findings(cache, saved, chosen, place, said_once(), images=save_adversarial)

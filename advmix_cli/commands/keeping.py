@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 
 def keeper(
-    directory: Path | None, weights: str, images: dict[str, str], classes: tuple[str, ...], epoch: int | None = None
+    directory: Path | None,
+    weights: str,
+    images: dict[str, str],
+    classes: tuple[str, ...],
+    epoch: int | None = None,
+    selection: str = "",
 ) -> "Callable[[Evaluated], None]":
     """Writes verdicts into `directory`, or nothing at all; UsageError if it cannot be written, which would otherwise be
     found after the first attack."""
@@ -28,7 +33,7 @@ def keeper(
     def keep(one: "Evaluated") -> None:
         if directory is not None:
             file = verdict_files.place(directory, one.outcome.name, epoch, weights)
-            Record(one, weights, images[one.outcome.settings["split"]], classes).save(file)
+            Record(one, weights, images[one.outcome.settings["split"]], classes, selection).save(file)
             say(f"verdicts: {file}")
 
     return keep

@@ -33,9 +33,10 @@ def train(
     from advmix_cli.checkpoint import LAST
     from advmix_cli.fit import STATE, Keeping
     from advmix_cli.locks import held
+    from advmix_cli.report.differences import gaps
     from advmix_cli.report.progress import watcher
     from advmix_cli.report.results import Results
-    from advmix_cli.report.tables import outcome_grid
+    from advmix_cli.report.tables import gap_line, outcome_grid
 
     place = build.device(device)
     target = directory or Path("runs") / f"{Path(recipe).stem}-seed{chosen.seed}-{chosen.digest()[:12]}"
@@ -64,10 +65,13 @@ def train(
             f"{what}; what was saved before is whole, and the same command with --resume goes on"
         ) from None
     if as_json:
-        print_json(results.to_json())
+        found = {name: gap.to_json() for name, gap in gaps(results, target).items()}
+        print_json({**results.to_json(), "gap": found})
     else:
         if not chosen.evaluators:
             say("nothing was measured: the recipe has no evaluators")
         for entry in (one for one in results.measured if one.outcomes):
             outcome_grid(results.title or Path(recipe).stem, entry, results.machines, results.collapsed).print(out)
+        if found := gaps(results, target):
+            out.print(gap_line(found), highlight=False, markup=False)
     say(f"run directory: {target}")

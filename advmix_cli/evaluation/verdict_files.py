@@ -36,6 +36,8 @@ class Record:
     weights: str
     images: str
     classes: tuple[str, ...]
+    selection: str = ""
+    """How the weights were chosen: "last", "best on test", ...; nothing is known of those of others."""
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all. Adversarial images are stored as uint8 where that changes no bit of
@@ -48,6 +50,7 @@ class Record:
             "weights": self.weights,
             "images": self.images,
             "classes": list(self.classes),
+            "selection": self.selection,
             "attacks": list(verdicts.attacks),
             "outcome": self.found.outcome.to_json(),
             "adversarial": tensors.digest(more),
@@ -77,6 +80,7 @@ def load(path: Path) -> Record:
             str(about["weights"]),
             str(about["images"]),
             tuple(map(str, about["classes"])),
+            str(about["selection"]),
         )
     except OSError as error:
         raise RunDirectoryError(f"{path}: {error.strerror or error}") from None

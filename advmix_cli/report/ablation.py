@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from advmix_cli.evaluation.outcome import Outcome
-from advmix_cli.report.differences import Difference, Right, difference, pooled_interval, right
+from advmix_cli.report.differences import Right, difference, pooled_interval, right
 from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.results import Measured, Results
-from advmix_cli.report.tables import TEST_SELECTED, interval, percent, spanned
+from advmix_cli.report.tables import TEST_SELECTED, interval, percent, shown, spanned
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
         for selection in ("best", "averaged last", "averaged best"):
             found = [entry for run in line.runs if run and (entry := run.of(selection))]
             if found:
-                chosen_on_test |= any(entry.selection.endswith("best on test") for entry in found)
+                chosen_on_test |= any(entry.test_selected for entry in found)
                 epochs = ", ".join(str(entry.epoch) for entry in found)
                 name = f"└ {found[0].selection} ({epochs})"
                 rows.append((Cell(name), *(_cell(line, selection, column, line) for column in columns)))
@@ -104,7 +104,7 @@ def _cell(line: Line, selection: str, column: str, against: Line) -> Cell:
         notes.append(f"{diverged} diverged")
     if not is_last or against is not line:
         known = difference(against.right("last", column), line.right(selection, column))
-        notes += [_difference("Δ" if is_last else "gap", known)] if known else []
+        notes += [shown("Δ" if is_last else "gap", known)] if known else []
     if column in paper:
         notes.append(f"paper {paper[column]:.1f}, {100 * mean - paper[column]:+.1f}")
     return Cell(percent(mean), tuple(notes))
@@ -118,13 +118,6 @@ def _spread(found: Sequence[Outcome], verdicts: Sequence[Right | None]) -> list[
     seeds = f"{len(found)} seeds ± {deviation}, n {sizes}"
     together = pooled_interval(verdicts)
     return [seeds, f"pooled {spanned(together)}"] if together else [seeds]
-
-
-def _difference(name: str, known: Difference) -> str:
-    value = f"{name} {100 * known.value:+.1f}"
-    if known.is_noise:
-        return f"{value}, noise"
-    return f"{value}, p {known.paired.p:.2g}" if known.paired else f"{value} ({spanned(known.interval)})"
 
 
 def ablation_records(columns: Sequence[str], lines: Sequence[Line]) -> list[dict[str, Any]]:
@@ -150,7 +143,7 @@ def _record(entry: Measured, outcome: Outcome, paper: dict[str, float]) -> dict[
     published = paper.get(outcome.name) if entry.selection == "last" else None
     return {
         "selection": entry.selection,
-        "test_selected": entry.selection.endswith("best on test"),
+        "test_selected": entry.test_selected,
         "epoch": entry.epoch,
         "evaluator": outcome.name,
         "n": outcome.n,

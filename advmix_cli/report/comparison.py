@@ -1,6 +1,7 @@
 """Two measurements, image by image: what the second gained and lost."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.report.differences import SIGNIFICANT
 from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.results import NAME, Results
-from advmix_cli.report.tables import percent, spanned
+from advmix_cli.report.tables import TEST_SELECTED, percent, spanned
 
 
 class Compared(NamedTuple):
@@ -25,6 +26,8 @@ class Compared(NamedTuple):
     classes: dict[str, Paired]
     differ: list[str]
     """The settings that are not the same, each with both of its values."""
+    selections: tuple[str, str]
+    """How the weights of each were chosen."""
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
@@ -35,6 +38,8 @@ class Compared(NamedTuple):
             "b": second,
             **_numbers(self.whole),
             "settings_that_differ": self.differ,
+            "selections": self.selections,
+            "test_selected": [one.endswith("best on test") for one in self.selections],
             "classes": {name: _numbers(paired) for name, paired in self.classes.items()},
         }
 
@@ -73,7 +78,7 @@ def records(place: Path, selection: str) -> dict[str, Record]:
         record = verdict_files.load(verdict_files.place(directory, outcome.name, entry.epoch, entry.weights))
         if record.found.outcome != outcome:
             raise UsageError(f"{directory}: its verdicts of {outcome.name} are not those that {NAME} is of")
-        found[outcome.name] = record
+        found[outcome.name] = replace(record, selection=entry.selection)
     return found
 
 
@@ -102,7 +107,14 @@ def _compared(name: str, one: Record, other: Record) -> Compared:
     }
     ours, theirs = one.found.outcome.settings, other.found.outcome.settings
     differ = [f"{key} {ours.get(key)} / {theirs.get(key)}" for key in ours | theirs if ours.get(key) != theirs.get(key)]
-    return Compared(name, (int(first.sum()), int(second.sum())), Paired.of(first, second), classes, differ)
+    return Compared(
+        name,
+        (int(first.sum()), int(second.sum())),
+        Paired.of(first, second),
+        classes,
+        differ,
+        (one.selection, other.selection),
+    )
 
 
 def comparison_grids(found: list[Compared], names: tuple[str, str]) -> list[Grid]:
@@ -120,7 +132,10 @@ def comparison_grids(found: list[Compared], names: tuple[str, str]) -> list[Grid
         )
         for one in found
     ]
-    captions = [f"A: {names[0]}", f"B: {names[1]}"]
+    captions: list[str] = []
+    for side, name, chosen in zip("AB", names, found[0].selections, strict=True):
+        captions.append(f"{side}: {name}{f', {chosen} epoch' if chosen else ''}")
+        captions += [f"{side} is {TEST_SELECTED}"] if chosen.endswith("best on test") else []
     captions += [f"{one.evaluator}: not the same settings: {'; '.join(one.differ)}" for one in found if one.differ]
     captions.append(
         "B - A with the bootstrap's 95% interval over images; p by McNemar's exact test: of these two networks, not of "

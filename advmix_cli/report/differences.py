@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,12 @@ class Difference(NamedTuple):
         if self.paired:
             return self.paired.p >= SIGNIFICANT
         return self.interval.low <= 0 <= self.interval.high
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs: fractions, and the counts of a single pair."""
+        counts = {"gained": self.paired and self.paired.gained, "lost": self.paired and self.paired.lost}
+        interval = {"low": self.interval.low, "high": self.interval.high}
+        return {"difference": self.value, **interval, **counts, "p": self.paired and self.paired.p}
 
 
 def right(known: Results, directory: Path, selection: str, evaluator: str) -> Right | None:
@@ -77,6 +83,18 @@ def difference(first: Sequence[Right | None], second: Sequence[Right | None]) ->
         return Difference(paired.difference, paired.interval, 1, paired)
     values = np.array([other.astype(float) - one for one, other in pairs])
     return Difference(float(values.mean()), pooled(values), len(pairs), None)
+
+
+def gaps(known: Results, directory: Path) -> dict[str, Difference]:
+    """The robust-overfitting gap of a run, by evaluator: its best epoch minus its last one, on the same images; nothing
+    where one of them was not measured."""
+    last = known.of("last")
+    found: dict[str, Difference] = {}
+    for outcome in last.outcomes if last else ():
+        one, other = (right(known, directory, selection, outcome.name) for selection in ("last", "best"))
+        if gap := difference([one], [other]):
+            found[outcome.name] = gap
+    return found
 
 
 def pooled_interval(found: Sequence[Right | None]) -> Interval | None:

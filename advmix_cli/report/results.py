@@ -32,10 +32,21 @@ class Measured:
         """That of the evaluator called `name`, if it has been measured."""
         return next((outcome for outcome in self.outcomes if outcome.name == name), None)
 
+    @property
+    def test_selected(self) -> bool:
+        """Whether the epoch was chosen on test images, so that its accuracy on them is too high."""
+        return self.selection.endswith("best on test")
+
     def to_json(self) -> dict[str, Any]:
-        """As results.json has it."""
+        """As results.json has it; what can be derived is derived again when it is read."""
         outcomes = [outcome.to_json() for outcome in self.outcomes]
-        return {"selection": self.selection, "epoch": self.epoch, "weights": self.weights, "outcomes": outcomes}
+        return {
+            "selection": self.selection,
+            "test_selected": self.test_selected,
+            "epoch": self.epoch,
+            "weights": self.weights,
+            "outcomes": outcomes,
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:

@@ -1,10 +1,11 @@
 """Results -> grids and records. Accuracies are shown in percent, intervals are Wilson's at 95%."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from advmix_cli.evaluation.outcome import Outcome
 from advmix_cli.evaluation.significance import Interval
+from advmix_cli.report.differences import Difference
 from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.results import Measured
 
@@ -25,6 +26,20 @@ def spanned(interval: Interval) -> str:
     return f"{percent(interval.low)}{between}{percent(interval.high)}"
 
 
+def shown(name: str, known: Difference) -> str:
+    """ "NAME +1.2, p 0.03", or that it is noise."""
+    value = f"{name} {100 * known.value:+.1f}"
+    if known.is_noise:
+        return f"{value}, noise"
+    return f"{value}, p {known.paired.p:.2g}" if known.paired else f"{value} ({spanned(known.interval)})"
+
+
+def gap_line(gaps: Mapping[str, Difference]) -> str:
+    """Of a run: how much better its best epoch is than its last one."""
+    found = "; ".join(shown(f"{name}:", gap) for name, gap in gaps.items())
+    return f"robust-overfitting gap, the best epoch minus the last one, in points: {found}"
+
+
 def seconds(count: float) -> str:
     """A duration for a person."""
     if count < 100:
@@ -39,7 +54,7 @@ def outcome_grid(
 ) -> Grid:
     """What was found of one set of weights, an evaluator a line, with what each number depends on; `machines` are those
     that trained them, `collapsed` the epochs that did."""
-    warning = [TEST_SELECTED] if measured.selection.endswith("best on test") else []
+    warning = [TEST_SELECTED] if measured.test_selected else []
     if len(machines) > 1:
         warning.append(f"trained on {len(machines)} machines: {'; '.join(_moves(machines))}")
     if collapsed:

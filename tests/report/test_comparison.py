@@ -1,6 +1,7 @@
 """`advmix compare`: two measurements image by image, and what cannot be compared."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -111,3 +112,12 @@ def test_the_command_prints_tables_or_one_document(ran, tmp_path):
     done = CliRunner().invoke(app, ["compare", str(ran), str(tmp_path / "none")])
     assert done.exit_code == 2
     assert "no such file or directory" in " ".join(done.stderr.split())
+
+
+def test_a_choice_on_test_images_is_stamped():
+    chosen = replace(record(SECOND), selection="best on test")
+    (found,) = compared({"PGD20": replace(record(FIRST), selection="last")}, {"PGD20": chosen})
+    captions = comparison_grids([found], ("x", "y"))[0].captions
+    assert captions[:2] == ("A: x, last epoch", "B: y, best on test epoch")
+    assert captions[2].startswith("B is TEST-SELECTED")
+    assert found.to_json()["test_selected"] == [False, True]

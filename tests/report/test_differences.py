@@ -12,8 +12,9 @@ from advmix_cli.evaluation.significance import Paired, pooled
 from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
 from advmix_cli.report.ablation import Line, ablation_grid, ablation_records
-from advmix_cli.report.differences import Right, difference, right
+from advmix_cli.report.differences import Right, difference, gaps, right
 from advmix_cli.report.results import Measured, Results
+from advmix_cli.report.tables import gap_line
 
 
 @pytest.fixture
@@ -131,3 +132,15 @@ def test_records_have_the_differences_unrounded(ran):
     (record,) = ablation_records(("PGD20",), [row("A", (replace(known, measured=(stamped,)), directory))])
     assert record["test_selected"] is True
     assert own["test_selected"] is False
+
+
+def test_a_run_has_a_gap_for_each_evaluator_that_measured_both_epochs(ran):
+    last, best = some(0.4), some(0.4) | some(0.1, seed=1)
+    known, directory = ran("a", last, best=best)
+    found = gaps(known, directory)
+    paired = Paired.of(last, best)
+    assert found.keys() == {"PGD20"}
+    assert found["PGD20"].paired == paired
+    assert gap_line(found).endswith(f"in points: PGD20: {100 * paired.difference:+.1f}, p {paired.p:.2g}")
+    assert found["PGD20"].to_json()["gained"] == paired.gained
+    assert gaps(*ran("b", last)) == {}
