@@ -22,7 +22,14 @@ from advmix_cli import build, checkpoint, engine, fitting, machine, seals, state
 from advmix_cli.attacked import subject_of
 from advmix_cli.checkpoint import Averaged, Best, Checkpoint, name_of
 from advmix_cli.data.images import Dataset, Images
-from advmix_cli.errors import CheckpointError, DivergedError, MemoryExhaustedError, RunDirectoryError, StoppedError
+from advmix_cli.errors import (
+    CheckpointError,
+    DivergedError,
+    EvaluationError,
+    MemoryExhaustedError,
+    RunDirectoryError,
+    StoppedError,
+)
 from advmix_cli.evaluation.outcome import Evaluator
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.pristine import Pristine
@@ -240,8 +247,11 @@ class _Fit:
                 for epoch in training.run(between, course.at):
                     with self.keeping.stop.heard_at_once():
                         found = epoch.to_json()
-                        for weights, subject in zip(course.weights(), subjects, strict=True):
-                            found |= _validated(weights, judges, subject, judged)
+                        try:
+                            for weights, subject in zip(course.weights(), subjects, strict=True):
+                                found |= _validated(weights, judges, subject, judged)
+                        except EvaluationError as error:
+                            raise DivergedError(f"{error} (in the validation after epoch {epoch.number})") from error
                     fallen = self._collapse(found, course)
                     course.lines.append(json.dumps(found))
                     append_line(self.directory / METRICS, course.lines[-1])
@@ -279,7 +289,9 @@ class _Fit:
         if not collapse.is_collapse(before, after, len(self.images.classes)):
             return None
         found["collapsed"] = True
-        if self.recipe.schedule.on_collapse == "rollback" and course.own.best:
+        # After the last epoch nothing is trained any more, and the best one is there beside it.
+        ended = found["epoch"] == self.recipe.schedule.epochs
+        if self.recipe.schedule.on_collapse == "rollback" and course.own.best and not ended:
             found["rolled_back_to"] = course.own.best.epoch
         fell = " to ".join(f"{100 * accuracy:.1f} %" for accuracy in (before, after) if accuracy is not None)
         return f"the accuracy under the validation's attack fell from {fell} within epoch {found['epoch']}"

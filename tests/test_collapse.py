@@ -165,3 +165,36 @@ def test_what_cannot_see_a_collapse_is_refused(tiny):
     plain = tiny()
     assert tiny("schedule.on_collapse='warn'").digest() == plain.digest()
     assert tiny("schedule.on_collapse='stop'").digest() != plain.digest()
+
+
+def test_of_two_classes_a_collapse_begins_above_three_quarters():
+    assert collapse.is_collapse(0.76, 0.38, 2)
+    assert not collapse.is_collapse(0.74, 0.0, 2)
+
+
+def test_after_the_last_epoch_nothing_is_rolled_back(tiny, tmp_path, watch, accuracies):
+    """What is called the last epoch is the last epoch."""
+    accuracies(0.4, 0.5, 0.5, 0.1)
+    recipe = tiny(*WATCHED, "schedule.on_collapse='rollback'")
+    run.execute(recipe, tmp_path / "a", CPU, watch)
+    assert "rolled_back_to" not in lines(tmp_path / "a")[-1]
+    run.execute(tiny(*WATCHED), tmp_path / "b", CPU, watch)
+    assert checkpoint.load(tmp_path / "a").weights == checkpoint.load(tmp_path / "b").weights
+
+
+def test_the_average_is_rolled_back_too(tiny):
+    recipe = tiny(*SMALL, "averaging={kind='ema'}")
+    images = build.dataset(recipe, CPU, print)
+    training = build.training(recipe, images, build.new_network(recipe, images, CPU))
+    first = {name: value.clone() for name, value in training.network.state_dict().items()}
+    next(training.run(lambda _: None))
+    resuming.roll_back(training, first)
+    for network in (training.network, training.average.network):
+        assert all(torch.equal(value, first[name]) for name, value in network.state_dict().items())
+
+
+def test_logits_that_are_found_not_to_be_finite_in_the_validation_are_a_divergence(tiny, tmp_path, watch):
+    recipe = tiny(*SMALL, "validation.fraction=0.3", "optimizer={kind='sgd', lr=1e30}", "schedule.epochs=1")
+    with pytest.raises(DivergedError):
+        run.execute(recipe, tmp_path, CPU, watch)
+    assert Results.load(tmp_path).diverged

@@ -552,3 +552,28 @@ def test_a_network_of_others_is_diagnosed(own, weights):
     refused = advmix(*words, "--transfer", "x.safetensors")
     assert refused.exit_code == 2
     assert "--transfer has no meaning with --model" in " ".join(refused.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["raise SystemExit(0)", "raise ValueError('\\x1b[2Jno')", "raise GeneratorExit", "return x.to_sparse()"],
+)
+def test_whatever_its_code_raises_is_one_message_and_no_success(tmp_path, body):
+    code = f"""
+from torch import nn
+
+
+class Net(nn.Module):
+    def forward(self, x):
+        {body}
+
+
+make = Net
+"""
+    (tmp_path / "odd.py").write_text(code)
+    found = advmix("eval", "--model", f"{tmp_path}/odd.py:make", "--data", "digits", "--set", FAST)
+    assert found.exit_code in (1, 2)
+    assert "odd.py:make" in "".join(found.stderr.split())
+    assert "\x1b" not in found.stderr
+    assert "Traceback" not in found.stderr
+    assert found.stdout == ""

@@ -199,7 +199,7 @@ def test_findings_are_those_of_the_very_same_measurement(saved, tiny, tmp_path, 
 
     def look(saved, recipe, value):
         chosen = recipe.evaluators[0]
-        return Findings(tmp_path, saved, recipe, CPU).of(chosen).once("a", 1, lambda: finding(value)).stands
+        return Findings(tmp_path, saved, recipe, CPU).of(chosen).once("a", (1,), lambda: finding(value)).stands
 
     assert look(saved, saved.recipe, True)
     assert look(saved, saved.recipe, False), "it is not looked at again"

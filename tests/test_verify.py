@@ -8,9 +8,9 @@ import torch
 from interrupted import CPU
 from typer.testing import CliRunner
 
-from advmix_cli import run
+from advmix_cli import run, verify
 from advmix_cli.cli import app
-from advmix_cli.errors import CheckpointError, UsageError
+from advmix_cli.errors import CheckpointError, RunDirectoryError, UsageError
 from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.outcome import Evaluated
 from advmix_cli.verify import kept, verified
@@ -84,6 +84,8 @@ def outside(moved, _):
     [
         (images(far), "largest"),
         (images(outside), "out_of_range"),
+        (lambda v: v._replace(margin=v.margin + 0.5), "margins_differ"),
+        (lambda v: v._replace(margin=torch.full_like(v.margin, torch.nan)), "margins_differ"),
         (lambda v: v._replace(broken_by=torch.full_like(v.broken_by, -1)), "differ"),
         (lambda v: v._replace(broken_by=torch.where(v.clean, 0, -1).to(torch.int8)), "differ"),
         (lambda v: v._replace(clean=~v.clean, broken_by=torch.full_like(v.broken_by, -1)), "clean_differ"),
@@ -99,15 +101,53 @@ def test_what_is_not_is_found(ran, tmp_path, edit, wrong):
         assert getattr(found, wrong) >= (2 if wrong == "out_of_range" else 1)
 
 
-def test_a_verdict_that_rounding_decides_is_no_mismatch(ran, monkeypatch):
-    monkeypatch.setattr("advmix_cli.verify.ROUNDING", 1e9)
-    path = ran[1]
-    target = path.parent.parent / "y.safetensors"
-    forge(path, target, lambda v: v._replace(broken_by=torch.full_like(v.broken_by, -1)))
-    (found,) = look(target)
-    target.unlink()
-    assert found.is_right
-    assert found.undecided > 0
+def test_a_perturbation_is_measured_to_the_last_levels_of_rounding(ran):
+    (found,) = look(ran[1])
+    assert not found._replace(epsilon=found.largest - 2e-6).is_right
+    assert found._replace(epsilon=found.largest - 5e-7).is_right
+
+
+def test_rounding_decides_an_image_in_a_hundred_and_no_more(ran):
+    (found,) = look(ran[1])
+    assert found._replace(undecided=1).is_right
+    assert not found._replace(undecided=2).is_right
+    assert found._replace(undecided=2, n=200).is_right
+
+
+def test_a_common_offset_of_all_logits_hides_nothing():
+    """Rounding grows with the logits, and not so fast that it would decide everything."""
+
+    class Offset(torch.nn.Module):
+        def forward(self, x):
+            return 1e4 + x.flatten(1)[:, :10]
+
+    x = torch.rand(5, 1, 8, 8)
+    scale = verify._rounding(Offset(), x)
+    assert (scale < 0.02).all()
+
+
+def test_other_labels_or_images_than_the_data_s_are_refused(ran, tmp_path):
+    directory, path = ran
+    record = verdict_files.load(path)
+    moved = record.found._replace(labels=(record.found.labels + 1) % 10)
+    outcome = record.found.outcome
+    again = Evaluated.of(outcome.name, moved.verdicts, moved.labels, 1.0, outcome.settings, outcome.machine)
+    replace(record, found=again).save(tmp_path / "l.safetensors")
+    replace(record, images="0" * 64).save(tmp_path / "i.safetensors")
+    for name in "li":
+        with pytest.raises(UsageError, match="its images or their labels are not those of its data"):
+            look(tmp_path / f"{name}.safetensors", given=directory)
+
+
+@pytest.mark.parametrize("change", [{"split": "nope"}, {"split": None}, {"epsilon": "inf"}, {"epsilon": 2.0}])
+def test_settings_that_no_evaluator_has_are_refused(ran, tmp_path, change):
+    directory, path = ran
+    record = verdict_files.load(path)
+    one = record.found
+    found = Evaluated.of("x", one.verdicts, one.labels, 1.0, {**one.outcome.settings, **change}, one.outcome.machine)
+    replace(record, found=found).save(tmp_path / "s.safetensors")
+    with pytest.raises(RunDirectoryError, match="not a whole file of verdicts"):
+        look(tmp_path / "s.safetensors", given=directory)
 
 
 def test_the_checkpoint_is_the_one_that_was_measured(ran, tmp_path):

@@ -72,6 +72,8 @@ def evaluate(
     for flag, value in (("--transfer", transfer), ("--figures", figures)):
         if value is not None and not diagnose:
             raise UsageError(f"{flag} is for --diagnose: it has no meaning without it")
+    if diagnose and (save is not None or save_adversarial or evaluators):
+        raise UsageError("--diagnose has its own checks: --evaluator, --save and --save-adversarial mean nothing to it")
     if model is not None:
         from advmix_cli.recipe.measurement import measurement
 

@@ -1,8 +1,8 @@
 """`advmix eval --model`."""
 
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +10,23 @@ from advmix_cli.commands.console import err, out, print_json, say
 from advmix_cli.commands.diagnosis import DIAGNOSED, told
 from advmix_cli.commands.keeping import keeper
 from advmix_cli.commands.unfinished import going_on, said_once
-from advmix_cli.errors import UsageError
+from advmix_cli.errors import AdvmixError, ForeignModelError, StoppedError, UsageError, first_line
 from advmix_cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from advmix_cli.recipe.measurement import Measurement
+
+
+@contextmanager
+def said_as_one(factory: str) -> Iterator[None]:
+    """Whatever code of others raises is one message, an exit among them: it would pass for a success."""
+    try:
+        yield
+    except (AdvmixError, StoppedError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        text = f"{type(error).__name__}: {first_line(error)}"
+        raise ForeignModelError(f"{factory}: its code ended the measurement: {text}") from error
 
 
 def evaluate_foreign(
@@ -39,22 +51,25 @@ def evaluate_foreign(
     where = "the measurement"
     chosen = chosen.model_copy(update={"evaluators": wanted(chosen.evaluators, where, names, limit)})
     place = build.device(device)
+    its_own = said_as_one(chosen.model.factory)
     title = str(file or chosen.model.factory)
     if diagnose:
-        with redirect_stdout(sys.stderr), stoppable(stop_after), watcher(err) as watch:
+        with redirect_stdout(sys.stderr), its_own, stoppable(stop_after), watcher(err) as watch:
             foreign = prepared(chosen, file, place, watch)
+            for suspicion in foreign.suspicions:
+                say(f"warning: {chosen.model.factory}: {suspicion}")
             diagnosis = diagnosed(foreign.network, foreign.images, chosen, 0, watch, limit or DIAGNOSED, None)
         told(title, diagnosis, figures, as_json=as_json)
         return
     target = save or (file.parent / ADVERSARIAL if save_adversarial and file else None)
     if save_adversarial and target is None:
         raise UsageError("--save-adversarial without a file of weights wants a directory: --save DIR")
-    with redirect_stdout(sys.stderr), going_on(), stoppable(stop_after), watcher(err) as watch:
+    with redirect_stdout(sys.stderr), its_own, going_on(), stoppable(stop_after), watcher(err) as watch:
         foreign = prepared(chosen, file, place, watch)
         for suspicion in foreign.suspicions:
             say(f"warning: {chosen.model.factory}: {suspicion}")
         fingerprints = foreign.images.fingerprints()
-        keep = keeper(target, foreign.weights, fingerprints, foreign.images.classes)
+        keep = keeper(target, foreign.weights, fingerprints, foreign.images.classes, identity=foreign.known().weights)
         cache = user_cache_path("advmix") / "findings"
         findings = Findings(cache, foreign.known(), chosen, place, said_once(), images=save_adversarial)
         found: list[Evaluated] = []

@@ -1,5 +1,6 @@
 """Where `advmix eval` keeps what it found of each image, if it is asked to."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,20 +20,27 @@ def keeper(
     classes: tuple[str, ...],
     epoch: int | None = None,
     selection: str = "",
+    identity: str = "",
 ) -> "Callable[[Evaluated], None]":
-    """Writes verdicts into `directory`, or nothing at all; UsageError if it cannot be written, which would otherwise be
-    found after the first attack."""
+    """Writes verdicts into `directory`, or nothing at all; a file for each evaluator, settings, number of images and
+    `identity` of what was measured. UsageError if it cannot be written, which would otherwise be found after the first
+    attack."""
     from advmix_cli.evaluation import verdict_files
     from advmix_cli.evaluation.verdict_files import Record
+    from advmix_cli.seals import digest
 
     if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{directory} cannot be written: {error.strerror}") from None
         if not os.access(directory, os.W_OK):
             raise UsageError(f"{directory} cannot be written")
 
     def keep(one: "Evaluated") -> None:
         if directory is not None:
-            file = verdict_files.place(directory, one.outcome.name, epoch, weights)
+            made_of = digest(json.dumps([one.outcome.settings, one.outcome.n, identity]))
+            file = verdict_files.place(directory, f"{one.outcome.name} {made_of[:8]}", epoch, weights)
             Record(one, weights, images[one.outcome.settings["split"]], classes, selection).save(file)
             say(f"verdicts: {file}")
 

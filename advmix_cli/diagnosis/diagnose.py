@@ -11,7 +11,7 @@ from advmix_cli.attacked import subject_of
 from advmix_cli.checkpoint import Checkpoint
 from advmix_cli.data.images import Dataset
 from advmix_cli.diagnosis.battery import Battery, Check
-from advmix_cli.errors import CheckpointError
+from advmix_cli.errors import CheckpointError, UsageError
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.measure import check_images
 from advmix_cli.recipe.measurement import Measuring
@@ -54,6 +54,8 @@ def diagnosed(
     other: nn.Module | None,
 ) -> Diagnosis:  # fmt: skip
     """Check a network on the first `limit` test images, with the ε of the threat of `recipe`."""
+    if not recipe.threat.epsilon:
+        raise UsageError("with threat.epsilon = 0 there is nothing to diagnose: nothing attacks")
     own = images.test.first(limit)
     with ExitStack() as within:
         for one in filter(None, (network, other)):

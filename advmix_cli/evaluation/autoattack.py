@@ -6,7 +6,7 @@ iterations, Square with 1,000 queries and its schedule not rescaled. The other v
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -111,7 +111,7 @@ class AutoAttack:
             disputed = ((tally.verdicts.broken_by != NOTHING) & told).nonzero().squeeze(1)
             if len(disputed):
                 tick(0, f"{len(disputed)} disputed")
-                judged = _Prefixed(notes, "disputed: ")
+                judged = _Prefixed(notes, f"disputed {named(disputed)}: ")  # within them batches count anew
                 again, _ = self._withstand(subject.judge, subject.judge, images.at(disputed), tick, judged)
                 tally.replace(disputed, again.verdicts)
         tick(len(images), "")
@@ -146,7 +146,8 @@ class AutoAttack:
                     def attacked(batch: Tensor = batch) -> Finding:
                         return self._attacked(upstream, judging, x[batch], labels[batch])
 
-                    finding = notes.once(f"{who}{attack}, batch {number}: {named(batch)}", len(batch), attacked)
+                    key = f"{who}{attack}, batch {number}: {named(batch)}"
+                    finding = notes.once(key, (len(batch), *x.shape[1:]), attacked)
                     tally.enter(index, batch, finding)
                     told[batch] = finding.judgement.correct
                 accuracies[attack] = float(tally.verdicts.robust.double().mean())
@@ -177,8 +178,8 @@ class _Prefixed:
     def recalled(self) -> float:
         return self._notes.recalled
 
-    def once(self, key: str, size: int, look: Callable[[], Finding]) -> Finding:
-        return self._notes.once(self._prefix + key, size, look)
+    def once(self, key: str, shape: Sequence[int], look: Callable[[], Finding]) -> Finding:
+        return self._notes.once(self._prefix + key, shape, look)
 
 
 def _check(x: Tensor, found: Tensor, epsilon: float) -> None:

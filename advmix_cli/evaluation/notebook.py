@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from advmix_cli import tensors
+from advmix_cli.errors import RunDirectoryError
 from advmix_cli.evaluation.predict import Judgement
 from advmix_cli.evaluation.verdicts import Finding
 from advmix_cli.files import write_atomically
@@ -33,8 +34,8 @@ class Notebook(Protocol):
         """The seconds that went into what was not looked at again."""
         ...
 
-    def once(self, key: str, size: int, look: Callable[[], Finding]) -> Finding:
-        """What `look` finds on `size` images; it is not called if `key` has been looked at before."""
+    def once(self, key: str, shape: Sequence[int], look: Callable[[], Finding]) -> Finding:
+        """What `look` finds on images of `shape`, (B, C, H, W); it is not called if `key` has been looked at before."""
         ...
 
 
@@ -52,7 +53,7 @@ class Blank:
     def __init__(self, *, images: bool = False) -> None:
         self.images = images
 
-    def once(self, key: str, size: int, look: Callable[[], Finding]) -> Finding:  # noqa: ARG002
+    def once(self, key: str, shape: Sequence[int], look: Callable[[], Finding]) -> Finding:  # noqa: ARG002
         return look()
 
 
@@ -74,7 +75,10 @@ class Written:
         *,
         images: bool = False,
     ) -> None:
-        """`unwritable` is told where a finding cannot be kept."""
+        """`unwritable` is told where a finding cannot be kept. RunDirectoryError for a link in place of the directory:
+        what it points to would be written and removed."""
+        if directory.is_symlink():
+            raise RunDirectoryError(f"{directory} is a link, and what it points to would be written and removed")
         self._directory = directory
         self._owner = digest(owner)
         self._device = device
@@ -84,9 +88,9 @@ class Written:
         self.images = images
         self.recalled = 0.0
 
-    def once(self, key: str, size: int, look: Callable[[], Finding]) -> Finding:
+    def once(self, key: str, shape: Sequence[int], look: Callable[[], Finding]) -> Finding:
         path = self._directory / f"{digest(key)[:32]}.safetensors"
-        known = self._read(path, key, size)
+        known = self._read(path, key, shape)
         if known is None:
             started = time.perf_counter()
             found = look()
@@ -112,32 +116,36 @@ class Written:
         except OSError as error:
             self._unwritable(error)
 
-    def _read(self, path: Path, key: str, size: int) -> tuple[Finding, float] | None:
+    def _read(self, path: Path, key: str, shape: Sequence[int]) -> tuple[Finding, float] | None:
         """A finding and its seconds."""
         try:
             metadata, values = tensors.read(path)
             about = unsealed(json.loads(metadata["finding"]))
             if (about["of"], about["key"], about["tensors"]) != (self._owner, key, tensors.digest(values)):
                 return None
-            return _finding(values, size, images=self.images), _seconds(about["seconds"])
+            return _finding(values, shape, images=self.images), _seconds(about["seconds"])
         except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 
 
-def _finding(values: dict[str, Tensor], size: int, *, images: bool) -> Finding:
-    """ValueError or KeyError for what is none of `size` images."""
+def _finding(values: dict[str, Tensor], shape: Sequence[int], *, images: bool) -> Finding:
+    """ValueError or KeyError for what is none of images of `shape`."""
     wanted = {"stands": torch.bool, "correct": torch.bool, "margin": torch.float32}
     for name, kind in wanted.items():
-        if values[name].dtype != kind or values[name].shape != (size,):
+        if values[name].dtype != kind or values[name].shape != (shape[0],):
             raise ValueError(f"{name} is not one {kind} an image")
+    if not values["margin"].isfinite().all():
+        raise ValueError("a margin is not finite")
     found = values["images"] if images else None
-    if found is not None and (found.dtype != torch.float32 or found.dim() != 4 or len(found) != size):
+    if found is not None and (found.dtype != torch.float32 or found.shape != tuple(shape)):
         raise ValueError("these are not the images")
+    if found is not None and not bool(((found >= 0) & (found <= 1)).all()):
+        raise ValueError("an image is outside [0, 1]")
     return Finding(values["stands"], Judgement(values["correct"], values["margin"]), found)
 
 
 def _seconds(value: Any) -> float:
-    if not isinstance(value, float) or not 0 <= value < float("inf"):
+    if not isinstance(value, float) or not 0 <= value < 1e9:
         raise ValueError("no seconds")
     return value
 

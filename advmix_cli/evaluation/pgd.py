@@ -70,7 +70,7 @@ class Pgd:
                     return Finding(judgement.correct, judgement, found)
 
                 key = f"{who}restart {restart + 1}, batch {number}: {named(batch)}"
-                finding = notes.once(key, len(batch), attacked)
+                finding = notes.once(key, (len(batch), *images.pixels.shape[1:]), attacked)
                 tally.enter(restart, batch, finding)
                 tick(len(batch) if restart == self.restarts - 1 else int((~finding.stands).sum()), "")
         return tally.verdicts

@@ -4,8 +4,10 @@ The metadata's `advmix` is one value of JSON with its own checksum and those of 
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from advmix_cli import tensors
-from advmix_cli.data.images import to_unit
+from advmix_cli.data.images import PARTS, to_unit
 from advmix_cli.errors import RunDirectoryError
 from advmix_cli.evaluation.outcome import Evaluated, Outcome
 from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
@@ -69,12 +71,15 @@ def load(path: Path) -> Record:
     try:
         metadata, values = tensors.read(path)
         about = unsealed(json.loads(metadata["advmix"]))
-        if about["schema"] != SCHEMA:
+        if type(about["schema"]) is not int or about["schema"] != SCHEMA:
             raise ValueError(f"it has schema {about['schema']!r}, and this version reads {SCHEMA}")
         images = {name: values.pop(name) for name in ("images",) if name in values}
         if tensors.digest(images) != about["adversarial"]:
             raise ValueError("its images are not those that were written")
         outcome = Outcome.from_json(about["outcome"])
+        _check_settings(outcome.settings)
+        if not all(isinstance(about[name], list) for name in ("attacks", "classes")):
+            raise ValueError("its attacks and classes are no lists")
         return Record(
             _measurement(outcome, tuple(map(str, about["attacks"])), values, images.get("images")),
             str(about["weights"]),
@@ -88,6 +93,15 @@ def load(path: Path) -> Record:
         raise RunDirectoryError(
             f"{path}: not a whole file of verdicts: {error!s:.200}; delete it to measure again"
         ) from None
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """ValueError for those that no evaluator has."""
+    if settings.get("split") not in PARTS:
+        raise ValueError("it is of no split of a dataset")
+    epsilon = settings.get("epsilon", 0.0)
+    if not isinstance(epsilon, float) or not 0 <= epsilon <= 1:
+        raise ValueError("its epsilon is not in [0, 1]")
 
 
 def _measurement(

@@ -77,6 +77,6 @@ class Tally:
 
     def replace(self, batch: Tensor, again: Verdicts) -> None:
         """The verdicts on the images at `batch` are those of `again`."""
-        for mine, theirs in zip(self.verdicts[2:], again[2:], strict=True):
+        for mine, theirs in zip(self.verdicts[1:], again[1:], strict=True):
             if isinstance(mine, Tensor) and isinstance(theirs, Tensor):
                 mine[batch] = theirs

@@ -28,7 +28,15 @@ def worst_case(name: str, found: Sequence[Evaluated], epsilon: float) -> Evaluat
     names = tuple(one.outcome.name for one in attackers)
     last = attackers[-1].outcome
     settings = {"split": "test", "norm": last.settings["norm"], "epsilon": epsilon, "over": list(names)}
+    if any(one.outcome.n != n for one in attackers):
+        settings["images"] = f"the first {n}, on which {_shares(attackers, n)}"
     seconds = sum(one.outcome.seconds for one in attackers)
     return Evaluated.of(
         name, Verdicts(names, clean, broken_by, margin), attackers[0].labels[:n], seconds, settings, last.machine
     )
+
+
+def _shares(attackers: Sequence[Evaluated], n: int) -> str:
+    """What each has on these images, of which some looked at more."""
+    shares = [100 * float(one.verdicts.robust[:n].double().mean()) for one in attackers]
+    return ", ".join(f"{one.outcome.name} has {share:.1f} %" for one, share in zip(attackers, shares, strict=True))

@@ -24,6 +24,7 @@ from advmix_cli.recipe.schema import (
     PristineEvaluator,
     Threat,
     Validation,
+    raise_if_names_are_taken,
 )
 
 
@@ -130,11 +131,7 @@ class Measurement(Section):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        names = [evaluator.name for evaluator in self.evaluators]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise PydanticCustomError(
-                "names", "evaluators: two are called '{name}'; give one of them a name", {"name": twice[0]}
-            )
+        raise_if_names_are_taken(self.evaluators)
         return self
 
     @property

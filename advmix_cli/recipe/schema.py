@@ -5,6 +5,7 @@ A field that has no meaning for a kind does not exist in that kind's model, so w
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
@@ -349,8 +350,9 @@ class _Schedule(Section):
     """Images in an update; the last, incomplete batch of an epoch is left out."""
     on_collapse: Literal["warn", "stop", "rollback"] = "warn"
     """Within an epoch the accuracy under the validation's attack falls from more than twice chance to half of it: say
-    so; or end the training as one that diverged; or go on from the weights of the best epoch so far, with an optimizer
-    that starts again. An epoch that collapsed is in the results whatever was done."""
+    so; or end the training as one that diverged; or go on from the weights of the best epoch so far, which become the
+    average's too, with an optimizer that starts again (not after the last epoch). An epoch that collapsed is in the
+    results whatever was done."""
 
 
 class StepSchedule(_Schedule):
@@ -531,6 +533,18 @@ Evaluator = Annotated[PristineEvaluator | PgdEvaluator | AutoAttackEvaluator, Fi
 # ---- the recipe ----------------------------------------------------------------------------------------------------
 
 
+def raise_if_names_are_taken(evaluators: Sequence[Evaluator]) -> None:
+    """PydanticCustomError if two have the same name, or one that of what is found over all of them."""
+    names = [evaluator.name for evaluator in evaluators]
+    if WORST in names:
+        raise PydanticCustomError("names", "evaluators: '{name}' is the name of all of them", {"name": WORST})
+    for name in names:
+        if names.count(name) > 1:
+            raise PydanticCustomError(
+                "names", "evaluators: two are called '{name}'; give one of them a name", {"name": name}
+            )
+
+
 class Recipe(Section):
     """One experiment: what is trained, and how it is judged."""
 
@@ -601,14 +615,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        names = [evaluator.name for evaluator in self.evaluators]
-        if WORST in names:
-            raise PydanticCustomError("names", "evaluators: '{name}' is the name of all of them", {"name": WORST})
-        for name in names:
-            if names.count(name) > 1:
-                raise PydanticCustomError(
-                    "names", "evaluators: two are called '{name}'; give one of them a name", {"name": name}
-                )
+        raise_if_names_are_taken(self.evaluators)
         return self
 
     def resolved(self) -> dict[str, Any]:

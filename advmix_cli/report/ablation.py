@@ -54,6 +54,7 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
                 rows.append((Cell(name), *(_cell(line, selection, column, line) for column in columns)))
     captions = [TEST_SELECTED] if chosen_on_test else []
     notes = {note.split(" ")[0] for row in rows for cell in row for note in cell.notes}
+    captions += _other_settings(columns, lines)
     if "Δ" in notes:
         captions.append(f"Δ: against the row {lines[0].name}, {_test(lines)}")
     if "gap" in notes:
@@ -70,6 +71,18 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
         if any(line.paper for line in lines):
             captions.append("The paper's numbers are those of the table as it is shipped, not of this edit.")
     return Grid(title, ("", *columns), tuple(rows), tuple(captions))
+
+
+def _other_settings(columns: Sequence[str], lines: Sequence[Line]) -> list[str]:
+    """Columns whose rows were not measured alike, so that they cannot be compared."""
+    found: list[str] = []
+    for column in columns:
+        settings = [outcome.settings for line in lines for outcome in line.outcomes("last", column)]
+        keys = dict.fromkeys(key for one in settings for key in one)
+        differ = [key for key in keys if any(one.get(key) != settings[0].get(key) for one in settings)]
+        if differ:
+            found.append(f"{column}: not measured with the same {', '.join(differ)} in all rows, so some have no Δ")
+    return found
 
 
 def _collapsed(name: str, run: Results) -> str:
@@ -160,12 +173,13 @@ def _compared(line: Line, number: int, entry: Measured, column: str, first: Line
     """What of a record is of other runs, too: a last epoch against the first row's, a best one against its own last."""
     own = line.right(entry.selection, column)
     against = (first if entry.selection == "last" else line).right("last", column)
-    known = difference(against[number : number + 1], own[number : number + 1])
+    is_first = entry.selection == "last" and line is first
+    known = None if is_first else difference(against[number : number + 1], own[number : number + 1])
     together = pooled_interval(own)
     return {
         "pooled_low": together and together.low,
         "pooled_high": together and together.high,
-        "against": f"{first.name if entry.selection == 'last' else line.name}, last",
+        "against": None if is_first else f"{first.name if entry.selection == 'last' else line.name}, last",
         "gained": known and known.paired and known.paired.gained,
         "lost": known and known.paired and known.paired.lost,
         "p": known and known.paired and known.paired.p,

@@ -1,6 +1,6 @@
 """Differences between measurements of the same images: only these say more than two intervals that overlap."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from advmix_cli.errors import RunDirectoryError
 from advmix_cli.evaluation import verdict_files
-from advmix_cli.evaluation.significance import Interval, Paired, pooled
+from advmix_cli.evaluation.significance import Interval, Paired, pooled, wilson
 from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.report.results import Results
 
@@ -18,10 +18,12 @@ SIGNIFICANT = 0.05
 
 
 class Right(NamedTuple):
-    """`verdicts` (n,) bool, on the first images of the split whose fingerprint is `images`."""
+    """`verdicts` (n,) bool, on the first images of the split whose fingerprint is `images`, by an evaluator of these
+    `settings`."""
 
     verdicts: NDArray[np.bool_]
     images: str
+    settings: Mapping[str, Any]
 
 
 class Difference(NamedTuple):
@@ -57,7 +59,7 @@ def right(known: Results, directory: Path, selection: str, evaluator: str) -> Ri
         record = _load(path, outcome.verdicts)
     except RunDirectoryError:
         return None
-    return Right(record.found.verdicts.robust.numpy(), record.images)
+    return Right(record.found.verdicts.robust.numpy(), record.images, outcome.settings)
 
 
 @lru_cache(maxsize=1000)
@@ -70,11 +72,13 @@ def _load(path: Path, verdicts: str) -> Record:
 
 
 def difference(first: Sequence[Right | None], second: Sequence[Right | None]) -> Difference | None:
-    """Of the pairs in which both have been found, on the same images; None if there is none."""
+    """Of the pairs in which both have been found, on the same images with the same settings; None if there is none."""
     pairs = [
         (one.verdicts, other.verdicts)
         for one, other in zip(first, second, strict=False)
-        if one and other and one.images == other.images and len(one.verdicts) == len(other.verdicts)
+        if one
+        and other
+        and (one.images, len(one.verdicts), one.settings) == (other.images, len(other.verdicts), other.settings)
     ]
     if not pairs or len({len(one) for one, _ in pairs}) > 1:
         return None
@@ -102,4 +106,8 @@ def pooled_interval(found: Sequence[Right | None]) -> Interval | None:
     there = [one for one in found if one]
     if len(there) < 2 or len({(one.images, len(one.verdicts)) for one in there}) > 1:
         return None
-    return pooled(np.array([one.verdicts for one in there], dtype=float))
+    values = np.array([one.verdicts for one in there], dtype=float)
+    if values.min() == values.max():
+        return wilson(int(values[0].sum()), len(values[0]))  # no variance is not no doubt
+    low, high = pooled(values)
+    return Interval(max(low, 0.0), min(high, 1.0))

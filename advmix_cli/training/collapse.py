@@ -21,8 +21,9 @@ def before(lines: Sequence[str]) -> float | None:
 
 
 def is_collapse(before: float | None, after: float | None, classes: int) -> bool:
-    """From more than twice chance to half of it or less."""
-    return before is not None and after is not None and before > 2 / classes and after <= before / 2
+    """To half or less, from more than twice chance, or half way between chance and 1 where that is less."""
+    floor = min(2 / classes, (1 + 1 / classes) / 2)
+    return before is not None and after is not None and before > floor and after <= before / 2
 
 
 def epochs(lines: Sequence[str]) -> tuple[int, ...]:

@@ -63,10 +63,11 @@ def restore(training: Training, saved: Mapping[str, Tensor], epoch: int, done: i
 
 @torch.no_grad()
 def roll_back(training: Training, weights: Mapping[str, Tensor]) -> None:
-    """Put the weights of an earlier epoch into a training, and its optimizer to where it started from; in place, as
-    `restore` does."""
-    for name, value in training.network.state_dict().items():
-        value.copy_(weights[name])
+    """Put the weights of an earlier epoch into a training and into their average, which has followed what is undone,
+    and its optimizer to where it started from; in place, as `restore` does."""
+    for network in (training.network, *([training.average.network] if training.average else [])):
+        for name, value in network.state_dict().items():
+            value.copy_(weights[name])
     if isinstance(training.optimizer, Yogi):
         training.optimizer.restart()
         return

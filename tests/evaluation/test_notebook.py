@@ -33,14 +33,14 @@ class Limited:
     def __init__(self, notes, looks):
         self.notes, self.left, self.recalled, self.images = notes, looks, 0.0, notes.images
 
-    def once(self, key, size, look):
+    def once(self, key, shape, look):
         def counted():
             self.left -= 1
             if self.left < 0:
                 raise StopHere
             return look()
 
-        return self.notes.once(key, size, counted)
+        return self.notes.once(key, shape, counted)
 
 
 def silent(_done, _note):
@@ -92,16 +92,16 @@ def fails():
 def test_a_finding_has_its_shape_and_its_bits(tmp_path):
     for size in (3, 1, 0):
         found = finding(*(torch.rand(size) > 0.5).tolist(), images=torch.rand(size, 1, 2, 2))
-        assert same_finding(kept(tmp_path).once(f"{size}", size, lambda found=found: found), found)
-        assert same_finding(kept(tmp_path).once(f"{size}", size, fails), found)
+        assert same_finding(kept(tmp_path).once(f"{size}", (size, 1, 2, 2), lambda found=found: found), found)
+        assert same_finding(kept(tmp_path).once(f"{size}", (size, 1, 2, 2), fails), found)
 
 
 def test_images_are_kept_where_they_are_wanted_and_looked_for_where_they_are_not_there(tmp_path):
     found = finding(True, images=torch.rand(1, 1, 2, 2))
-    assert kept(tmp_path, images=False).once("a", 1, lambda: found).images is None
-    assert same_finding(kept(tmp_path).once("a", 1, lambda: found), found)
-    assert kept(tmp_path, images=False).once("a", 1, fails).images is None
-    assert same_finding(kept(tmp_path).once("a", 1, fails), found)
+    assert kept(tmp_path, images=False).once("a", (1, 1, 2, 2), lambda: found).images is None
+    assert same_finding(kept(tmp_path).once("a", (1, 1, 2, 2), lambda: found), found)
+    assert kept(tmp_path, images=False).once("a", (1, 1, 2, 2), fails).images is None
+    assert same_finding(kept(tmp_path).once("a", (1, 1, 2, 2), fails), found)
 
 
 @pytest.mark.parametrize(
@@ -119,31 +119,31 @@ def test_images_are_kept_where_they_are_wanted_and_looked_for_where_they_are_not
 def test_what_is_torn_or_changed_is_looked_at_again_and_nothing_else_is(tmp_path, spoil):
     first, second = finding(True, True), finding(True, False, True)
     plain = partial(kept, tmp_path, images=False)
-    plain().once("a", 2, lambda: first)
+    plain().once("a", (2,), lambda: first)
     before = set((tmp_path / "notes").iterdir())
-    plain().once("b", 3, lambda: second)
+    plain().once("b", (3,), lambda: second)
     (path,) = set((tmp_path / "notes").iterdir()) - before
     assert spoil(path.read_bytes()) != path.read_bytes()
     path.write_bytes(spoil(path.read_bytes()))
     again = finding(False, False, False)
-    assert same_finding(plain().once("a", 2, fails), first)
-    assert same_finding(plain().once("b", 3, lambda: again), again)
-    assert same_finding(plain().once("b", 3, fails), again)
+    assert same_finding(plain().once("a", (2,), fails), first)
+    assert same_finding(plain().once("b", (3,), lambda: again), again)
+    assert same_finding(plain().once("b", (3,), fails), again)
 
 
 def test_a_file_under_another_findings_name_is_none(tmp_path):
-    kept(tmp_path, images=False).once("a", 1, lambda: finding(True))
+    kept(tmp_path, images=False).once("a", (1,), lambda: finding(True))
     (path,) = (tmp_path / "notes").iterdir()
-    kept(tmp_path, images=False).once("b", 1, lambda: finding(False))
+    kept(tmp_path, images=False).once("b", (1,), lambda: finding(False))
     (other,) = set((tmp_path / "notes").iterdir()) - {path}
     other.write_bytes(path.read_bytes())
-    assert not kept(tmp_path, images=False).once("b", 1, lambda: finding(False)).stands
+    assert not kept(tmp_path, images=False).once("b", (1,), lambda: finding(False)).stands
 
 
 def test_another_owners_findings_are_none(tmp_path):
-    kept(tmp_path).once("a", 1, lambda: finding(True))
-    assert not kept(tmp_path, "you").once("a", 1, lambda: finding(False)).stands
-    assert kept(tmp_path, "me").once("a", 1, lambda: finding(True)).stands
+    kept(tmp_path).once("a", (1,), lambda: finding(True))
+    assert not kept(tmp_path, "you").once("a", (1,), lambda: finding(False)).stands
+    assert kept(tmp_path, "me").once("a", (1,), lambda: finding(True)).stands
 
 
 def test_a_run_goes_on_within_an_evaluator_and_leaves_no_notes(tiny, tmp_path, watch, monkeypatch):

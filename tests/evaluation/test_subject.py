@@ -12,7 +12,7 @@ from advmix_cli.attacked import subject_of
 from advmix_cli.data.images import Images
 from advmix_cli.errors import MemoryExhaustedError
 from advmix_cli.evaluation.autoattack import AutoAttack
-from advmix_cli.evaluation.notebook import Blank
+from advmix_cli.evaluation.notebook import Blank, Written
 from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.pristine import Pristine
@@ -201,6 +201,23 @@ def test_an_image_that_only_the_attacked_network_gives_up_is_attacked_again_and_
     assert torch.equal(found[who], expected[who])
     assert not (found & ~right).any()
     assert any(note.endswith(" disputed") for note in notes)
+
+
+def test_findings_of_disputed_images_are_not_taken_for_those_of_others(perceptron, tmp_path):
+    """After damage other images can be disputed, as many of them, and batches count from 0 among these too."""
+    network, images, _ = perceptron
+    evaluator, x = AutoAttack("cheap-2020", 20 / 255, 0, 50), images.pixels / 255
+    with measured(network):
+        alone = verdicts(evaluator, Subject.plain(network), images)
+        broken, standing = (~alone).nonzero()[:, 0], alone.nonzero()[:, 0]
+        for count, who in enumerate((standing[:3], broken[-3:])):
+            liar = mistaken(network, images.labels[who], x[who].flatten(1).mean(1))
+            notes = Written(tmp_path / "notes", "me", torch.device("cpu"))
+            found = evaluator(Subject(network, liar), images, silent, notes).robust
+            assert torch.equal(found[who], alone[who]), count
+            for path in (tmp_path / "notes").iterdir():
+                if b"disputed" not in path.read_bytes()[:2000]:
+                    path.unlink()
 
 
 class Blind(nn.Module):

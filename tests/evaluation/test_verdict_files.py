@@ -230,3 +230,27 @@ def test_findings_of_no_image_are_entered():
     tally = Tally(["a"], Judgement(torch.tensor([False]), torch.tensor([-1.0])), None)
     tally.enter(0, tally.standing(), finding())
     assert tally.verdicts.broken() == {"clean": 1, "a": 0}
+
+
+def test_what_is_wrong_as_it_is_was_broken_by_nothing():
+    one = measurement("one", [False, True], [NOTHING, NOTHING], [-1.0, 2])
+    two = measurement("two", [True, True], [0, NOTHING], [-1.0, 2])
+    worst = worst_case("w", [one, two], 0.1)
+    assert worst.verdicts.broken_by.tolist() == [NOTHING, NOTHING]
+    assert worst.outcome.broken == {"clean": 1, "one": 0, "two": 0}
+
+
+def test_the_worst_case_says_on_which_images_it_is():
+    one = measurement("one", [True] * 4, [0, NOTHING, NOTHING, NOTHING], [-1.0, 2, 2, 2])
+    two = measurement("two", [True, True], [1, NOTHING], [-3.0, 1])
+    settings = worst_case("w", [one, two], 0.1).outcome.settings
+    assert settings["images"] == "the first 2, on which one has 50.0 %, two has 50.0 %"
+    same = [measurement(name, [True, True], [1, NOTHING], [-3.0, 1]) for name in "ab"]
+    assert "images" not in worst_case("w", same, 0.1).outcome.settings
+
+
+def test_verdicts_that_replace_others_replace_all_of_them():
+    tally = Tally(["a"], Judgement(torch.tensor([True, True]), torch.tensor([1.0, 1.0])), None)
+    again = Verdicts(("a",), torch.tensor([False]), torch.tensor([NOTHING], dtype=torch.int8), torch.tensor([-1.0]))
+    tally.replace(torch.tensor([1]), again)
+    assert tally.verdicts.robust.tolist() == [True, False]

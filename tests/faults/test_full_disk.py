@@ -121,16 +121,16 @@ def test_a_disk_of_eight_megabytes(tiny, tmp_path, watch, disk):
 
 def test_a_finding_that_cannot_be_kept_leaves_no_part_of_it(tmp_path, monkeypatch):
     place, found = tmp_path / "n", finding(True, False)
-    Written(place, "me", CPU).once("a", 2, lambda: found)
+    Written(place, "me", CPU).once("a", (2,), lambda: found)
     (path,) = place.iterdir()
     before = path.read_bytes()
     with full_at(monkeypatch, 0), pytest.raises(OSError, match="No space left"):
-        Written(place, "me", CPU).once("b", 2, lambda: found)
+        Written(place, "me", CPU).once("b", (2,), lambda: found)
     assert list(place.iterdir()) == [path]
     complaints = []
     with full_at(monkeypatch, 0):
         notes = Written(place, "me", CPU, unwritable=complaints.append)
-        assert same_finding(notes.once("b", 2, lambda: found), found)
+        assert same_finding(notes.once("b", (2,), lambda: found), found)
     assert [error.errno for error in complaints] == [errno.ENOSPC]
     assert list(place.iterdir()) == [path]
     assert path.read_bytes() == before

@@ -126,7 +126,7 @@ def test_pipes_are_not_waited_for(tmp_path):
         refused(RunDirectoryError, lambda: state.newest(tmp_path / "state", lambda _: None))
         refused(CheckpointError, lambda: checkpoint.load(tmp_path / "x.safetensors"))
         notes = Written(tmp_path / "notes", "me", torch.device("cpu"))
-        assert same_finding(notes.once("a", 1, lambda: found), found)
+        assert same_finding(notes.once("a", (1,), lambda: found), found)
 
 
 def lines(line, size=60_000):

@@ -152,8 +152,8 @@ def test_mutated_findings(tmp_path, tell, count):
     """An evaluation's own are found again; none is taken for another."""
     drawing, looked = torch.Generator().manual_seed(0), []
     true, other = (finding(*(torch.rand(9, generator=drawing) > 0.5).tolist()) for _ in range(2))
-    Written(tmp_path / "n", "me", CPU).once("a", 9, lambda: true)
-    Written(tmp_path / "o", "me", CPU).once("b", 9, lambda: other)
+    Written(tmp_path / "n", "me", CPU).once("a", (9,), lambda: true)
+    Written(tmp_path / "o", "me", CPU).once("b", (9,), lambda: other)
     (path,), (their,) = ((tmp_path / name).iterdir() for name in "no")
     original = path.read_bytes()
 
@@ -163,7 +163,7 @@ def test_mutated_findings(tmp_path, tell, count):
 
     def load(content):
         path.write_bytes(content)
-        return Written(tmp_path / "n", "me", CPU).once("a", 9, look)
+        return Written(tmp_path / "n", "me", CPU).once("a", (9,), look)
 
     head = 8 + int.from_bytes(original[:8], "little")
     found = tried(count, "findings", original, their.read_bytes(), head, load, lambda seen: same_finding(seen, true))

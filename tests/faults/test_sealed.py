@@ -131,16 +131,16 @@ def test_states_that_are_sealed_and_odd(tiny, tmp_path, watch, said):
     assert taken < tried / 4
 
 
-@pytest.mark.parametrize("seconds", ["x", None, -1.0, True, [1.0]])
+@pytest.mark.parametrize("seconds", ["x", None, -1.0, True, [1.0], 1e308])
 def test_findings_that_are_sealed_and_odd(tmp_path, seconds):
     found = finding(True, False)
-    Written(tmp_path / "n", "me", CPU).once("a", 2, lambda: found)
+    Written(tmp_path / "n", "me", CPU).once("a", (2,), lambda: found)
     (path,) = (tmp_path / "n").iterdir()
     metadata, values = tensors.read(path)
     odd = sealed({**unsealed(json.loads(metadata["finding"])), "seconds": seconds})
     path.write_bytes(save(values, {"finding": json.dumps(odd)}))
     notes = Written(tmp_path / "n", "me", CPU)
-    assert same_finding(notes.once("a", 2, lambda: found), found)
+    assert same_finding(notes.once("a", (2,), lambda: found), found)
     assert notes.recalled == 0
 
 
@@ -152,14 +152,29 @@ def test_findings_that_are_sealed_and_odd(tmp_path, seconds):
         {"correct": torch.ones(2, 1, dtype=torch.bool)},
         {"margin": torch.ones(2, dtype=torch.float64)},
         {"margin": torch.ones(0)},
+        {"margin": torch.tensor([1.0, torch.nan])},
     ],
 )
 def test_findings_that_are_sealed_and_not_of_their_batch(tmp_path, change):
     found, seen = finding(True, False), finding(False, False)
-    Written(tmp_path / "n", "me", CPU).once("a", 2, lambda: found)
+    Written(tmp_path / "n", "me", CPU).once("a", (2,), lambda: found)
     (path,) = (tmp_path / "n").iterdir()
     metadata, values = tensors.read(path)
     values |= change
     odd = sealed({**unsealed(json.loads(metadata["finding"])), "tensors": tensors.digest(values)})
     path.write_bytes(save(values, {"finding": json.dumps(odd)}))
-    assert same_finding(Written(tmp_path / "n", "me", CPU).once("a", 2, lambda: seen), seen)
+    assert same_finding(Written(tmp_path / "n", "me", CPU).once("a", (2,), lambda: seen), seen)
+
+
+@pytest.mark.parametrize("images", [torch.ones(2, 3, 2, 2), torch.ones(2, 0, 0, 0), torch.full((2, 1, 2, 2), 2.0)])
+def test_images_of_a_finding_that_are_not_those_of_its_batch(tmp_path, images):
+    found, seen = finding(True, False, images=images), finding(False, False, images=torch.rand(2, 1, 2, 2))
+    Written(tmp_path / "n", "me", CPU, images=True).once("a", (2, 1, 2, 2), lambda: found)
+    assert same_finding(Written(tmp_path / "n", "me", CPU, images=True).once("a", (2, 1, 2, 2), lambda: seen), seen)
+
+
+def test_findings_are_not_written_through_a_link(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "n").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(AdvmixError, match="is a link, and what it points to would be written and removed"):
+        Written(tmp_path / "n", "me", CPU)

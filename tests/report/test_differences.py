@@ -8,11 +8,11 @@ import torch
 
 from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.outcome import Evaluated
-from advmix_cli.evaluation.significance import Paired, pooled
+from advmix_cli.evaluation.significance import Paired, pooled, wilson
 from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
 from advmix_cli.report.ablation import Line, ablation_grid, ablation_records
-from advmix_cli.report.differences import Right, difference, gaps, right
+from advmix_cli.report.differences import Right, difference, gaps, pooled_interval, right
 from advmix_cli.report.results import Measured, Results
 from advmix_cli.report.tables import gap_line
 
@@ -107,10 +107,12 @@ def test_the_gap_between_the_best_and_the_last_epoch_is_that_of_the_same_run(ran
 
 
 def test_nothing_is_said_of_other_images_or_other_counts():
-    one = Right(some(0.5), "f")
-    assert difference([one], [Right(some(0.5), "g")]) is None
-    assert difference([one], [Right(some(0.5, n=399), "f")]) is None
+    one = Right(some(0.5), "f", {})
+    assert difference([one], [Right(some(0.5), "g", {})]) is None
+    assert difference([one], [Right(some(0.5, n=399), "f", {})]) is None
     assert difference([one], [None]) is None
+    assert difference([one], [one._replace(settings={"epsilon": 0.1})]) is None
+    assert pooled_interval([one, one._replace(images="g")]) is pooled_interval([one, None]) is None
     assert difference([one, None], [one, one]).seeds == 1
 
 
@@ -125,7 +127,7 @@ def test_records_have_the_differences_unrounded(ran):
         paired.difference,
         paired.interval.low,
     )
-    assert (own["gained"], own["lost"], own["p"]) == (0, 0, 1.0)
+    assert (own["against"], own["gained"], own["lost"], own["p"]) == (None, None, None, None)
     assert own["pooled_low"] is None
     known, directory = ran("a", first)
     stamped = replace(known.measured[0], selection="best on test")
@@ -144,3 +146,30 @@ def test_a_run_has_a_gap_for_each_evaluator_that_measured_both_epochs(ran):
     assert gap_line(found).endswith(f"in points: PGD20: {100 * paired.difference:+.1f}, p {paired.p:.2g}")
     assert found["PGD20"].to_json()["gained"] == paired.gained
     assert gaps(*ran("b", last)) == {}
+
+
+def test_a_best_epoch_is_compared_with_its_own_last_one_and_not_with_the_first_row(ran):
+    last, best = some(0.4, seed=3), some(0.45, seed=4)
+    lines = [row("A", ran("a", some(0.5))), row("B", ran("b", last, best=best))]
+    record = ablation_records(("PGD20",), lines)[2]
+    paired = Paired.of(last, best)
+    assert (record["against"], record["gained"], record["difference"]) == ("B, last", paired.gained, paired.difference)
+
+
+def test_rows_that_were_not_measured_alike_are_not_compared(ran):
+    lines = [row("A", ran("a", some(0.5))), row("B", ran("b", some(0.9, seed=1)))]
+    known = lines[1].runs[0]
+    (entry,) = known.measured
+    outcome = replace(entry.outcomes[0], settings={"split": "test", "epsilon": 0.5})
+    other = replace(known, measured=(replace(entry, outcomes=(outcome,)),))
+    shown, captions = notes(lines[0], Line("B", (other,), lines[1].directories, {}))
+    assert not any("Δ" in note for note in shown[1])
+    assert "PGD20: not measured with the same epsilon in all rows, so some have no Δ" in captions
+
+
+def test_an_accuracy_s_pooled_interval_ends_at_0_and_1_and_is_no_point_there():
+    nothing = Right(np.zeros(100, dtype=bool), "f", {})
+    low, high = pooled_interval([nothing, nothing])
+    assert (low, high) == wilson(0, 100)
+    few = Right(np.arange(100) < 4, "f", {})
+    assert pooled_interval([nothing, few]).low == 0.0
