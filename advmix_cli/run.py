@@ -268,5 +268,8 @@ def _recorded(outcome: Outcome, saved: Checkpoint, directory: Path) -> Record | 
     path = _file(outcome, saved, directory)
     if not path.exists():
         return None
-    record = verdict_files.load(path)
+    try:
+        record = verdict_files.load(path)
+    except RunDirectoryError as error:
+        raise RunDirectoryError(f"{error}; delete it to measure again") from None
     return record if (record.weights, record.found.outcome) == (saved.weights, outcome) else None

@@ -1,6 +1,7 @@
 """The battery tells a network that hides its gradients from one that does not."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from advmix_cli import build, run
 from advmix_cli.cli import app
 from advmix_cli.diagnosis.battery import Battery
+from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.subject import Subject
 
@@ -39,9 +41,9 @@ class Steep(nn.Module):
         return self.body(torch.sigmoid(150 * (x - 0.5)))
 
 
-def checks(network, images, transfer=None, epsilon=EPSILON):
+def checks(network, images, transfer=None, epsilon=EPSILON, reported=None):
     with measured(network):
-        battery = Battery(Subject.plain(network), images, epsilon, 10, 0, 30, transfer, lambda *_: None)
+        battery = Battery(Subject.plain(network), images, epsilon, 10, 0, 30, transfer, reported or {}, lambda *_: None)
         return list(battery())
 
 
@@ -68,7 +70,7 @@ def test_an_undefended_network_hides_nothing(trained, defended):
     network, data = trained
     found = checks(network, data.test.first(50), transfer=defended)
     assert failed(found) == []
-    assert all(check.passed for check in found)
+    assert [check.name for check in found if check.passed is None] == ["the recipe's own PGD"]
     by_name = {check.name: check.figures for check in found}
     assert by_name["PGD20, and random noise"]["pgd"] < 0.5 < by_name["PGD20, and random noise"]["noise"]
     assert by_name["images made for another network"]["transfer"] > 0.3
@@ -77,7 +79,8 @@ def test_an_undefended_network_hides_nothing(trained, defended):
 def test_an_adversarially_trained_network_hides_nothing(trained, defended):
     found = checks(defended, trained[1].test.first(50))
     assert failed(found) == []
-    assert [check.name for check in found if check.passed is None] == ["images made for another network"]
+    own = {"images made for another network", "the recipe's own PGD"}
+    assert {check.name for check in found if check.passed is None} == own
     by_name = {check.name: check.figures for check in found}
     assert by_name["PGD20, and random noise"]["pgd"] > 0.2
     curve = by_name["a larger ε"]["curve"]
@@ -118,7 +121,7 @@ def test_gradients_that_are_not_finite_end_it():
 def test_the_same_checks_are_the_same_again(trained):
     network, data = trained
     with measured(network):
-        battery = Battery(Subject.plain(network), data.test.first(3), EPSILON, 10, 0, 30, None, lambda *_: None)
+        battery = Battery(Subject.plain(network), data.test.first(3), EPSILON, 10, 0, 30, None, {}, lambda *_: None)
         assert list(battery()) == list(battery())
 
 
@@ -128,7 +131,7 @@ def test_the_command_prints_its_checks_and_ends_with_1_if_one_fails(tiny, tmp_pa
     done = CliRunner().invoke(app, [*words, "--json"])
     document = json.loads(done.stdout)
     assert document["n"] == 8
-    assert len(document["checks"]) == 9
+    assert len(document["checks"]) == 10
     expected = [check["name"] for check in document["checks"] if check["verdict"] == "FAIL"]
     assert done.exit_code == (1 if expected else 0), done.output
     true = build.saved_network
@@ -142,3 +145,19 @@ def test_the_command_prints_its_checks_and_ends_with_1_if_one_fails(tiny, tmp_pa
     assert "--figures is for --diagnose" in refused.stderr
     assert "FAIL" in done.stdout
     assert "its accuracies under attack cannot be believed: input gradients" in " ".join(done.stderr.split())
+
+
+def test_a_pgd_that_reports_too_much_is_found_out(trained):
+    """Its steps are too short to get anywhere."""
+    network, data = trained
+    short = Pgd(EPSILON, EPSILON / 40, 5, 1, "zero", "cross-entropy", 0, 50)
+    long = Pgd(EPSILON, EPSILON / 4, 20, 1, "uniform", "cross-entropy", 0, 50)
+    with measured(network):
+        battery = Battery(
+            Subject.plain(network), data.test.first(50), EPSILON, 10, 0, 50, None, {"a": long}, lambda *_: None
+        )
+        longest = battery._accuracy(steps=100)
+        assert battery._reported(longest).passed
+        found = replace(battery, reported={"a": long, "b": short})._reported(longest)
+    assert found.verdict == "FAIL"
+    assert found.figures["b"] > longest + 0.1

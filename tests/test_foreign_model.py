@@ -548,7 +548,7 @@ def test_a_network_of_others_is_diagnosed(own, weights):
     words = ["eval", weights, "--model", f"{own}:make", "--data", "digits", "--input-range", "-1,1", "--diagnose"]
     found = json.loads(advmix(*words, "--limit", "6", "--json").stdout)
     assert found["n"] == 6
-    assert len(found["checks"]) == 9
+    assert len(found["checks"]) == 10
     refused = advmix(*words, "--transfer", "x.safetensors")
     assert refused.exit_code == 2
     assert "--transfer has no meaning with --model" in " ".join(refused.stderr.split())

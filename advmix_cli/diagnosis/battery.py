@@ -2,7 +2,7 @@
 each with its number. None of them proves a network robust; each is failed by some way of hiding gradients.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -57,6 +57,8 @@ class Battery:
     seed: int
     batch_size: int
     transfer: Logits | None
+    reported: Mapping[str, Pgd]
+    """The PGD that the recipe's accuracies come from, by name."""
     tick: Tick
 
     def __call__(self) -> Iterator[Check]:
@@ -67,6 +69,7 @@ class Battery:
             return
         ladder = {steps: self._accuracy(steps=steps) for steps in LADDER}
         yield self._more_steps(ladder)
+        yield self._reported(ladder[LADDER[-1]])
         yield self._converged()
         yield self._noise(ladder[20])
         yield self._restarts(ladder[20])
@@ -124,6 +127,16 @@ class Battery:
         return Check(
             "more steps of PGD: 10, 20, 50, 100", number, "no rise above 1 point", gain <= self._slack, figures
         )
+
+    def _reported(self, longest: float) -> Check:
+        """A PGD whose steps are too short reports too much."""
+        name, wanted = "the recipe's own PGD", f"no more than 2 points above PGD{LADDER[-1]} of ε/4"
+        if not self.reported:
+            return Check(name, "it has none of this ε", wanted, None, {})
+        found = {name: float(self._robust(pgd).double().mean()) for name, pgd in self.reported.items()}
+        number = ", ".join(f"{name} {100 * accuracy:.1f} %" for name, accuracy in found.items())
+        passed = max(found.values()) <= longest + 2 * self._slack
+        return Check(name, f"{number}; {100 * longest:.1f} %", wanted, passed, {**found, "longest": longest})
 
     def _converged(self) -> Check:
         """The mean loss at half of the steps, against that at the end."""

@@ -71,6 +71,8 @@ def load(path: Path) -> Record:
     try:
         metadata, values = tensors.read(path)
         about = unsealed(json.loads(metadata["advmix"]))
+        if "recipe" in about:
+            raise ValueError("it is a checkpoint; name its run directory, or what `advmix eval --save` kept")
         if type(about["schema"]) is not int or about["schema"] != SCHEMA:
             raise ValueError(f"it has schema {about['schema']!r}, and this version reads {SCHEMA}")
         images = {name: values.pop(name) for name in ("images",) if name in values}
@@ -90,9 +92,7 @@ def load(path: Path) -> Record:
     except OSError as error:
         raise RunDirectoryError(f"{path}: {error.strerror or error}") from None
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise RunDirectoryError(
-            f"{path}: not a whole file of verdicts: {error!s:.200}; delete it to measure again"
-        ) from None
+        raise RunDirectoryError(f"{path}: not a whole file of verdicts: {error!s:.200}") from None
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:

@@ -36,7 +36,8 @@ def _path(found: Probe) -> Grid:
     what = f"the first batch of a training, {len(found.x):,} images"
     captions = (
         f"network: {found.network}; {_method(found)}",
-        "the adversary's objective, image by image; trained on: d(f(x'), y') of the batch that comes out of it",
+        "the adversary's objective, image by image; trained on: d(f(x'), y') of the batch that comes out of it"
+        + (" (TRADES trains on another loss)" if found.recipe.loss.trades_beta else ""),
     )
     title = f"{found.recipe.title}: {what}" if found.recipe.title else what
     return Grid(title, ("inner loss", *QUANTILES, "δ at ±ε"), tuple(rows), captions)

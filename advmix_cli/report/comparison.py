@@ -1,6 +1,6 @@
 """Two measurements, image by image: what the second gained and lost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from advmix_cli.errors import UsageError
 from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.significance import Paired
 from advmix_cli.evaluation.verdict_files import Record
+from advmix_cli.recipe.schema import WORST
 from advmix_cli.report.differences import SIGNIFICANT
 from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.results import NAME, Results
@@ -117,14 +118,13 @@ def _compared(name: str, one: Record, other: Record) -> Compared:
     )
 
 
-def comparison_grids(found: list[Compared], names: tuple[str, str]) -> list[Grid]:
-    """An evaluator a line; then a class a line."""
+def comparison_grids(found: list[Compared], names: tuple[str, str], alone: Sequence[str] = ()) -> list[Grid]:
+    """An evaluator a line; then a class a line, but for the worst case. `alone`: the evaluators that only one has."""
     rows = [
         (
             Cell(one.evaluator),
             *(Cell(percent(count / one.whole.n)) for count in one.correct),
-            Cell(f"{100 * one.whole.difference:+.1f}"),
-            Cell(spanned(one.whole.interval)),
+            Cell(f"{100 * one.whole.difference:+.1f}", (spanned(one.whole.interval),)),
             Cell(f"{one.whole.gained:,}"),
             Cell(f"{one.whole.lost:,}"),
             Cell(f"{one.whole.p:.2g}", ("noise",) if one.whole.p >= SIGNIFICANT else ()),
@@ -136,22 +136,24 @@ def comparison_grids(found: list[Compared], names: tuple[str, str]) -> list[Grid
     for side, name, chosen in zip("AB", names, found[0].selections, strict=True):
         captions.append(f"{side}: {name}{f', {chosen} epoch' if chosen else ''}")
         captions += [f"{side} is {TEST_SELECTED}"] if chosen.endswith("best on test") else []
-    captions += [f"{one.evaluator}: not the same settings: {'; '.join(one.differ)}" for one in found if one.differ]
+    captions += [f"measured of one alone: {', '.join(alone)}"] if alone else []
+    captions += [f"{one.evaluator}: NOT the same settings: {'; '.join(one.differ)}" for one in found if one.differ]
     captions.append(
-        "B - A with the bootstrap's 95% interval over images; p by McNemar's exact test: of these two networks, not of "
-        "two methods"
+        "B - A with the bootstrap's 95% interval over images; p by McNemar's exact test, which decides what is noise, "
+        "also where few images differ and the interval leaves 0 out: of these two networks, not of two methods"
     )
     whole = Grid(
         "B against A, on the same images",
-        ("evaluator", "A %", "B %", "B - A", "95% interval", "gained", "lost", "p", "n"),
+        ("evaluator", "A %", "B %", "B - A", "gained", "lost", "p", "n"),
         tuple(rows),
         tuple(captions),
     )
-    names_of_classes = list(dict.fromkeys(name for one in found for name in one.classes))
-    lines = tuple((Cell(name), *(_class_cell(one.classes.get(name)) for one in found)) for name in names_of_classes)
-    tests = sum(len(one.classes) for one in found)
+    by_class = [one for one in found if one.evaluator != WORST] or found
+    names_of_classes = list(dict.fromkeys(name for one in by_class for name in one.classes))
+    lines = tuple((Cell(name), *(_class_cell(one.classes.get(name)) for one in by_class)) for name in names_of_classes)
+    tests = sum(len(one.classes) for one in by_class)
     chance = f"{tests} tests: one in twenty has p < 0.05 by chance alone"
-    return [whole, Grid("B - A by class", ("class", *(one.evaluator for one in found)), lines, (chance,))]
+    return [whole, Grid("B - A by class", ("class", *(one.evaluator for one in by_class)), lines, (chance,))]
 
 
 def _class_cell(paired: Paired | None) -> Cell:

@@ -204,7 +204,7 @@ def test_a_damaged_file_is_refused(record, tmp_path, spoil):
     path = tmp_path / "a.safetensors"
     record.save(path)
     path.write_bytes(spoil(path.read_bytes()))
-    with pytest.raises(RunDirectoryError, match=r"not a whole file of verdicts: .*; delete it to measure again"):
+    with pytest.raises(RunDirectoryError, match="not a whole file of verdicts: "):
         verdict_files.load(path)
 
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from advmix_cli.cli import app
-from advmix_cli.errors import UsageError
+from advmix_cli.errors import RunDirectoryError, UsageError
 from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.outcome import Evaluated
 from advmix_cli.evaluation.significance import Paired
@@ -16,6 +17,7 @@ from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
 from advmix_cli.report.comparison import compared, comparison_grids, records
 from advmix_cli.report.results import Measured, Results
+from advmix_cli.seals import sealed
 
 
 def record(robust, name="PGD20", images="f", steps=20):
@@ -40,8 +42,8 @@ def test_gained_and_lost_are_counted_over_all_and_in_each_class():
     whole, classes = comparison_grids([found], ("x", "y"))
     row = [cell.value for cell in whole.rows[0]]
     assert row[:4] == ["PGD20", "50.0", "66.7", "+16.7"]
-    assert row[5:] == ["2", "1", "1", "6"]
-    assert whole.rows[0][7].notes == ("noise",)
+    assert row[4:] == ["2", "1", "1", "6"]
+    assert whole.rows[0][6].notes == ("noise",)
     assert [(line[0].value, line[1].value, line[1].notes) for line in classes.rows] == [
         ("cat", "+33.3", ("+1 -0 of 3, p 1",)),
         ("dog", "+0.0", ("+1 -1 of 3, p 1",)),
@@ -53,7 +55,7 @@ def test_where_one_looked_at_more_images_it_is_the_first_of_them():
     assert found.whole == Paired(2, 0, 1)
     assert found.differ == ["steps 20 / 40"]
     (line,) = (caption for caption in comparison_grids([found], ("x", "y"))[0].captions if "settings" in caption)
-    assert line == "PGD20: not the same settings: steps 20 / 40"
+    assert line == "PGD20: NOT the same settings: steps 20 / 40"
 
 
 def test_single_ones_need_not_have_the_same_name():
@@ -107,6 +109,7 @@ def test_the_command_prints_tables_or_one_document(ran, tmp_path):
     assert "B against A, on the same images" in done.stdout
     document = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     (one,) = document["evaluators"]
+    assert document["of_one_alone"] == []
     assert (one["gained"], one["lost"], one["n"], one["p"]) == (2, 1, 6, 1.0)
     assert one["classes"]["dog"]["lost"] == 1
     done = CliRunner().invoke(app, ["compare", str(ran), str(tmp_path / "none")])
@@ -121,3 +124,18 @@ def test_a_choice_on_test_images_is_stamped():
     assert captions[:2] == ("A: x, last epoch", "B: y, best on test epoch")
     assert captions[2].startswith("B is TEST-SELECTED")
     assert found.to_json()["test_selected"] == [False, True]
+
+
+def test_what_only_one_has_is_named(ran, tmp_path):
+    for name in ("PGD20", "other"):
+        record(SECOND, name=name).save(tmp_path / "b" / f"{name}.safetensors")
+    done = CliRunner().invoke(app, ["compare", str(ran), str(tmp_path / "b")])
+    assert "measured of one alone: other" in done.stdout
+    document = json.loads(CliRunner().invoke(app, ["compare", str(ran), str(tmp_path / "b"), "--json"]).stdout)
+    assert document["of_one_alone"] == ["other"]
+
+
+def test_a_checkpoint_is_no_file_of_verdicts(tmp_path):
+    save_file({"w": torch.ones(1)}, tmp_path / "m.safetensors", {"advmix": json.dumps(sealed({"recipe": {}}))})
+    with pytest.raises(RunDirectoryError, match="it is a checkpoint; name its run directory"):
+        records(tmp_path / "m.safetensors", "last")
