@@ -9,7 +9,7 @@ from advmix_cli.commands import foreign_options as foreign
 from advmix_cli.commands.console import err, out, print_json
 from advmix_cli.commands.diagnosis import DIAGNOSED, told
 from advmix_cli.commands.evaluate_foreign import evaluate_foreign
-from advmix_cli.commands.keeping import keeper
+from advmix_cli.commands.keeping import keeper, with_the_worst
 from advmix_cli.commands.options import DeviceName, Json, Settings, StopAfter
 from advmix_cli.commands.unfinished import going_on, said_once
 from advmix_cli.errors import UsageError
@@ -94,11 +94,8 @@ def evaluate(
     from advmix_cli import build
     from advmix_cli import checkpoint as checkpoints
     from advmix_cli.diagnosis.diagnose import diagnose_checkpoint
-    from advmix_cli.evaluation.outcome import Evaluated
     from advmix_cli.evaluation.verdict_files import ADVERSARIAL
-    from advmix_cli.evaluation.worst import worst_case
     from advmix_cli.measure import Findings, evaluate_checkpoint, recipe_to_measure
-    from advmix_cli.recipe.schema import WORST
     from advmix_cli.report.progress import watcher
     from advmix_cli.report.results import Measured
     from advmix_cli.report.tables import outcome_grid
@@ -119,14 +116,9 @@ def evaluate(
     )  # fmt: skip
     cache = user_cache_path("advmix") / "findings"
     findings = Findings(cache, saved, chosen, place, said_once(), images=save_adversarial)
-    found: list[Evaluated] = []
     with going_on(), stoppable(stop_after), watcher(err) as watch:
-        for one in evaluate_checkpoint(saved, chosen, place, watch, findings.of):
-            found.append(one)
-            keep(one)
-    if worst := worst_case(WORST, found, chosen.threat.epsilon):
-        found.append(worst)
-        keep(worst)
+        evaluated = evaluate_checkpoint(saved, chosen, place, watch, findings.of)
+        found = with_the_worst(evaluated, chosen.threat.epsilon, keep)
     outcomes = tuple(one.outcome for one in found)
     measured = Measured(saved.selection, saved.epoch, saved.weights, outcomes)
     if as_json:

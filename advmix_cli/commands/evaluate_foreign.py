@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from advmix_cli.commands.console import err, out, print_json, say
 from advmix_cli.commands.diagnosis import DIAGNOSED, told
-from advmix_cli.commands.keeping import keeper
+from advmix_cli.commands.keeping import keeper, with_the_worst
 from advmix_cli.commands.unfinished import going_on, said_once
 from advmix_cli.errors import AdvmixError, ForeignModelError, StoppedError, UsageError, first_line
 from advmix_cli.stopping import stoppable
@@ -39,12 +39,9 @@ def evaluate_foreign(
 
     from advmix_cli import build
     from advmix_cli.diagnosis.diagnose import diagnosed
-    from advmix_cli.evaluation.outcome import Evaluated
     from advmix_cli.evaluation.verdict_files import ADVERSARIAL
-    from advmix_cli.evaluation.worst import worst_case
     from advmix_cli.foreign_model import prepared
     from advmix_cli.measure import Findings, evaluate, wanted
-    from advmix_cli.recipe.schema import WORST
     from advmix_cli.report.progress import watcher
     from advmix_cli.report.tables import outcomes_grid
 
@@ -72,13 +69,8 @@ def evaluate_foreign(
         keep = keeper(target, foreign.weights, fingerprints, foreign.images.classes, identity=foreign.known().weights)
         cache = user_cache_path("advmix") / "findings"
         findings = Findings(cache, foreign.known(), chosen, place, said_once(), images=save_adversarial)
-        found: list[Evaluated] = []
-        for one in evaluate(chosen.evaluators, chosen, foreign.network, foreign.images, watch, findings.of):
-            found.append(one)
-            keep(one)
-        if worst := worst_case(WORST, found, chosen.threat.epsilon):
-            found.append(worst)
-            keep(worst)
+        evaluated = evaluate(chosen.evaluators, chosen, foreign.network, foreign.images, watch, findings.of)
+        found = with_the_worst(evaluated, chosen.threat.epsilon, keep)
     outcomes = tuple(one.outcome for one in found)
     if as_json:
         print_json(

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,3 +45,20 @@ def keeper(
             say(f"verdicts: {file}")
 
     return keep
+
+
+def with_the_worst(
+    found: "Iterable[Evaluated]", epsilon: float, keep: "Callable[[Evaluated], None]"
+) -> "list[Evaluated]":
+    """What is found, kept as it comes, and at its end the worst case over attacks with `epsilon`, if there is one."""
+    from advmix_cli.evaluation.worst import worst_case
+    from advmix_cli.recipe.schema import WORST
+
+    kept: list[Evaluated] = []
+    for one in found:
+        kept.append(one)
+        keep(one)
+    if worst := worst_case(WORST, kept, epsilon):
+        kept.append(worst)
+        keep(worst)
+    return kept
