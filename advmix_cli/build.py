@@ -30,7 +30,7 @@ from advmix_cli.recipe.measurement import Measurement, Measuring
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.seeding import derive
 from advmix_cli.training import schedules
-from advmix_cli.training.accelerate import Formulation, formed, logits_of
+from advmix_cli.training.accelerate import Formulation, cast_once, formed, logits_of
 from advmix_cli.training.averaging import Average, Decay
 from advmix_cli.training.batch import OnBatch
 from advmix_cli.training.loop import Training
@@ -357,18 +357,19 @@ def training(recipe: Recipe, images: Dataset, trained: nn.Module, formulation: F
 
     A batch larger than the training set is all of it.
     """
-    chosen, beta = recipe.maximizer, recipe.loss.trades_beta
+    chosen, beta, engine = recipe.maximizer, recipe.loss.trades_beta, recipe.engine
     # What changes its arguments in place is nothing that torch.compile captures.
     update = "compiled" if formulation == "reduce-overhead" else formulation
     step = Step(
         network=trained,
-        logits=logits_of(trained, precision=recipe.engine.precision, channels_last=recipe.engine.channels_last),
+        logits=logits_of(trained, precision=engine.precision, channels_last=engine.channels_last),
         maximizer=maximizer(recipe, formulation),
         divergence=_divergence(recipe.loss),
         optimizer=optimizer(recipe, list(trained.parameters()), formed(yogi_update, update, dynamic=True)),
         batch_norm="train" if isinstance(chosen, schema.NoMaximizer) else chosen.ascent.batch_norm,
         weight=recipe.loss.pristine_weight if beta is None else beta,
         loss=formed(update_loss if beta is None else trades_loss, formulation),
+        seen=cast_once(trained, channels_last=engine.channels_last) if engine.precision == "bf16" else None,
     )
     return Training(
         on_batch=OnBatch(step, images, recipe.data.translate),

@@ -29,7 +29,8 @@ log = logging.getLogger("advmix")
 
 WORTH_COMPILING = 1e15
 """FLOPs of a training or an evaluation from which on it is compiled by default. Compiling takes about a minute. On a
-CPU of 300 GFLOP/s this is an hour, of which it saves a few percent; what a GPU would need has not been measured."""
+CPU of 300 GFLOP/s this is an hour, of which it saves a few percent. On an H200 a captured batch of table1's network
+saves 42 ms, and capturing takes 23 to 35 s, which is paid back after two epochs or 1.4e15."""
 
 TOLERANCES = {"fp32": (1e-3, 0.05, 0.03, 1e-3), "bf16": (5e-3, 0.4, 0.03, 1e-3)}
 """Of a formulation against eager, in the order of `Difference`. What was measured, and what wrong formulations give,

@@ -39,8 +39,10 @@ TINY = {
 
 
 def pytest_configure(config):
-    # torch hides this one of its own by not showing it, which is too late where a warning is an error.
-    config.addinivalue_line("filterwarnings", "ignore:The .grad attribute of a Tensor")
+    # torch hides these of its own by not showing them, which is too late where a warning is an error.
+    for hidden in ("The .grad attribute of a Tensor", "The CUDA Graph is empty"):
+        config.addinivalue_line("filterwarnings", f"ignore:{hidden}")
+    config.addinivalue_line("filterwarnings", "ignore:Synchronization debug mode is a prototype")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,6 +20,7 @@ from advmix_cli.method.maximizers import Asked, Network
 from advmix_cli.method.mixing import Mixture
 from advmix_cli.training.answer import answer
 from advmix_cli.training.batch import Batch
+from advmix_cli.training.cast import CastOnce
 
 Formulation = Literal["eager", "compiled", "captured", "reduce-overhead"]
 """eager: op by op. compiled: the step of the ascent, the loss and the optimizer's update are a graph each, without
@@ -64,6 +65,18 @@ def logits_of(network: nn.Module, *, precision: Literal["fp32", "bf16"], channel
             return answer(network, x).float()
 
     return logits
+
+
+def cast_once(network: nn.Module, *, channels_last: bool) -> Callable[[], Network]:
+    """Gives `logits_of` the network in "bf16" with the weights as they are at each call, cast by then."""
+    cast = CastOnce(network)
+    logits = logits_of(cast.network, precision="bf16", channels_last=channels_last)
+
+    def now() -> Network:
+        cast.refresh()
+        return logits
+
+    return now
 
 
 def formed(function: Function, formulation: Formulation, *, dynamic: bool = False) -> Function:
@@ -131,11 +144,15 @@ def forget_compiled() -> None:
 
 class Replayed:
     """A batch goes into static buffers; `replay` works on those, always in the same memory, and `needs` so many bytes
-    of it, if that is known."""
+    of it, if that is known. A graph knows what it works on by address alone, so `of`, whose tensors those are, lives as
+    long as this does."""
 
-    def __init__(self, static: Batch, replay: Callable[[], dict[str, Tensor]], needs: int | None = None) -> None:
+    def __init__(
+        self, static: Batch, replay: Callable[[], dict[str, Tensor]], of: Runner | None = None, needs: int | None = None
+    ) -> None:
         self._static = static
         self._replay = replay
+        self._of = of
         self.needs = needs
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
@@ -172,7 +189,7 @@ def captured(on_batch: Runner, example: Batch) -> Replayed:
         graph.replay()
         return figures
 
-    return Replayed(static, replay, needs)
+    return Replayed(static, replay, on_batch, needs)
 
 
 def marked(on_batch: Runner) -> Runner:

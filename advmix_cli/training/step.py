@@ -51,17 +51,19 @@ class Step:
     """The pristine weight of `update_loss`, β of `trades_loss`."""
     loss: Callable[..., tuple[Tensor, dict[str, Tensor]]] = update_loss
     """`update_loss` or `trades_loss`, or a compiled form of it."""
+    seen: Callable[[], Network] | None = None
+    """Gives the network as the adversary sees it in this batch, which computes the same; None: it sees `logits`."""
 
     def __call__(self, x: Tensor, y: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Returns batch means, scalars on the device: `loss` and its parts `adversarial_loss` (in TRADES the KL without
         β) and `pristine_loss`, the adversary's objective at its first and at its last gradient, `inner_loss_before` and
         `inner_loss_after`, and λ_x, `ratio`. What the method does not compute is not there; the keys are those of every
         other batch."""
-        # Autocast keeps what it has cast until its outermost context ends. This one casts nothing; the weights are cast
-        # once a batch instead of at every forward.
+        # Autocast keeps what it has cast until its outermost context ends. This one casts nothing; of an update with
+        # more passes than one, the weights are cast once.
         with torch.autocast(x.device.type, enabled=False):
             with batch_norm_mode(self.network, self.batch_norm):
-                found = self.maximizer(self.logits, x, y, draws)
+                found = self.maximizer(self.seen() if self.seen else self.logits, x, y, draws)
             # The path is for the figures; a compiled loss would take each of its tensors for an argument.
             loss, parts = self.loss(self.logits, self.divergence, self.weight, found._replace(path=[]))
         figures = {"ratio": found.ratio.mean().to(x.dtype)}

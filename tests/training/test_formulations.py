@@ -1,5 +1,7 @@
 """Compiled, replayed and captured trainings beside the eager one."""
 
+import gc
+
 import pytest
 import torch
 
@@ -223,6 +225,19 @@ def test_a_captured_batch_is_the_compiled_one(row):
 
 
 @on_cuda
+def test_what_a_graph_works_on_lives_as_long_as_it_does():
+    place = torch.device("cuda")
+    chosen = recipe("Ours", 'engine.precision="bf16"')
+    images = build.dataset(chosen, place, print)
+    made = engine.rehearsed(chosen, images, build.new_network(chosen, images, place), "captured").training
+    gc.collect()
+    torch.cuda.empty_cache()
+    others = [torch.ones(size, device=place) for size in range(1, 3000, 7)]
+    list(made.run(lambda _: None))
+    assert all(bool((value == 1).all()) for value in others)
+
+
+@on_cuda
 def test_a_captured_batch_counts_its_steps_and_follows_the_rate():
     place = torch.device("cuda")
     chosen = recipe("Attack", 'optimizer={kind="adamw", lr=0.01}')
@@ -245,7 +260,7 @@ def test_a_captured_batch_counts_its_steps_and_follows_the_rate():
 @pytest.mark.parametrize("formulation", ["captured", "reduce-overhead"])
 def test_an_epoch_of_plain_training_is_the_same_in_a_graph(formulation):
     place = torch.device("cuda")
-    chosen = recipe("Attack").model_copy(update={"maximizer": recipe("Attack", 'maximizer={kind="none"}').maximizer})
+    chosen = load("digits", [*QUICK, 'maximizer={kind="none"}'])
     images = build.dataset(chosen, place, print)
     eager = build.training(chosen, images, build.new_network(chosen, images, place))
     made = engine.rehearsed(chosen, images, build.new_network(chosen, images, place), formulation).training
