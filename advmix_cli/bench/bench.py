@@ -37,17 +37,19 @@ from advmix_cli.errors import EngineError, MemoryExhaustedError, first_line
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.progress import Watcher
-from advmix_cli.training.accelerate import Formulation, Replayed, forget_compiled
+from advmix_cli.training.accelerate import Compilation, Formulation, Replayed, forget_compiled
 
 BASELINES = (TEXTBOOK, MIXUP, TEXTBOOK_BF16, DELTA_ONLY)
 
 
 @dataclass(frozen=True)
-class CompileSeconds:
-    """Seconds until a formulation is ready: with an empty cache, and with the cache that this left behind."""
+class Compiled:
+    """Seconds until a formulation is ready: with an empty cache, and with the cache that this left behind, when parts
+    that an arm before it has in common are ready too. `graphs` and breaks are those of the first time."""
 
     cold: float
     warm: float
+    graphs: Compilation
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Bench:
     peaks: Peaks
     arms: Sequence[Arm]
     race: Race
-    compiled: dict[str, CompileSeconds]
+    compiled: dict[str, Compiled]
     missing: dict[str, str]
     peak_bytes: dict[str, int | None]
     process_bytes: int
@@ -148,14 +150,13 @@ class Bench:
             "utilisation": self.utilisation(arm),
             "peak_memory_bytes": self.peak_bytes.get(arm.name),
         }
-        if arm.prepared and arm.prepared.compilation and arm.prepared.difference:
+        if arm.prepared and arm.prepared.difference:
             compiled, made = self.compiled[arm.name], arm.prepared
-            assert made.compilation
             assert made.difference
             found |= {
-                "graphs": made.compilation.graphs,
-                "breaks": made.compilation.breaks,
-                "graphs_not_captured": made.compilation.skipped,
+                "graphs": compiled.graphs.graphs,
+                "breaks": compiled.graphs.breaks,
+                "graphs_not_captured": compiled.graphs.skipped,
                 "cold_compile_seconds": compiled.cold,
                 "warm_compile_seconds": compiled.warm,
                 "difference": {
@@ -198,18 +199,21 @@ def _measured(
         return fresh(recipe, images, place, channels_last=recipe.engine.channels_last)
 
     arms = [engine_arm(recipe, Prepared(build.training(recipe, images, new()), "eager", "the reference"))]
-    compiled: dict[str, CompileSeconds] = {}
+    compiled: dict[str, Compiled] = {}
     missing: dict[str, str] = {}
     formulations: list[Formulation] = ["compiled", *(["captured", "reduce-overhead"] if place.type == "cuda" else [])]
     with ExitStack() as caches:
         ready = {one: caches.enter_context(_empty_cache()) for one in formulations}
-        cold: dict[Formulation, float] = {}
+        cold: dict[Formulation, tuple[float, Compilation]] = {}
         for formulation in formulations:
             watch.say(f"compiling: {formulation}")
             try:
                 with ready[formulation]():
                     forget_compiled()
-                    cold[formulation] = rehearsed(recipe, images, new(), formulation).seconds
+                    first = rehearsed(recipe, images, new(), formulation)
+                    assert first.compilation
+                    cold[formulation] = first.seconds, first.compilation
+                    del first  # the memory that a graph works on
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
@@ -217,7 +221,7 @@ def _measured(
                 watch.say(f"{formulation} cannot be measured: {missing[formulation]}")
         # Forgetting what one arm has compiled would let it compile again in the race.
         forget_compiled()
-        for formulation, seconds in cold.items():
+        for formulation, (seconds, graphs) in cold.items():
             watch.say(f"compiling again, from the cache: {formulation}")
             with ready[formulation]():
                 warm = rehearsed(recipe, images, new(), formulation)
@@ -228,7 +232,7 @@ def _measured(
                     f"{', '.join(map(str, engine.TOLERANCES[recipe.engine.precision]))}"
                 )
             arms.append(engine_arm(recipe, warm))
-            compiled[arms[-1].name] = CompileSeconds(seconds, warm.seconds)
+            compiled[arms[-1].name] = Compiled(seconds, warm.seconds, graphs)
         # The loader's workers start here: nothing runs beside a compilation.
         arms = [*textbook_arms(recipe, images, place, iter(pictures(recipe, images))), *arms]
         watch.begin("racing", rounds * len(arms))

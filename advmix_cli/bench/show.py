@@ -32,7 +32,7 @@ def _arms(found: Bench) -> Grid:
         if arm.name in found.compiled and arm.prepared:
             times = found.compiled[arm.name]
             captions.append(
-                f"{arm.name}: {arm.prepared.compilation}, {times.cold:.1f} s to compile, {times.warm:.1f} s from the "
+                f"{arm.name}: {times.graphs}, {times.cold:.1f} s to compile, {times.warm:.1f} s from the "
                 f"cache; {arm.prepared.difference}"
             )
     if found.recipe.loss.trades_beta is not None:
