@@ -1,11 +1,16 @@
 """How work is stopped from outside: by a signal, or by the clock."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from threading import Timer, get_ident
 from types import FrameType
 
 from advmix_cli.errors import StoppedError
+
+LONGEST_IMPORT = 10.0
+"""Seconds that a signal waits for an import."""
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGALRM") if hasattr(signal, name)]
 
@@ -17,9 +22,15 @@ class Stop:
     def __init__(self) -> None:
         self.asked: StoppedError | None = None
         self._at_once = True
+        self._waiting_since: float | None = None
 
-    def ask(self, number: int, _frame: FrameType | None = None) -> None:
+    def ask(self, number: int, frame: FrameType | None = None) -> None:
         """A signal's handler. The second Ctrl-C ends everything at once."""
+        if _is_importing(frame) and self._may_wait():
+            again = Timer(0.05, signal.pthread_kill, [get_ident(), number])
+            again.daemon = True
+            again.start()
+            return
         if self.asked is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         if self.asked is None:
@@ -28,6 +39,12 @@ class Stop:
             self.asked = StoppedError("time is up" if timed else f"stopped by {name}", 0 if timed else 128 + number)
         if self._at_once:
             raise self.asked
+
+    def _may_wait(self) -> bool:
+        """For LONGEST_IMPORT after the first time: what is imported may be a user's own, and never end."""
+        now = time.monotonic()
+        self._waiting_since = self._waiting_since or now
+        return now < self._waiting_since + LONGEST_IMPORT
 
     def check(self) -> None:
         """StoppedError if a stop has been asked for."""
@@ -51,6 +68,16 @@ class Stop:
             yield
         finally:
             self._at_once = before
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether what a signal has interrupted is an import. An exception there leaves half a module behind, over which
+    whatever cleans up then stumbles, and in torch's C++ it aborts the process."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """How work is stopped from outside, and what it leaves."""
 
+import importlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from interrupted import CPU, SMALL
 from processes import command, wait_for
 from typer.testing import CliRunner
 
-from advmix_cli import fit, run
+from advmix_cli import fit, run, stopping
 from advmix_cli.cli import app
 from advmix_cli.errors import StoppedError
 from advmix_cli.evaluation.pgd import Pgd
@@ -48,6 +49,33 @@ def test_a_second_interrupt_ends_at_once():
         with pytest.raises(KeyboardInterrupt) as caught:
             send(signal.SIGINT)
     assert not isinstance(caught.value, StoppedError)
+
+
+def imported(directory, monkeypatch, code):
+    """Import a module of that code; an import that was broken off would leave no attribute `end`."""
+    (directory / "slowly.py").write_text(f"import os, signal, time\n{code}\nend = True\n")
+    monkeypatch.syspath_prepend(directory)
+    monkeypatch.delitem(sys.modules, "slowly", raising=False)
+    return importlib.import_module("slowly")
+
+
+def test_a_signal_waits_for_an_import(tmp_path, monkeypatch):
+    """From within a function that the module calls, too."""
+    code = "def work():\n    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(0.2)\nwork()"
+    with stoppable() as stop:
+        assert imported(tmp_path, monkeypatch, code).end
+        assert stop.asked is None
+        with pytest.raises(StoppedError, match="stopped by SIGTERM"):
+            time.sleep(1)
+
+
+def test_a_signal_does_not_wait_for_an_import_that_never_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(stopping, "LONGEST_IMPORT", 0.2)
+    started = time.perf_counter()
+    code = "os.kill(os.getpid(), signal.SIGINT)\ntime.sleep(30)"
+    with pytest.raises(StoppedError, match="stopped by SIGINT"), stoppable():
+        imported(tmp_path, monkeypatch, code)
+    assert 0.2 < time.perf_counter() - started < 10
 
 
 def test_within_a_wait_some_work_is_ended_at_once():
