@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from advmix_cli import build, checkpoint
 from advmix_cli.checkpoint import Checkpoint
 from advmix_cli.data.images import Dataset, to_unit
-from advmix_cli.errors import CheckpointError, UsageError
+from advmix_cli.errors import AdvmixError, CheckpointError, UsageError
 from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.predict import Judgement, judge, measured
 from advmix_cli.evaluation.verdict_files import Record
@@ -59,6 +59,22 @@ class Verified(NamedTuple):
         return {**self._asdict(), "path": str(self.path), "is_right": self.is_right}
 
 
+class Unverified(NamedTuple):
+    """A file that could not be looked at, and why."""
+
+    path: Path
+    why: str
+
+    @property
+    def is_right(self) -> bool:
+        """What nobody can look at is not."""
+        return False
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {"path": str(self.path), "is_right": False, "why": self.why}
+
+
 def kept(place: Path) -> list[Path]:
     """The files of verdicts that may have images: of a run directory, of a directory of them, or the file itself;
     UsageError if it is not there."""
@@ -73,14 +89,16 @@ def kept(place: Path) -> list[Path]:
 
 def verified(
     paths: list[Path], given: Path | None, data_root: str | None, place: torch.device, say: Callable[[str], None]
-) -> Iterator[Verified]:
-    """Look at each file that has images again. The checkpoint is `given`, or the one beside the file or a directory
-    above it whose weights the verdicts are of; UsageError or CheckpointError if there is none."""
+) -> Iterator[Verified | Unverified]:
+    """Look at each file that has images again; what cannot be looked at is given last, with the reason. The checkpoint
+    is `given`, or the one beside the file or a directory above it whose weights the verdicts are of. If none can be
+    looked at, the first one's error is raised."""
     images: dict[str, Dataset] = {}
-    for path in paths:
+
+    def looked_at(path: Path) -> Verified | None:
         record = verdict_files.load(path)
         if record.found.verdicts.images is None:
-            continue
+            return None
         saved = _checkpoint(path, record, given)
         recipe = saved.recipe if data_root is None else _elsewhere(saved.recipe, data_root)
         key = f"{recipe.data!r} {recipe.validation!r}"
@@ -88,7 +106,22 @@ def verified(
             images[key] = build.dataset(recipe, place, say)
         check_images(saved, images[key])
         build.arithmetic(saved.recipe)
-        yield _verified(path, record, build.saved_network(saved, place), images[key])
+        return _verified(path, record, build.saved_network(saved, place), images[key])
+
+    failed: list[tuple[Path, AdvmixError]] = []
+    is_any = False
+    for path in paths:
+        try:
+            found = looked_at(path)
+        except AdvmixError as error:
+            failed.append((path, error))
+            continue
+        if found:
+            is_any = True
+            yield found
+    if failed and not is_any:
+        raise failed[0][1]
+    yield from (Unverified(path, str(error)) for path, error in failed)
 
 
 def _elsewhere(recipe: Recipe, root: str) -> Recipe:
@@ -179,8 +212,8 @@ def _in_bf16(network: nn.Module, x: Tensor, labels: Tensor) -> Judgement:
         return judge(network, x, labels)
 
 
-def verified_grid(found: list[Verified]) -> Grid:
-    """A file a line."""
+def verified_grid(found: list[Verified], failed: list[Unverified]) -> Grid:
+    """A file a line, and under the lines what could not be looked at."""
     rows = [
         (
             Cell(one.evaluator),
@@ -215,5 +248,6 @@ def verified_grid(found: list[Verified]) -> Grid:
         "kept ones, and margins, that are not what the file says",
         "fp32, 8 bits, bf16: the accuracy in % on the kept images as they are, rounded to 8 bits, with bf16 arithmetic",
         *(str(one.path) for one in found),
+        *(f"NOT looked at: {one.path}: {one.why}" for one in failed),
     )
     return Grid("Adversarial images, looked at again", columns, tuple(rows), captions)

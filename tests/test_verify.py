@@ -1,6 +1,7 @@
 """Adversarial images that were kept are looked at again, and what was changed in them is found."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from advmix_cli.cli import app
 from advmix_cli.errors import CheckpointError, RunDirectoryError, UsageError
 from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.outcome import Evaluated
+from advmix_cli.report.comparison import records
 from advmix_cli.verify import kept, verified
 
 
@@ -173,6 +175,39 @@ def test_the_command_prints_a_line_a_file_and_ends_with_1_if_one_is_wrong(ran, t
     assert done.exit_code == 1
     assert "WRONG" in done.stdout
     assert f"not what its verdicts say: {forged}" in done.stderr.replace("\n", "")
+
+
+def test_a_checkpoint_in_a_run_stands_for_what_was_measured_of_it(ran, tmp_path):
+    directory, _ = ran
+    of_run = records(directory, "last")
+    assert len(of_run) > 1
+    found = records(directory / "model.safetensors", "best")
+    assert found.keys() == of_run.keys()
+    assert {one.selection for one in found.values()} == {"last"}
+    shutil.copytree(directory, tmp_path / "run")
+    (tmp_path / "run" / "results.json").unlink()
+    with pytest.raises(RunDirectoryError, match="it is a checkpoint; name its run directory"):
+        records(tmp_path / "run" / "model.safetensors", "last")
+
+
+def test_a_damaged_file_does_not_hide_the_others(ran, tmp_path):
+    directory, path = ran
+    shutil.copytree(directory, tmp_path / "run")
+    kept = tmp_path / "run" / "adversarial"
+    kept.mkdir(exist_ok=True)
+    shutil.copy(path, kept / "b.safetensors")
+    (kept / "a.safetensors").write_bytes(b"\0" * 100)
+    (kept / "c.safetensors").write_bytes(b"\0" * 100)
+    words = ["verify", str(tmp_path / "run"), "--device", "cpu"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1, done.output
+    assert done.stdout.count("NOT looked at: ") == 2
+    assert "right" in done.stdout
+    document = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert document["is_right"] is False
+    found = {one["path"].rsplit("/", 1)[1]: one for one in document["files"]}
+    assert [found[name]["is_right"] for name in ("a.safetensors", "b.safetensors", "c.safetensors")] == [0, 1, 0]
+    assert "not a whole file of verdicts" in found["a.safetensors"]["why"]
 
 
 def test_bad_places_are_one_message(ran, tmp_path):

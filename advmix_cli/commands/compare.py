@@ -8,7 +8,7 @@ import typer
 from advmix_cli.commands.console import out, print_json
 from advmix_cli.commands.options import Json
 
-HELP = "A run directory, or verdicts that `advmix eval --save` kept."
+HELP = "A run directory, a checkpoint in one, or verdicts that `advmix eval --save` kept."
 
 
 def compare(
@@ -16,7 +16,7 @@ def compare(
     b: Annotated[Path, typer.Argument(metavar="B", help=HELP)],
     selection: Annotated[
         Literal["last", "best", "averaged last", "averaged best"],
-        typer.Option("--selection", help="The weights of which epoch of a run."),
+        typer.Option("--selection", help="The weights of which epoch of a run directory."),
     ] = "last",
     as_json: Json = False,
 ) -> None:

@@ -25,7 +25,7 @@ def verify(
 ) -> None:
     """Look at stored adversarial images again: their perturbations, their pixels, their verdicts. 1 if any is wrong."""
     from advmix_cli import build
-    from advmix_cli.verify import kept, verified, verified_grid
+    from advmix_cli.verify import Unverified, Verified, kept, verified, verified_grid
 
     found = list(verified(kept(place), checkpoint, data_root, build.device(device), say))
     if not found:
@@ -33,7 +33,8 @@ def verify(
     if as_json:
         print_json({"files": [one.to_json() for one in found], "is_right": all(one.is_right for one in found)})
     else:
-        verified_grid(found).print(out)
+        failed = [one for one in found if isinstance(one, Unverified)]
+        verified_grid([one for one in found if isinstance(one, Verified)], failed).print(out)
     wrong = [one for one in found if not one.is_right]
     if wrong:
         raise AdvmixError(f"not what its verdicts say: {', '.join(str(one.path) for one in wrong)}")

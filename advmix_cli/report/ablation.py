@@ -61,6 +61,7 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
         captions.append(f"gap: to the last epoch of the row above, {_test(lines)}")
     if "pooled" in notes:
         captions.append("pooled: the 95% interval of the mean over other seeds and other images.")
+    captions += _without_verdicts(columns, lines)
     captions += [_collapsed(line.name, run) for line in lines for run in line.runs if run and run.collapsed]
     runs = [run for line in lines for run in line.runs if run]
     made = {_machine(machine) for run in runs for machine in run.machines}
@@ -82,6 +83,17 @@ def _other_settings(columns: Sequence[str], lines: Sequence[Line]) -> list[str]:
         differ = [key for key in keys if any(one.get(key) != settings[0].get(key) for one in settings)]
         if differ:
             found.append(f"{column}: not measured with the same {', '.join(differ)} in all rows, so some have no Δ")
+    return found
+
+
+def _without_verdicts(columns: Sequence[str], lines: Sequence[Line]) -> list[str]:
+    """Rows that were measured, but whose files of verdicts are not there any more, or are those of something else."""
+    found: list[str] = []
+    for line in lines:
+        measured = sum(len(line.outcomes("last", column)) for column in columns)
+        there = sum(one is not None for column in columns for one in line.right("last", column))
+        if there < measured:
+            found.append(f"{line.name}: without its verdicts on each image some Δ and pooled intervals cannot be given")
     return found
 
 

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from advmix_cli import checkpoint
 from advmix_cli.errors import UsageError
 from advmix_cli.evaluation import verdict_files
-from advmix_cli.evaluation.significance import Paired
+from advmix_cli.evaluation.significance import Paired, holm
 from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.recipe.schema import WORST
 from advmix_cli.report.differences import SIGNIFICANT
@@ -54,7 +55,9 @@ def _numbers(paired: Paired) -> dict[str, Any]:
 
 def records(place: Path, selection: str) -> dict[str, Record]:
     """The verdicts in a file, in a directory of such files, or of a run, by evaluator: of a run, those of the weights
-    that were chosen by `selection`. UsageError if there are none."""
+    that were chosen by `selection`, or those that `place` is the checkpoint of. UsageError if there are none."""
+    if place.is_file() and place.name in checkpoint.NAMES and (known := Results.load(place.parent)):
+        return _of_run(place.parent, known, checkpoint.load(place).selection)
     if place.is_file():
         record = verdict_files.load(place)
         return {record.found.outcome.name: record}
@@ -69,12 +72,19 @@ def records(place: Path, selection: str) -> dict[str, Record]:
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"{place} holds several files of {', '.join(twice)}: name one of them")
         return dict(zip(names, found, strict=True))
+    return _of_run(place, known, selection)
+
+
+def _of_run(place: Path, known: Results, selection: str) -> dict[str, Record]:
     entry = known.of(selection)
     if entry is None:
         chosen = ", ".join(one.selection for one in known.measured) or "nothing"
-        raise UsageError(f"{place}: its {selection} epoch was not measured (there is: {chosen})")
+        raise UsageError(
+            f"{place}: its {selection} epoch was not measured (there is: {chosen}); "
+            f"`advmix eval {place / checkpoint.name_of(selection)} --save DIR` measures it"
+        )
     directory = place / verdict_files.DIRECTORY
-    found = {}
+    found: dict[str, Record] = {}
     for outcome in entry.outcomes:
         record = verdict_files.load(verdict_files.place(directory, outcome.name, entry.epoch, entry.weights))
         if record.found.outcome != outcome:
@@ -150,14 +160,19 @@ def comparison_grids(found: list[Compared], names: tuple[str, str], alone: Seque
     )
     by_class = [one for one in found if one.evaluator != WORST] or found
     names_of_classes = list(dict.fromkeys(name for one in by_class for name in one.classes))
-    lines = tuple((Cell(name), *(_class_cell(one.classes.get(name)) for one in by_class)) for name in names_of_classes)
-    tests = sum(len(one.classes) for one in by_class)
-    chance = f"{tests} tests: one in twenty has p < 0.05 by chance alone"
+    tests = [(one.evaluator, name) for one in by_class for name in one.classes]
+    corrected = holm([paired.p for one in by_class for paired in one.classes.values()])
+    p = dict(zip(tests, corrected, strict=True))
+    lines = tuple(
+        (Cell(name), *(_class_cell(one.classes.get(name), p.get((one.evaluator, name), 1.0)) for one in by_class))
+        for name in names_of_classes
+    )
+    chance = f"p by McNemar's exact test, corrected for the {len(tests)} tests of this table by Holm's method"
     return [whole, Grid("B - A by class", ("class", *(one.evaluator for one in by_class)), lines, (chance,))]
 
 
-def _class_cell(paired: Paired | None) -> Cell:
+def _class_cell(paired: Paired | None, p: float) -> Cell:
     if paired is None:
         return Cell("·")
-    counts = f"+{paired.gained:,} -{paired.lost:,} of {paired.n:,}, p {paired.p:.2g}"
+    counts = f"+{paired.gained:,} -{paired.lost:,} of {paired.n:,}, p {p:.2g}"
     return Cell(f"{100 * paired.difference:+.1f}", (counts,))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from advmix_cli.evaluation.significance import Paired, pooled, wilson
+from advmix_cli.evaluation.significance import Paired, holm, pooled, wilson
 
 Z = 1.959963984540054  # the 97.5% quantile of the normal distribution
 
@@ -89,3 +89,18 @@ def test_the_pooled_interval_holds_the_truth_as_often_as_it_says(seeds, images, 
     assert 0.925 < held / tries < 0.985  # 600 tries at 0.95 have a standard error of 0.009
     # An interval of the images alone would be this wide, or wider where the seeds add to it.
     assert np.mean(widths) > 2 * Z * np.sqrt(truth * (1 - truth) / images / seeds)
+
+
+def test_corrected_ps_are_holms():
+    """The second number has three hypotheses left beside it, and the last one is no less than the one before it."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([0.3]) == [0.3]
+    assert holm([]) == []
+
+
+def test_of_many_tests_of_nothing_one_in_twenty_families_has_a_small_corrected_p():
+    drawn = np.random.default_rng(0).random((2000, 30))
+    found = np.mean([min(holm(list(family))) < 0.05 for family in drawn])
+    assert np.mean(drawn.min(axis=1) < 0.05) > 0.7
+    assert 0.035 < found < 0.065

@@ -50,6 +50,16 @@ def test_gained_and_lost_are_counted_over_all_and_in_each_class():
     ]
 
 
+def test_ps_of_classes_are_corrected_for_all_of_them():
+    second = [number % 4 == 0 for number in range(40)]
+    (found,) = compared({"PGD20": record([False] * 40)}, {"PGD20": record(second)})
+    assert [paired.p for paired in found.classes.values()] == [pytest.approx(2 / 2**10), 1.0]
+    whole, classes = comparison_grids([found], ("x", "y"))
+    assert [line[1].notes for line in classes.rows] == [("+10 -0 of 20, p 0.0039",), ("+0 -0 of 20, p 1",)]
+    assert whole.rows[0][6].value == "0.002"
+    assert classes.captions == ("p by McNemar's exact test, corrected for the 2 tests of this table by Holm's method",)
+
+
 def test_where_one_looked_at_more_images_it_is_the_first_of_them():
     (found,) = compared({"PGD20": record(FIRST)}, {"PGD20": record(SECOND[:2], steps=40)})
     assert found.whole == Paired(2, 0, 1)
@@ -86,7 +96,8 @@ def test_verdicts_are_found_in_a_run_a_directory_and_a_file(ran, tmp_path):
     (path,) = (ran / "verdicts").iterdir()
     for place in (ran, ran / "verdicts", path):
         assert records(place, "last").keys() == {"PGD20"}
-    with pytest.raises(UsageError, match=r"its best epoch was not measured \(there is: last\)"):
+    said = r"its best epoch was not measured \(there is: last\); `advmix eval .*run/best\.safetensors --save DIR`"
+    with pytest.raises(UsageError, match=said):
         records(ran, "best")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"holds neither results\.json nor files of verdicts"):

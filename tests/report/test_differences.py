@@ -12,7 +12,7 @@ from advmix_cli.evaluation.significance import Paired, pooled, wilson
 from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
 from advmix_cli.report.ablation import Line, ablation_grid, ablation_records
-from advmix_cli.report.differences import Right, difference, gaps, pooled_interval, right
+from advmix_cli.report.differences import Right, _load, difference, gaps, pooled_interval, right
 from advmix_cli.report.results import Measured, Results
 from advmix_cli.report.tables import gap_line
 
@@ -165,6 +165,18 @@ def test_rows_that_were_not_measured_alike_are_not_compared(ran):
     shown, captions = notes(lines[0], Line("B", (other,), lines[1].directories, {}))
     assert not any("Δ" in note for note in shown[1])
     assert "PGD20: not measured with the same epsilon in all rows, so some have no Δ" in captions
+
+
+def test_a_row_whose_verdicts_are_lost_says_so(ran):
+    lines = [row("A", ran("a", some(0.5))), row("B", ran("b", some(0.9, seed=1)))]
+    said = "B: without its verdicts on each image some Δ and pooled intervals cannot be given"
+    assert said not in notes(*lines)[1]
+    (path,) = (lines[1].directories[0] / "verdicts").iterdir()
+    path.unlink()
+    _load.cache_clear()
+    shown, captions = notes(*lines)
+    assert said in captions
+    assert not any("Δ" in note for note in shown[1])
 
 
 def test_an_accuracy_s_pooled_interval_ends_at_0_and_1_and_is_no_point_there():
