@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 from torchvision.models import resnet18
 from typer.testing import CliRunner
 
-from advmix_cli import attacked, factories, foreign_model, run
+from advmix_cli import attacked, build, factories, foreign_model, run
 from advmix_cli.checkpoint import load, read_tensors
 from advmix_cli.cli import app
 from advmix_cli.data import sources
@@ -577,3 +578,11 @@ make = Net
     assert "\x1b" not in found.stderr
     assert "Traceback" not in found.stderr
     assert found.stdout == ""
+
+
+def test_a_network_is_known_by_its_weights_and_by_what_it_computes(tiny):
+    images = build.dataset(tiny(), CPU, print)
+    one = foreign_model.Foreign(nn.Identity(), images, "weights", (), "computes")
+    assert one.known() == replace(one, suspicions=("said",)).known()
+    others = [replace(one, computes="something else"), replace(one, weights="others")]
+    assert len({other.known().weights for other in (one, *others)}) == 3

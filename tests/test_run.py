@@ -3,6 +3,7 @@
 import json
 import math
 import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -513,3 +514,10 @@ def test_an_outcome_whose_verdicts_are_lost_is_found_again_and_one_whose_are_dam
 def test_the_name_of_the_worst_case_is_no_evaluators(tiny):
     with pytest.raises(RecipeError, match="'worst case' is the name of all of them"):
         tiny('evaluators=[{kind="pristine", name="worst case"}]')
+
+
+def test_verdicts_of_another_measurement_are_not_those_behind_an_outcome(done):
+    _, directory, results = done
+    saved, (outcome, *_) = checkpoint.load(directory), results.of("last").outcomes
+    assert run._recorded(outcome, saved, directory).found.outcome == outcome
+    assert run._recorded(replace(outcome, correct=outcome.correct - 1), saved, directory) is None
