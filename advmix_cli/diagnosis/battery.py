@@ -83,6 +83,11 @@ class Battery:
         """A point, and at least one image: what is no more than that says nothing."""
         return max(A_POINT, 1 / len(self.images)) + 1e-9
 
+    def _said(self, times: int = 1) -> str:
+        """So many times the slack, in points."""
+        points = 100 * times * self._slack
+        return f"{points:.3g} point{'' if round(points, 3) == 1 else 's'}"
+
     def _pgd(self, **changes: Any) -> Pgd:
         whole = Pgd(self.epsilon, self.epsilon / 4, 20, 1, "uniform", "cross-entropy", self.seed, self.batch_size)
         return replace(whole, **changes)
@@ -125,12 +130,12 @@ class Battery:
         number = ", ".join(f"{100 * accuracy:.1f}" for accuracy in ladder.values()) + " %"
         figures = {f"steps_{steps}": accuracy for steps, accuracy in ladder.items()}
         return Check(
-            "more steps of PGD: 10, 20, 50, 100", number, "no rise above 1 point", gain <= self._slack, figures
+            "more steps of PGD: 10, 20, 50, 100", number, f"no rise above {self._said()}", gain <= self._slack, figures
         )
 
     def _reported(self, longest: float) -> Check:
         """A PGD whose steps are too short reports too much."""
-        name, wanted = "the recipe's own PGD", f"no more than 2 points above PGD{LADDER[-1]} of ε/4"
+        name, wanted = "the recipe's own PGD", f"no more than {self._said(2)} above PGD{LADDER[-1]} of ε/4"
         if not self.reported:
             return Check(name, "it has none of this ε", wanted, None, {})
         found = {name: float(self._robust(pgd).double().mean()) for name, pgd in self.reported.items()}
@@ -186,7 +191,7 @@ class Battery:
         return Check(
             name="Square, after attacks by gradients",
             number=f"{found} of {n} images",
-            wanted="at most 1 %",
+            wanted=f"at most {max(1, int(A_POINT * n)):,} of {n:,} images",
             passed=found <= max(1, A_POINT * n),
             figures={name: count / n for name, count in broken.items()},
         )
@@ -208,7 +213,7 @@ class Battery:
         rise = max((more - less for less, more in pairwise(values)), default=0.0)
         number = ", ".join(f"{100 * accuracy:.0f}" for accuracy in values)
         figures = {"curve": [{"epsilon": epsilon, "accuracy": accuracy} for epsilon, accuracy in curve.items()]}
-        return Check("a larger ε", f"{number} %", "no rise above 1 point", rise <= self._slack, figures)
+        return Check("a larger ε", f"{number} %", f"no rise above {self._said()}", rise <= self._slack, figures)
 
     def _transferred(self, own: float) -> Check:
         name, wanted = "images made for another network", "no accuracy below its own"

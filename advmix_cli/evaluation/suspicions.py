@@ -200,7 +200,7 @@ def of_the_accuracy(
     if better:
         flags = max(better, key=lambda name: better[name])
         yield f"{count} of the first {n} images are right, and {better[flags]} with {flags}: is that what it takes?"
-    elif chance and (ordered := _in_another_order(predicted, images.labels, len(classes))) > n / 2:
+    elif (ordered := _in_another_order(predicted, images.labels, len(classes))) > max(n / 2, count + n / 10):
         yield (
             f"{count} of the first {n} images are right, and {ordered} if its classes come in another order: the data "
             f"has {', '.join(classes[:20])}"

@@ -87,7 +87,7 @@ def load(path: Path) -> Record:
             str(about["weights"]),
             str(about["images"]),
             tuple(map(str, about["classes"])),
-            str(about["selection"]),
+            str(about.get("selection", "")),
         )
     except OSError as error:
         raise RunDirectoryError(f"{path}: {error.strerror or error}") from None

@@ -1,11 +1,13 @@
 """The worst case over several evaluators: an image is robust if it withstands all of them."""
 
+import json
 from collections.abc import Sequence
 
 import torch
 
 from advmix_cli.evaluation.outcome import Evaluated
 from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
+from advmix_cli.seals import digest
 
 
 def worst_case(name: str, found: Sequence[Evaluated], epsilon: float) -> Evaluated | None:
@@ -28,15 +30,11 @@ def worst_case(name: str, found: Sequence[Evaluated], epsilon: float) -> Evaluat
     names = tuple(one.outcome.name for one in attackers)
     last = attackers[-1].outcome
     settings = {"split": "test", "norm": last.settings["norm"], "epsilon": epsilon, "over": list(names)}
+    # Two worst cases are comparable only if all that they are over was measured alike.
+    settings["digest"] = digest(json.dumps([one.outcome.settings for one in attackers], sort_keys=True))[:12]
     if any(one.outcome.n != n for one in attackers):
-        settings["images"] = f"the first {n}, on which {_shares(attackers, n)}"
+        settings["images"] = f"the first {n}"
     seconds = sum(one.outcome.seconds for one in attackers)
     return Evaluated.of(
         name, Verdicts(names, clean, broken_by, margin), attackers[0].labels[:n], seconds, settings, last.machine
     )
-
-
-def _shares(attackers: Sequence[Evaluated], n: int) -> str:
-    """What each has on these images, of which some looked at more."""
-    shares = [100 * float(one.verdicts.robust[:n].double().mean()) for one in attackers]
-    return ", ".join(f"{one.outcome.name} has {share:.1f} %" for one, share in zip(attackers, shares, strict=True))

@@ -78,7 +78,7 @@ def records(place: Path, selection: str) -> dict[str, Record]:
 def _of_run(place: Path, known: Results, selection: str) -> dict[str, Record]:
     entry = known.of(selection)
     if entry is None:
-        chosen = ", ".join(one.selection for one in known.measured) or "nothing"
+        chosen = ", ".join(_with_option(one.selection) for one in known.measured) or "nothing"
         raise UsageError(
             f"{place}: its {selection} epoch was not measured (there is: {chosen}); "
             f"`advmix eval {place / checkpoint.name_of(selection)} --save DIR` measures it"
@@ -91,6 +91,12 @@ def _of_run(place: Path, known: Results, selection: str) -> dict[str, Record]:
             raise UsageError(f"{directory}: its verdicts of {outcome.name} are not those that {NAME} is of")
         found[outcome.name] = replace(record, selection=entry.selection)
     return found
+
+
+def _with_option(selection: str) -> str:
+    """With what asks for it, where that has another name."""
+    option = selection.removesuffix(" on validation").removesuffix(" on test")
+    return selection if option == "last" else f"{selection}: --selection '{option}'"
 
 
 def compared(first: Mapping[str, Record], second: Mapping[str, Record]) -> list[Compared]:

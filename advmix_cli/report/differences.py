@@ -73,15 +73,16 @@ def _load(path: Path, verdicts: str) -> Record:
 
 def difference(first: Sequence[Right | None], second: Sequence[Right | None]) -> Difference | None:
     """Of the pairs in which both have been found, on the same images with the same settings; None if there is none."""
-    pairs = [
-        (one.verdicts, other.verdicts)
+    found = [
+        (one, other)
         for one, other in zip(first, second, strict=False)
         if one
         and other
         and (one.images, len(one.verdicts), one.settings) == (other.images, len(other.verdicts), other.settings)
     ]
-    if not pairs or len({len(one) for one, _ in pairs}) > 1:
+    if not found or len({(one.images, len(one.verdicts)) for one, _ in found}) > 1:
         return None
+    pairs = [(one.verdicts, other.verdicts) for one, other in found]
     if len(pairs) == 1:
         paired = Paired.of(*pairs[0])
         return Difference(paired.difference, paired.interval, 1, paired)

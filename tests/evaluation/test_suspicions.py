@@ -15,6 +15,12 @@ from advmix_cli.evaluation.suspicions import of_the_accuracy, suspicions
 NAMES = tuple("0123456789")
 
 
+@pytest.fixture(autouse=True)
+def same_noise():
+    """What is random here is the same every time: which other suspicion its draws raise is chance."""
+    torch.manual_seed(0)
+
+
 class Odd(nn.Module):
     """A small network, and what is done with it and an image."""
 
@@ -319,12 +325,14 @@ def test_another_convention_that_does_better_is_named(trained):
     assert found == f"{wrong} of the first 200 images are right, and {right} with that: is that what it takes?"
 
 
-def test_another_order_of_the_classes_is_noticed(trained):
+@pytest.mark.parametrize("cycled", [10, 6, 3])
+def test_another_order_of_the_classes_is_noticed_where_some_are_right_too(trained, cycled):
     network, data = trained
     images = data.test.first(200)
     right = int((network(images.pixels / 255).argmax(1) == images.labels).sum())
+    order = [*range(1, cycled), 0, *range(cycled, 10)]
     with measured(network):
-        (found,) = of_the_accuracy(lambda x: network(x).roll(1, dims=1), {}, images, NAMES)
+        (found,) = of_the_accuracy(lambda x: network(x)[:, order], {}, images, NAMES)
     assert re.sub(r"^\d+", "N", found) == (
         f"N of the first 200 images are right, and {right} if its classes come in another order: the data has "
         "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"

@@ -1,6 +1,7 @@
 """Verdicts on each image: what they say of each other, what a file of them holds, and the worst case over several."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -240,11 +241,22 @@ def test_what_is_wrong_as_it_is_was_broken_by_nothing():
     assert worst.outcome.broken == {"clean": 1, "one": 0, "two": 0}
 
 
+def test_worst_cases_have_the_same_settings_if_what_they_are_over_has_them_whatever_was_found():
+    def settings(right, steps):
+        one = measurement("one", [True] * 3, [0, NOTHING, NOTHING], [-1.0, 2, 2])
+        two = measurement("two", [True] * 2, [NOTHING if right else 1, NOTHING], [2.0 if right else -2.0, 2])
+        two = two._replace(outcome=replace(two.outcome, settings={**two.outcome.settings, "steps": steps}))
+        return worst_case("w", [one, two], 0.1).outcome.settings
+
+    assert settings(True, 20) == settings(False, 20)
+    assert settings(True, 20) != settings(True, 40)
+
+
 def test_the_worst_case_says_on_which_images_it_is():
     one = measurement("one", [True] * 4, [0, NOTHING, NOTHING, NOTHING], [-1.0, 2, 2, 2])
     two = measurement("two", [True, True], [1, NOTHING], [-3.0, 1])
     settings = worst_case("w", [one, two], 0.1).outcome.settings
-    assert settings["images"] == "the first 2, on which one has 50.0 %, two has 50.0 %"
+    assert settings["images"] == "the first 2"
     same = [measurement(name, [True, True], [1, NOTHING], [-3.0, 1]) for name in "ab"]
     assert "images" not in worst_case("w", same, 0.1).outcome.settings
 

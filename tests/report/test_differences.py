@@ -167,6 +167,13 @@ def test_rows_that_were_not_measured_alike_are_not_compared(ran):
     assert "PGD20: not measured with the same epsilon in all rows, so some have no Δ" in captions
 
 
+def test_seeds_that_looked_at_different_images_are_not_pooled():
+    same = [Right(some(0.5, seed=number), "f", {}) for number in range(4)]
+    other = same[2]._replace(images="g"), same[3]._replace(images="g")
+    assert difference(same[:2], same[2:]).seeds == 2
+    assert difference([same[0], other[0]], [same[1], other[1]]) is None
+
+
 def test_a_row_whose_verdicts_are_lost_says_so(ran):
     lines = [row("A", ran("a", some(0.5))), row("B", ran("b", some(0.9, seed=1)))]
     said = "B: without its verdicts on each image some Δ and pooled intervals cannot be given"
