@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from advmix_cli import build, checkpoint
 from advmix_cli.checkpoint import Checkpoint
 from advmix_cli.data.images import Dataset, to_unit
-from advmix_cli.errors import AdvmixError, CheckpointError, UsageError
+from advmix_cli.errors import AdvmixError, CheckpointError, RunDirectoryError, UsageError
 from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.predict import Judgement, judge, measured
 from advmix_cli.evaluation.verdict_files import Record
@@ -77,8 +77,10 @@ class Unverified(NamedTuple):
 
 def kept(place: Path) -> list[Path]:
     """The files of verdicts that may have images: of a run directory, of a directory of them, or the file itself;
-    UsageError if it is not there."""
+    UsageError if it is not there, or is a checkpoint."""
     if place.is_file():
+        if place.name in checkpoint.NAMES:
+            raise UsageError(f"{place}: it is a checkpoint; name its run directory, or a file of its images")
         return [place]
     if not place.is_dir():
         raise UsageError(f"{place}: no such file or directory")
@@ -92,11 +94,13 @@ def verified(
 ) -> Iterator[Verified | Unverified]:
     """Look at each file that has images again; what cannot be looked at is given last, with the reason. The checkpoint
     is `given`, or the one beside the file or a directory above it whose weights the verdicts are of. If none can be
-    looked at, the first one's error is raised."""
+    looked at though the files themselves are whole, the first one's error is raised."""
     images: dict[str, Dataset] = {}
 
     def looked_at(path: Path) -> Verified | None:
         record = verdict_files.load(path)
+        if verdict_files.is_misnamed(path, record):
+            raise RunDirectoryError(f"{path}: what it holds, by {record.found.outcome.name}, is not what its name says")
         if record.found.verdicts.images is None:
             return None
         saved = _checkpoint(path, record, given)
@@ -119,9 +123,9 @@ def verified(
         if found:
             is_any = True
             yield found
-    if failed and not is_any:
+    if failed and not is_any and not any(isinstance(error, RunDirectoryError) for _, error in failed):
         raise failed[0][1]
-    yield from (Unverified(path, str(error)) for path, error in failed)
+    yield from (Unverified(path, str(error).removeprefix(f"{path}: ")) for path, error in failed)
 
 
 def _elsewhere(recipe: Recipe, root: str) -> Recipe:
@@ -134,13 +138,16 @@ def _checkpoint(path: Path, record: Record, given: Path | None) -> Checkpoint:
     if given is not None:
         saved = checkpoint.load(given)
         if saved.weights != record.weights:
-            raise CheckpointError(f"{given} is not the network that {path} is of")
+            raise CheckpointError(f"{path}: {given} is not the network that it is of")
         return saved
-    for directory in (path.parent, path.parent.parent):
-        for name in checkpoint.NAMES:
-            if (directory / name).is_file() and (saved := checkpoint.load(directory / name)).weights == record.weights:
+    damaged: CheckpointError | None = None
+    for file in (directory / name for directory in (path.parent, path.parent.parent) for name in checkpoint.NAMES):
+        try:
+            if file.is_file() and (saved := checkpoint.load(file)).weights == record.weights:
                 return saved
-    raise UsageError(f"the checkpoint that {path} is of is not beside it: name it with --checkpoint")
+        except CheckpointError as error:  # another one can be it
+            damaged = damaged or error
+    raise damaged or UsageError(f"{path}: its checkpoint is not beside it: name it with --checkpoint")
 
 
 def _verified(path: Path, record: Record, network: nn.Module, images: Dataset) -> Verified:

@@ -148,8 +148,61 @@ def test_settings_that_no_evaluator_has_are_refused(ran, tmp_path, change):
     one = record.found
     found = Evaluated.of("x", one.verdicts, one.labels, 1.0, {**one.outcome.settings, **change}, one.outcome.machine)
     replace(record, found=found).save(tmp_path / "s.safetensors")
-    with pytest.raises(RunDirectoryError, match="not a whole file of verdicts"):
-        look(tmp_path / "s.safetensors", given=directory)
+    (found,) = look(tmp_path / "s.safetensors", given=directory)
+    assert not found.is_right
+    assert found.why.startswith("not a whole file of verdicts: ")
+
+
+def test_images_without_an_epsilon_are_refused(ran, tmp_path):
+    directory, path = ran
+    record = verdict_files.load(path)
+    one = record.found
+    settings = {name: value for name, value in one.outcome.settings.items() if name != "epsilon"}
+    found = Evaluated.of("x", one.verdicts, one.labels, 1.0, settings, one.outcome.machine)
+    replace(record, found=found).save(tmp_path / "s.safetensors")
+    (found,) = look(tmp_path / "s.safetensors", given=directory)
+    assert found.why == "not a whole file of verdicts: its epsilon is not in [0, 1]"
+
+
+def test_files_that_were_exchanged_are_noticed_and_a_name_of_one_s_own_is_none(ran, tmp_path):
+    directory, path = ran
+    record = verdict_files.load(path)
+    for name, misnamed in (
+        (path.name, False),
+        ("of mine.safetensors", False),
+        (path.name.replace("PGD2 ", "PGD20 "), True),
+        (f"{path.stem[:-8]}{'0' * 8}.safetensors", True),
+        (path.name.replace("PGD2 ", ""), True),
+    ):
+        assert verdict_files.is_misnamed(tmp_path / name, record) is misnamed, name
+    other = next(file for file in path.parent.iterdir() if file.name.startswith("pristine"))
+    shutil.copytree(directory, tmp_path / "run")
+    exchanged = tmp_path / "run" / "adversarial"
+    shutil.copy(other, exchanged / path.name)
+    done = CliRunner().invoke(app, ["verify", str(tmp_path / "run"), "--device", "cpu", "--json"])
+    assert done.exit_code == 1, done.output
+    (found,) = json.loads(done.stdout)["files"]
+    assert found["why"] == "what it holds, by pristine, is not what its name says"
+
+
+def test_a_run_whose_images_are_all_damaged_is_a_mismatch_and_none_without_its_checkpoint(ran, tmp_path):
+    directory, path = ran
+    shutil.copytree(directory, tmp_path / "run")
+    copy = tmp_path / "run" / "adversarial" / path.name
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    words = ["verify", str(tmp_path / "run"), "--device", "cpu"]
+    assert CliRunner().invoke(app, words).exit_code == 1
+    copy.write_bytes(whole)
+    (tmp_path / "run" / "best.safetensors").write_bytes(b"")
+    assert CliRunner().invoke(app, words).exit_code == 0
+    (tmp_path / "run" / "model.safetensors").rename(tmp_path / "run" / "best.safetensors")
+    (tmp_path / "run" / "model.safetensors").write_bytes(b"")
+    assert CliRunner().invoke(app, words).exit_code == 0
+    (tmp_path / "run" / "best.safetensors").unlink()
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert "model.safetensors: not a whole safetensors file" in done.stderr
 
 
 def test_the_checkpoint_is_the_one_that_was_measured(ran, tmp_path):
@@ -202,6 +255,7 @@ def test_a_damaged_file_does_not_hide_the_others(ran, tmp_path):
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 1, done.output
     assert done.stdout.count("NOT looked at: ") == 2
+    assert "".join(done.stdout.split()).count(f"{kept}/a.safetensors") == 1
     assert "right" in done.stdout
     document = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert document["is_right"] is False
@@ -215,7 +269,7 @@ def test_bad_places_are_one_message(ran, tmp_path):
     for words, message in (
         (["nowhere"], "nowhere: no such file or directory"),
         ([str(tmp_path)], "holds no adversarial images"),
-        ([str(directory / "model.safetensors")], "not a whole file of verdicts"),
+        ([str(directory / "model.safetensors")], "model.safetensors: it is a checkpoint; name its run directory"),
         ([str(directory), "--data-root", "x"], "--data-root: 'root' has no meaning for [data] source = \"digits\""),
     ):
         done = CliRunner().invoke(app, ["verify", *words])

@@ -4,6 +4,7 @@ The metadata's `advmix` is one value of JSON with its own checksum and those of 
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,13 @@ def place(directory: Path, evaluator: str, epoch: int | None, weights: str) -> P
     return directory / f"{evaluator} {of_epoch}{weights[:8]}.safetensors"
 
 
+def is_misnamed(path: Path, record: Record) -> bool:
+    """It has a name as `place` gives them, and that of another evaluator or of other weights: files were exchanged."""
+    return bool(re.search(r" [0-9a-f]{8}$", path.stem)) and not (
+        path.name.startswith(f"{record.found.outcome.name} ") and path.stem.endswith(f" {record.weights[:8]}")
+    )
+
+
 def load(path: Path) -> Record:
     """RunDirectoryError for what is no whole file of verdicts."""
     try:
@@ -79,7 +87,7 @@ def load(path: Path) -> Record:
         if tensors.digest(images) != about["adversarial"]:
             raise ValueError("its images are not those that were written")
         outcome = Outcome.from_json(about["outcome"])
-        _check_settings(outcome.settings)
+        _check_settings(outcome.settings, attacked=bool(images))
         if not all(isinstance(about[name], list) for name in ("attacks", "classes")):
             raise ValueError("its attacks and classes are no lists")
         return Record(
@@ -95,11 +103,11 @@ def load(path: Path) -> Record:
         raise RunDirectoryError(f"{path}: not a whole file of verdicts: {error!s:.200}") from None
 
 
-def _check_settings(settings: Mapping[str, Any]) -> None:
-    """ValueError for those that no evaluator has."""
+def _check_settings(settings: Mapping[str, Any], *, attacked: bool) -> None:
+    """ValueError for those that no evaluator has; one whose images were `attacked` has an epsilon."""
     if settings.get("split") not in PARTS:
         raise ValueError("it is of no split of a dataset")
-    epsilon = settings.get("epsilon", 0.0)
+    epsilon = settings.get("epsilon", None if attacked else 0.0)
     if not isinstance(epsilon, float) or not 0 <= epsilon <= 1:
         raise ValueError("its epsilon is not in [0, 1]")
 
