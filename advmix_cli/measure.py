@@ -96,12 +96,17 @@ def recipe_to_measure(
 ) -> Recipe:
     """The recipe of a checkpoint with other evaluators (edited by `settings`, then only those in `names`, then on the
     first `limit` images) or another place of its data. UsageError for everything else: it is what was trained."""
+    recipe = edited_to_measure(saved, place, settings)
+    return recipe.model_copy(update={"evaluators": wanted(recipe.evaluators, place, names, limit)})
+
+
+def edited_to_measure(saved: Checkpoint, place: str, settings: Sequence[str]) -> Recipe:
+    """That recipe with all of its evaluators, or none."""
     edits = [parse_setting(text) for text in settings]
     for edit in edits:
         if edit.path[0] != "evaluators" and edit.path != ("data", "root"):
             raise UsageError(f"{edit.where}: a checkpoint is what it is; only evaluators and data.root can be set here")
-    recipe = Document(saved.recipe.resolved(), {(): Position(place)}).edited(edits).recipe()
-    return recipe.model_copy(update={"evaluators": wanted(recipe.evaluators, place, names, limit)})
+    return Document(saved.recipe.resolved(), {(): Position(place)}).edited(edits).recipe()
 
 
 def wanted(

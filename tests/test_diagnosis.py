@@ -1,20 +1,26 @@
 """The battery tells a network that hides its gradients from one that does not."""
 
 import json
+import re
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 import torch
 from interrupted import CPU
+from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
-from advmix_cli import build, run
+from advmix_cli import build, checkpoint, run
 from advmix_cli.cli import app
 from advmix_cli.diagnosis.battery import Battery
+from advmix_cli.diagnosis.diagnose import diagnose_checkpoint
+from advmix_cli.errors import CheckpointError
 from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.subject import Subject
+from advmix_cli.report.progress import Lines
 
 EPSILON = 24 / 255
 
@@ -42,7 +48,7 @@ class Steep(nn.Module):
 
 
 def checks(network, images, transfer=None, epsilon=EPSILON, reported=None):
-    with measured(network):
+    with measured(network.eval()):  # what is around the network of other tests leaves it as that was
         battery = Battery(Subject.plain(network), images, epsilon, 10, 0, 30, transfer, reported or {}, lambda *_: None)
         return list(battery())
 
@@ -161,3 +167,46 @@ def test_a_pgd_that_reports_too_much_is_found_out(trained):
         found = replace(battery, reported={"a": long, "b": short})._reported(longest)
     assert found.verdict == "FAIL"
     assert found.figures["b"] > longest + 0.1
+
+
+@pytest.fixture(scope="module")
+def ran(tiny, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run")
+    run.execute(tiny("schedule.epochs=1", "evaluators=[]"), directory, CPU, Lines(Console(file=StringIO())))
+    return directory
+
+
+def advmix(*words):
+    return CliRunner().invoke(app, [*map(str, words), "--limit", "4", "--device", "cpu"])
+
+
+def test_a_recipe_without_evaluators_is_diagnosed_too(ran):
+    done = advmix("eval", ran, "--diagnose", "--json")
+    checks = json.loads(done.stdout)["checks"]
+    assert [one["verdict"] for one in checks if one["name"] == "the recipe's own PGD"] == ["not tried"]
+    refused = advmix("eval", ran)
+    assert refused.exit_code == 2
+    assert "its recipe has no evaluators" in refused.stderr
+
+
+def test_its_own_weights_are_no_transfer(ran, watch):
+    refused = advmix("eval", ran, "--diagnose", "--transfer", ran)
+    assert refused.exit_code == 2
+    assert "--transfer is the checkpoint itself" in refused.stderr
+    saved = checkpoint.load(ran)
+    moved = replace(saved, state={name: value + 1 for name, value in saved.state.items()})
+    for other, message in (
+        (replace(moved, image_shape=(3, 8, 8)), "is for images of shape (3, 8, 8), and this one for"),
+        (replace(moved, classes=tuple("abcdefghij")), "is for classes a, b, c, d, e, f, g, h, i, j,"),
+    ):
+        with pytest.raises(CheckpointError, match=re.escape(message)):
+            diagnose_checkpoint(saved, saved.recipe, CPU, watch, 4, other)
+
+
+def test_figures_that_cannot_be_written_are_found_before_the_work(ran, tmp_path):
+    (tmp_path / "file").touch()
+    for words in (["eval", ran, "--diagnose"], ["probe", "digits"]):
+        for place, why in ((tmp_path / "file", "not a directory"), (tmp_path / "file" / "in it", "cannot be written")):
+            done = CliRunner().invoke(app, [*map(str, words), "--figures", str(place)])
+            assert (done.exit_code, done.stdout) == (2, "")
+            assert done.stderr.startswith(f"error: --figures {place}: {why}")

@@ -1,5 +1,6 @@
 """Networks of others: a factory's module, its weights and its images, on the road of our own."""
 
+import errno
 import json
 import os
 import sys
@@ -550,6 +551,8 @@ def test_a_network_of_others_is_diagnosed(own, weights):
     found = json.loads(advmix(*words, "--limit", "6", "--json").stdout)
     assert found["n"] == 6
     assert len(found["checks"]) == 10
+    without = json.loads(advmix(*words, "--limit", "2", "--set", "evaluators=[]", "--json").stdout)
+    assert [one["name"] for one in without["checks"]] == [one["name"] for one in found["checks"]]
     refused = advmix(*words, "--transfer", "x.safetensors")
     assert refused.exit_code == 2
     assert "--transfer has no meaning with --model" in " ".join(refused.stderr.split())
@@ -577,7 +580,27 @@ make = Net
     assert "odd.py:make" in "".join(found.stderr.split())
     assert "\x1b" not in found.stderr
     assert "Traceback" not in found.stderr
+    assert "SystemExit: SystemExit" not in found.stderr
     assert found.stdout == ""
+
+
+def test_a_disk_that_is_full_is_not_its_code_s_fault(own, weights, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "kept" / "x"))
+
+    monkeypatch.setattr(verdict_files.Record, "save", full)
+    words = ["--model", f"{own}:make", "--data", "digits", "--input-range", "-1,1", "--save", tmp_path / "kept"]
+    found = advmix("eval", weights, *words, "--evaluator", "pristine")
+    assert found.exit_code == 1
+    assert found.stderr.endswith(f"error: {tmp_path}/kept/x: No space left on device\n")
+
+
+def test_what_attacks_is_asked_of_a_network_that_is_diagnosed_whoever_judges(tmp_path):
+    (tmp_path / "odd.py").write_text(RANDOM)
+    words = ["--data", "digits", "--set", f"evaluators=[{PRISTINE}]", "--diagnose"]
+    found = advmix("eval", "--model", f"{tmp_path}/odd.py:random", *words)
+    assert found.exit_code == 2
+    assert "it is random" in found.stderr
 
 
 def test_a_network_is_known_by_its_weights_and_by_what_it_computes(tiny):

@@ -11,6 +11,7 @@ from advmix_cli.commands.diagnosis import DIAGNOSED, told
 from advmix_cli.commands.evaluate_foreign import evaluate_foreign
 from advmix_cli.commands.keeping import keeper, with_the_worst
 from advmix_cli.commands.options import DeviceName, Json, Settings, StopAfter
+from advmix_cli.commands.places import raise_unless_writable
 from advmix_cli.commands.unfinished import going_on, said_once
 from advmix_cli.errors import UsageError
 from advmix_cli.stopping import stoppable
@@ -74,6 +75,8 @@ def evaluate(
             raise UsageError(f"{flag} is for --diagnose: it has no meaning without it")
     if diagnose and (save is not None or save_adversarial or evaluators):
         raise UsageError("--diagnose has its own checks: --evaluator, --save and --save-adversarial mean nothing to it")
+    if figures is not None:
+        raise_unless_writable(figures, "--figures")
     if model is not None:
         from advmix_cli.recipe.measurement import measurement
 
@@ -95,21 +98,22 @@ def evaluate(
     from advmix_cli import checkpoint as checkpoints
     from advmix_cli.diagnosis.diagnose import diagnose_checkpoint
     from advmix_cli.evaluation.verdict_files import ADVERSARIAL
-    from advmix_cli.measure import Findings, evaluate_checkpoint, recipe_to_measure
+    from advmix_cli.measure import Findings, edited_to_measure, evaluate_checkpoint, recipe_to_measure
     from advmix_cli.report.progress import watcher
     from advmix_cli.report.results import Measured
     from advmix_cli.report.tables import outcome_grid
 
     path = checkpoints.find(checkpoint)
     saved = checkpoints.load(path)
-    chosen = recipe_to_measure(saved, str(path), settings or [], evaluators or [], limit)
     place = build.device(device)
     if diagnose:
+        chosen = edited_to_measure(saved, str(path), settings or [])
         other = checkpoints.load(transfer) if transfer else None
         with stoppable(stop_after), watcher(err) as watch:
             diagnosis = diagnose_checkpoint(saved, chosen, place, watch, limit or DIAGNOSED, other)
         told(str(path), diagnosis, figures, as_json=as_json)
         return
+    chosen = recipe_to_measure(saved, str(path), settings or [], evaluators or [], limit)
     keep = keeper(
         save or (path.parent / ADVERSARIAL if save_adversarial else None),
         saved.weights, saved.images, saved.classes, saved.epoch, saved.selection,

@@ -25,8 +25,7 @@ def said_as_one(factory: str) -> Iterator[None]:
     except (AdvmixError, StoppedError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        text = f"{type(error).__name__}: {first_line(error)}"
-        raise ForeignModelError(f"{factory}: its code ended the measurement: {text}") from error
+        raise ForeignModelError(f"{factory}: its code ended the measurement: {first_line(error)}") from error
 
 
 def evaluate_foreign(
@@ -42,22 +41,23 @@ def evaluate_foreign(
     from advmix_cli.evaluation.verdict_files import ADVERSARIAL
     from advmix_cli.foreign_model import prepared
     from advmix_cli.measure import Findings, evaluate, wanted
+    from advmix_cli.recipe.measurement import OF_THE_FIELD
     from advmix_cli.report.progress import watcher
     from advmix_cli.report.tables import outcomes_grid
 
-    where = "the measurement"
-    chosen = chosen.model_copy(update={"evaluators": wanted(chosen.evaluators, where, names, limit)})
     place = build.device(device)
     its_own = said_as_one(chosen.model.factory)
     title = str(file or chosen.model.factory)
     if diagnose:
         with redirect_stdout(sys.stderr), its_own, stoppable(stop_after), watcher(err) as watch:
-            foreign = prepared(chosen, file, place, watch)
+            # It has its own attacks, whoever judges.
+            foreign = prepared(chosen.model_copy(update={"evaluators": OF_THE_FIELD}), file, place, watch)
             for suspicion in foreign.suspicions:
                 say(f"warning: {chosen.model.factory}: {suspicion}")
             diagnosis = diagnosed(foreign.network, foreign.images, chosen, 0, watch, limit or DIAGNOSED, None)
         told(title, diagnosis, figures, as_json=as_json)
         return
+    chosen = chosen.model_copy(update={"evaluators": wanted(chosen.evaluators, "the measurement", names, limit)})
     target = save or (file.parent / ADVERSARIAL if save_adversarial and file else None)
     if save_adversarial and target is None:
         raise UsageError("--save-adversarial without a file of weights wants a directory: --save DIR")

@@ -1,13 +1,13 @@
 """Where `advmix eval` keeps what it found of each image, if it is asked to."""
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advmix_cli.commands.console import say
-from advmix_cli.errors import UsageError
+from advmix_cli.commands.places import raise_unless_writable
+from advmix_cli.errors import AdvmixError
 
 if TYPE_CHECKING:
     from advmix_cli.evaluation.outcome import Evaluated
@@ -30,18 +30,16 @@ def keeper(
     from advmix_cli.seals import digest
 
     if directory is not None:
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"{directory} cannot be written: {error.strerror}") from None
-        if not os.access(directory, os.W_OK):
-            raise UsageError(f"{directory} cannot be written")
+        raise_unless_writable(directory, "verdicts into")
 
     def keep(one: "Evaluated") -> None:
         if directory is not None:
             made_of = digest(json.dumps([one.outcome.settings, one.outcome.n, identity]))
             file = verdict_files.place(directory, f"{one.outcome.name} {made_of[:8]}", epoch, weights)
-            Record(one, weights, images[one.outcome.settings["split"]], classes, selection).save(file)
+            try:
+                Record(one, weights, images[one.outcome.settings["split"]], classes, selection).save(file)
+            except OSError as error:  # the disk's, and not that of the code that is measured
+                raise AdvmixError(f"{error.filename}: {error.strerror}") from error
             say(f"verdicts: {file}")
 
     return keep

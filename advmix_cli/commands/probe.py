@@ -7,7 +7,7 @@ import typer
 
 from advmix_cli.commands.console import err, out, print_json, say
 from advmix_cli.commands.options import DeviceName, Json, RecipeName, Settings
-from advmix_cli.errors import UsageError
+from advmix_cli.commands.places import raise_unless_writable
 
 
 def probe(
@@ -34,8 +34,8 @@ def probe(
     from advmix_cli.recipe.load import load
 
     chosen = load(recipe, [*(settings or []), *([f"seed={seed}"] if seed is not None else [])])
-    if figures is not None and figures.exists() and not figures.is_dir():
-        raise UsageError(f"--figures {figures}: not a directory")
+    if figures is not None:
+        raise_unless_writable(figures, "--figures")
 
     from advmix_cli import build
     from advmix_cli import checkpoint as checkpoints

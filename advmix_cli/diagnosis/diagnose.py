@@ -43,11 +43,22 @@ def diagnose_checkpoint(
     build.arithmetic(recipe)
     images = build.dataset(recipe, place, watch.say)
     check_images(saved, images)
-    if transfer and (transfer.image_shape, transfer.classes) != (saved.image_shape, saved.classes):
-        raise CheckpointError("the network of --transfer is for other images or other classes")
+    if transfer:
+        _check_transfer(transfer, saved)
     network = build.saved_network(saved, place)
     other = build.saved_network(transfer, place) if transfer else None
     return diagnosed(network, images, recipe, recipe.seed, watch, limit, other)
+
+
+def _check_transfer(transfer: Checkpoint, saved: Checkpoint) -> None:
+    if transfer.weights == saved.weights:
+        raise CheckpointError("--transfer is the checkpoint itself: its own images are no transfer; name another one")
+    for what, there, own in (
+        ("images of shape", transfer.image_shape, saved.image_shape),
+        ("classes", ", ".join(transfer.classes), ", ".join(saved.classes)),
+    ):
+        if there != own:
+            raise CheckpointError(f"the network of --transfer is for {what} {there}, and this one for {own}")
 
 
 def diagnosed(

@@ -23,6 +23,8 @@ LOOKED_AT = 16
 """Images that go through the network together, at most."""
 MEANT = 1e-4
 """A difference of logits above this share of their size is meant, and no rounding."""
+MANY = 0.1
+"""A share of outputs, at a bound, that does not come about by chance."""
 RARE = 1e-3
 """Chance has to give as much less often than this."""
 
@@ -35,13 +37,23 @@ def suspicions(
     """What is suspicious about `network` on `images`: sentences; it is `module`, in eval mode, behind what makes pixels
     what that takes. ForeignModelError where it cannot be measured. `attacked`: something will look for its gradients.
     `averaged`: whatever does, averages over them."""
-    x, labels = to_unit(images.pixels[:LOOKED_AT]), images.labels[:LOOKED_AT]
     training = [name or "itself" for name, part in module.named_modules() if part.training]
+    said = [f"it stays in training mode after eval(): {some(training)}"] if training else []
+    try:
+        return said + _suspicions(network, module, images, classes, attacked=attacked, averaged=averaged)
+    except ForeignModelError as error:
+        if not said:
+            raise
+        raise ForeignModelError("; ".join([str(error), *said])) from error
+
+
+def _suspicions(
+    network: Logits, module: nn.Module, images: Images, classes: int, *, attacked: bool, averaged: bool
+) -> list[str]:
+    x, labels = to_unit(images.pixels[:LOOKED_AT]), images.labels[:LOOKED_AT]
     before = {name: value.clone() for name, value in module.state_dict().items()}
     logits = _logits(network, x, classes)
     found: list[str] = []
-    if training:
-        found.append(f"it stays in training mode after eval(): {some(training)}")
     random = _apart(_logits(network, x, classes), logits)
     if random > MEANT:
         found.append(_random(random, module, fatal=attacked and not averaged))
@@ -54,7 +66,7 @@ def suspicions(
     if len(x) > 1 and not x.eq(x[:1]).all() and logits.eq(logits[:1]).all():
         raise ForeignModelError(
             f"its logits are the same for {len(x)} different images in [0, 1]: does it take another range "
-            "(--input-range 0,255), or round its input?"
+            "(--input-range 0,255), or round its input, or is its last layer zero, as some untrained ones are?"
         )
     found += _of_the_output(logits)
     if attacked:
@@ -113,16 +125,19 @@ def _random(apart: float, module: nn.Module, *, fatal: bool) -> str:
 
 def _raise_if_it_sees_the_batch(network: Logits, module: nn.Module, x: Tensor, logits: Tensor, classes: int) -> None:
     """ForeignModelError if the logits of an image depend on the images beside it."""
-    alone = torch.cat([_logits(network, one, classes) for one in x[:2].split(1)])
+    norms = [
+        name
+        for name, part in module.named_modules()
+        if isinstance(part, _BatchNorm) and (part.training or part.running_mean is None)
+    ]
+    cause = f": batch norm uses the statistics of the batch ({some(norms)})" if norms else ""
+    try:
+        alone = torch.cat([_logits(network, one, classes) for one in x[:2].split(1)])
+    except ForeignModelError as error:
+        raise ForeignModelError(f"{error}{cause}") from error
     halves = torch.cat([_logits(network, half, classes) for half in x.split((len(x) + 1) // 2)])
     apart = max(_apart(alone, logits[:2]), _apart(halves, logits))
     if apart > MEANT:
-        norms = [
-            name
-            for name, part in module.named_modules()
-            if isinstance(part, _BatchNorm) and (part.training or part.running_mean is None)
-        ]
-        cause = f": batch norm uses the statistics of the batch ({some(norms)})" if norms else ""
         raise ForeignModelError(
             f"the logits of an image depend on the images beside it, by {apart:.1e} of their size, so that there is no "
             f"verdict on an image{cause}"
@@ -137,8 +152,15 @@ def _of_the_output(logits: Tensor) -> Iterator[str]:
         )
     if logits.min() >= 0 and logits.max() <= 1:
         yield "all its outputs are in [0, 1], as a sigmoid's; logits have no bounds, and saturation hides gradients"
+    elif logits.abs().max() <= 1 and float((logits.abs() > 0.99).double().mean()) > MANY:
+        yield "all its outputs are in [-1, 1], as a tanh's; logits have no bounds, and saturation hides gradients"
     elif bool(logits.logsumexp(dim=1).abs().max() < 1e-4):
         yield "it returns log-probabilities; the losses of the attacks are the same as of logits"
+    elif (bound := int(((logits == logits.min()) | (logits == logits.max())).sum())) > max(2, MANY * logits.numel()):
+        yield (
+            f"{bound:,} of {logits.numel():,} outputs are exactly the smallest or the largest, {logits.min():.4g} and "
+            f"{logits.max():.4g}, as after a clamp; logits have no bounds, and saturation hides gradients"
+        )
 
 
 def _of_the_gradient(network: Logits, x: Tensor, labels: Tensor) -> Iterator[str]:

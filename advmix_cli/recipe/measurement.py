@@ -116,6 +116,13 @@ class Measuring(Protocol):
     def evaluators(self) -> tuple[Evaluator, ...]: ...
 
 
+OF_THE_FIELD: tuple[Evaluator, ...] = (
+    PristineEvaluator(kind="pristine"),
+    PgdEvaluator(kind="pgd", steps=20, step_size=2 / 255),
+    AutoAttackEvaluator(kind="autoattack", version="standard"),
+)
+
+
 class Measurement(Section):
     """A network of others, and how it is judged: by default as its field does, at 8/255."""
 
@@ -123,11 +130,7 @@ class Measurement(Section):
     data: Data
     threat: Threat = Threat(epsilon=8 / 255)
     engine: MeasuringEngine = MeasuringEngine()
-    evaluators: Annotated[tuple[Evaluator, ...], Field(strict=False)] = (
-        PristineEvaluator(kind="pristine"),
-        PgdEvaluator(kind="pgd", steps=20, step_size=2 / 255),
-        AutoAttackEvaluator(kind="autoattack", version="standard"),
-    )
+    evaluators: Annotated[tuple[Evaluator, ...], Field(strict=False)] = OF_THE_FIELD
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -187,13 +187,14 @@ ERRORS = {
         Stubborn(),
         "it is random: the logits of the same images differ by NUMBER of their size: dropout is active (network.3). "
         "Attacks that do not average over that overestimate it; AutoAttack's version rand does: --set "
-        '\'evaluators=[{kind="pristine"}, {kind="autoattack", version="rand"}]\'',
+        '\'evaluators=[{kind="pristine"}, {kind="autoattack", version="rand"}]\'; it stays in training mode after '
+        "eval(): itself, network, network.0, network.1, network.2, and 2 more",
     ),
     "batch norm in training mode": (
         InTraining(),
         "the logits of an image depend on the images beside it, by NUMBER of their size, so that there is no verdict "
         "on "
-        "an image: batch norm uses the statistics of the batch (norm)",
+        "an image: batch norm uses the statistics of the batch (norm); it stays in training mode after eval(): norm",
     ),
     "batch norm without statistics": (
         OfTheBatch(),
@@ -215,7 +216,7 @@ ERRORS = {
         Odd(lambda net, x: net((x / 2).to(torch.uint8).float())),
         "its logits are the same for 16 different images in [0, 1]: does it take another range (--input-range "
         "0,255), or "
-        "round its input?",
+        "round its input, or is its last layer zero, as some untrained ones are?",
     ),
     "probabilities": (
         Odd(lambda net, x: net(x).softmax(dim=1)),
@@ -260,12 +261,48 @@ SUSPICIOUS = {
         Odd(lambda net, x: net(x).sigmoid()),
         "all its outputs are in [0, 1], as a sigmoid's; logits have no bounds, and saturation hides gradients",
     ),
+    "tanh": (
+        Odd(lambda net, x: (20 * net(x)).tanh()),
+        "all its outputs are in [-1, 1], as a tanh's; logits have no bounds, and saturation hides gradients",
+    ),
+    "clamp": (
+        Odd(lambda net, x: (30 * net(x)).clamp(-5, 5)),
+        "N of 160 outputs are exactly the smallest or the largest, -5 and 5, as after a clamp; logits have no bounds, "
+        "and saturation hides gradients",
+    ),
 }
 
 
 @pytest.mark.parametrize(("module", "message"), SUSPICIOUS.values(), ids=SUSPICIOUS.keys())
 def test_what_is_suspicious_is_said(module, message, images):
-    assert look(module, images) == [message]
+    assert [re.sub(r"^\d+ of 160", "N of 160", one) for one in look(module, images)] == [message]
+
+
+def test_small_logits_are_no_tanh_s(images):
+    assert look(Odd(lambda net, x: (0.1 * net(x)).tanh()), images) == []
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_a_batch_norm_that_no_single_image_goes_through_is_named(images, tracked):
+    """torch's own words are of one value per channel, and say nothing of modes."""
+
+    class Module(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.outer = nn.BatchNorm1d(64, track_running_stats=tracked), nn.Linear(64, 10)
+
+        def train(self, mode=True):
+            return super().train(mode or tracked)
+
+        def forward(self, x):
+            return self.outer(self.norm(x.flatten(1)))
+
+    module = Module()
+    with pytest.raises(ForeignModelError) as error:
+        suspicions(module.eval(), module, images, 10, attacked=True, averaged=False)
+    cause = ": batch norm uses the statistics of the batch (norm)"
+    mode = "; it stays in training mode after eval(): itself, norm, outer"
+    assert str(error.value).endswith(cause + mode if tracked else cause)
 
 
 def test_a_loss_that_is_saturated_is_told_from_a_network_that_is_blind(images):
