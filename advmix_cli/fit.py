@@ -363,7 +363,8 @@ def _epoch_line(line: dict[str, Any], epochs: int) -> str:
     parts = [f"loss {line['loss']:.4f}"]
     if "inner_loss_before" in line:
         parts.append(f"inner {line['inner_loss_before']:.4f} -> {line['inner_loss_after']:.4f}")
-    parts.append(f"λ {line['ratio']:.3f}")
+    if line["ratio"] != 1:  # where nothing is mixed there is no λ
+        parts.append(f"λ {line['ratio']:.3f}")
     if "validation_accuracy" in line:
         parts.append(f"validation {_accuracies(line, '')}")
     if "average_validation_accuracy" in line:

@@ -225,36 +225,28 @@ def verified_grid(found: list[Verified], failed: list[Unverified]) -> Grid:
         (
             Cell(one.evaluator),
             Cell("right" if one.is_right else "WRONG"),
-            Cell(f"{255 * one.largest:.3f}", (f"ε {255 * one.epsilon:.4g}",)),
-            Cell(f"{one.out_of_range:,}"),
-            Cell(f"{one.clean_differ:,}"),
-            Cell(f"{one.differ:,}", (f"rounding: {one.undecided:,}",) if one.undecided else ()),
-            Cell(f"{one.margins_differ:,}"),
-            Cell(percent(one.accuracy)),
-            Cell(percent(one.rounded)),
-            Cell(percent(one.bf16)),
+            Cell(f"{255 * one.largest:.3f}", (f"ε {255 * one.epsilon:.6g}",)),
+            _wrong(one),
+            Cell(percent(one.accuracy), (f"8 bits {percent(one.rounded)}", f"bf16 {percent(one.bf16)}")),
             Cell(f"{one.n:,}"),
         )
         for one in found
     ]
-    columns = (
-        "evaluator",
-        "",
-        "255·max |δ|",
-        "outside",
-        "clean ≠",
-        "attacked ≠",
-        "margin ≠",
-        "fp32",
-        "8 bits",
-        "bf16",
-        "n",
-    )
     captions = (
-        "outside: pixels out of [0, 1]; clean ≠, attacked ≠, margin ≠: verdicts on the images as they are and on the "
-        "kept ones, and margins, that are not what the file says",
-        "fp32, 8 bits, bf16: the accuracy in % on the kept images as they are, rounded to 8 bits, with bf16 arithmetic",
+        "wrong: pixels out of [0, 1]; verdicts on the images as they are (clean) and on the kept ones (attacked), and "
+        "margins, that are not what the file says; rounding: verdicts that it decides",
+        "accuracy: on the kept images as they are, rounded to 8 bits, and with bf16 arithmetic",
         *(str(one.path) for one in found),
         *(f"NOT looked at: {one.path}: {one.why}" for one in failed),
     )
+    columns = ("evaluator", "", "255·max |δ|", "wrong", "accuracy %", "n")
     return Grid("Adversarial images, looked at again", columns, tuple(rows), captions)
+
+
+def _wrong(one: Verified) -> Cell:
+    """How many in all, and of what."""
+    wrong = {
+        "pixels": one.out_of_range, "clean": one.clean_differ, "attacked": one.differ, "margins": one.margins_differ,
+    }  # fmt: skip
+    named = wrong | {"rounding": one.undecided}
+    return Cell(f"{sum(wrong.values()):,}", tuple(f"{name} {count:,}" for name, count in named.items() if count))

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from advmix_cli import build, checkpoint, run
 from advmix_cli.cli import app
-from advmix_cli.diagnosis.battery import Battery
-from advmix_cli.diagnosis.diagnose import diagnose_checkpoint
+from advmix_cli.diagnosis.battery import Battery, Check
+from advmix_cli.diagnosis.diagnose import Diagnosis, diagnose_checkpoint, diagnosis_grids
 from advmix_cli.errors import CheckpointError
 from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import measured
@@ -210,3 +210,17 @@ def test_figures_that_cannot_be_written_are_found_before_the_work(ran, tmp_path)
             done = CliRunner().invoke(app, [*map(str, words), "--figures", str(place)])
             assert (done.exit_code, done.stdout) == (2, "")
             assert done.stderr.startswith(f"error: --figures {place}: {why}")
+
+
+def test_its_table_fits_80_columns_and_cuts_no_number():
+    checks = [
+        Check("a larger ε", "100, 100, 100, 100, 100, 100, 100, 100, 100 %", "no rise above 1.67 points", True, {}),
+        Check("the recipe's own PGD", "PGD20 100.0 %, PGD40 100.0 %; 100.0 %", "no more " * 9, None, {}),
+    ]
+    (grid,) = diagnosis_grids("x", Diagnosis(tuple(checks), 10_000, 10, 8 / 255))
+    console = Console(file=StringIO(), width=80)
+    grid.print(console)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [cell.value.replace("\n", " ") for _, _, cell in grid.rows] == [check.number for check in checks]
+    assert not any(line.strip().startswith("%") for _, _, cell in grid.rows for line in cell.value.split("\n"))

@@ -3,10 +3,12 @@
 import json
 import shutil
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 import torch
 from interrupted import CPU
+from rich.console import Console
 from typer.testing import CliRunner
 
 from advmix_cli import run, verify
@@ -15,16 +17,13 @@ from advmix_cli.errors import CheckpointError, RunDirectoryError, UsageError
 from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.outcome import Evaluated
 from advmix_cli.report.comparison import records
+from advmix_cli.report.grid import Cell
 from advmix_cli.verify import kept, verified
 
 
 @pytest.fixture(scope="module")
 def ran(tiny, tmp_path_factory):
     """A run directory, and the file of the images that a PGD ended with on its test images."""
-    from io import StringIO
-
-    from rich.console import Console
-
     from advmix_cli.report.progress import Lines
 
     directory = tmp_path_factory.mktemp("run")
@@ -276,3 +275,18 @@ def test_bad_places_are_one_message(ran, tmp_path):
         assert done.exit_code == 2, done.output
         assert message in " ".join(done.stderr.split())
         assert "Traceback" not in done.stderr
+
+
+def test_its_table_fits_80_columns_and_says_what_is_wrong(ran):
+    (found,) = look(ran[1])
+    worst = found._replace(
+        evaluator="AA cheap-2020", n=10_000, largest=1.0, out_of_range=999_999, clean_differ=10_000, differ=9_000,
+        undecided=3, margins_differ=10_000, accuracy=1.0, rounded=1.0, bf16=1.0,
+    )  # fmt: skip
+    grid = verify.verified_grid([found, worst], [])
+    console = Console(file=StringIO(), width=80)
+    replace(grid, captions=()).print(console)
+    assert max(map(len, console.file.getvalue().splitlines())) <= 80
+    assert grid.rows[0][3] == Cell("0")
+    of_what = ("pixels 999,999", "clean 10,000", "attacked 9,000", "margins 10,000", "rounding 3")
+    assert grid.rows[1][3] == Cell("1,028,999", of_what)

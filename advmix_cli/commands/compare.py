@@ -21,13 +21,15 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """What B gained and lost against A, image by image, with the chance that it is noise."""
-    from advmix_cli.report.comparison import compared, comparison_grids, records
+    from advmix_cli.report.comparison import compared, comparison_grids, corrected, records
 
     first, second = records(a, selection), records(b, selection)
     found = compared(first, second)
     alone = sorted(first.keys() ^ second.keys()) if len(first) > 1 or len(second) > 1 else []
     if as_json:
-        print_json({"a": str(a), "b": str(b), "evaluators": [one.to_json() for one in found], "of_one_alone": alone})
+        p_holm = corrected(found)
+        compared_ones = [one.to_json(p_holm) for one in found]
+        print_json({"a": str(a), "b": str(b), "evaluators": compared_ones, "of_one_alone": alone})
         return
     for grid in comparison_grids(found, (str(a), str(b)), alone):
         grid.print(out)

@@ -17,13 +17,16 @@ from advmix_cli.evaluation.predict import measured
 from advmix_cli.measure import check_images
 from advmix_cli.recipe.measurement import Measuring
 from advmix_cli.recipe.schema import Recipe
-from advmix_cli.report.grid import Cell, Grid
+from advmix_cli.report.grid import Cell, Grid, folded
 from advmix_cli.report.progress import Watcher
+from advmix_cli.report.tables import levels
 
 PASSES = 3000
 """Network passes an image, about: what compiling is weighed against."""
 BATCH = 200
 CHECKS = 10
+WIDE, NARROW = 37, 24
+"""Columns of text: with the verdicts 80 in all."""
 
 
 class Diagnosis(NamedTuple):
@@ -94,7 +97,14 @@ def _reported(recipe: Measuring) -> dict[str, Pgd]:
 def diagnosis_grids(title: str, diagnosis: Diagnosis) -> list[Grid]:
     """A check a line; then the curve of accuracy against ε."""
     found = diagnosis.checks
-    rows = [(Cell(one.name, (f"wanted: {one.wanted}",)), Cell(one.verdict), Cell(one.number)) for one in found]
+    rows = [
+        (
+            Cell(folded(one.name, WIDE), (folded(f"wanted: {one.wanted}", WIDE),)),
+            Cell(one.verdict),
+            Cell(folded(one.number, NARROW)),
+        )
+        for one in found
+    ]
     failed, tried = (sum(check.passed is what for check in found) for what in (False, True))
     captions = (
         f"on the first {diagnosis.n:,} test images; {failed} of {failed + tried} failed",
@@ -104,6 +114,6 @@ def diagnosis_grids(title: str, diagnosis: Diagnosis) -> list[Grid]:
     grids = [Grid(f"Diagnosis of {title}", ("check", "", "found"), tuple(rows), captions)]
     curve = next((check.figures["curve"] for check in found if "curve" in check.figures), [])
     if curve:
-        points = tuple((Cell(f"{255 * one['epsilon']:.4g}/255"), Cell(f"{100 * one['accuracy']:.1f}")) for one in curve)
+        points = tuple((Cell(levels(one["epsilon"])), Cell(f"{100 * one['accuracy']:.1f}")) for one in curve)
         grids.append(Grid("PGD20", ("ε", "accuracy %"), points))
     return grids

@@ -17,8 +17,8 @@ from advmix_cli.probing.compare import Standing
 from advmix_cli.probing.look import label_ratio
 from advmix_cli.probing.perturbation import Perturbation, roles
 from advmix_cli.probing.probe import Probe
-from advmix_cli.probing.show import levels
 from advmix_cli.report.figures import LINES, written
+from advmix_cli.report.tables import levels
 
 SHOWN = 6
 """Pairs."""

@@ -6,7 +6,8 @@ from advmix_cli.probing.numbers import Paired, Share, Spread, Undefined
 from advmix_cli.probing.probe import Probe
 from advmix_cli.recipe import schema
 from advmix_cli.report.costs import three_digits
-from advmix_cli.report.grid import Cell, Grid
+from advmix_cli.report.grid import Cell, Grid, folded
+from advmix_cli.report.tables import levels
 
 QUANTILES = ("mean", "min", "10 %", "median", "90 %", "max")
 NONE = Cell("–")
@@ -17,16 +18,11 @@ def grids(found: Probe) -> list[Grid]:
     return [_path(found), _ratios(found), _shares(found), _algorithms(found)]
 
 
-def levels(pixels: float) -> str:
-    """8/255."""
-    return f"{255 * pixels:.4g}/255"
-
-
 def _path(found: Probe) -> Grid:
     look = found.look
     rows = [
         (
-            Cell("start" if not number else f"after step {number}"),
+            Cell("start" if not number else f"step {number}"),
             *_quantiles(place.loss),
             _percent(place.at_epsilon),
         )
@@ -62,11 +58,11 @@ def _ratios(found: Probe) -> Grid:
         named = (
             ("λ before", look.ratio_before),
             ("λ after", look.ratio_after),
-            ("|λ after − λ before|", look.ratio_moved),
+            ("|after−before|", look.ratio_moved),
             ("|λ_y − λ_x|", look.label_shift),
         )
     rows = [
-        (Cell(name, (value.why,)), *[NONE] * 7)
+        (Cell(name, (folded(value.why, 14),)), *[NONE] * 7)
         if isinstance(value, Undefined)
         else (Cell(name), *_quantiles(value), Cell(f"{value.n:,}"))
         for name, value in named
@@ -95,14 +91,15 @@ def _shares(found: Probe) -> Grid:
 
 
 def _algorithms(found: Probe) -> Grid:
-    columns = ("algorithm", "start", "inner loss", "trained on", *(f"− alg. {name.split()[0]}" for name in BASELINES))
+    columns = ("algorithm", "start", "end", "trained on", *(f"− alg. {name.split()[0]}" for name in BASELINES))
     rows = tuple(_standing(standing) for standing in found.standings)
     own = next((standing.name for standing in found.standings if standing.own), None)
     captions = [
         "all on the same images, from the same δ, λ and pairs: those of Algorithm 6, whose λ is at least κ",
-        "inner loss: the mean of each one's own objective after its last step",
+        "start, end: the mean of each one's own objective before its first step and after its last",
         "trained on: the mean of d(f(x'), y') of the batch that comes out",
-        "− alg.: the difference of that, image by image; its 95% interval (Student's t), and where it is above 0",
+        "− alg.: the difference of that, image by image; ± half of its 95% interval (Student's t), and where it is "
+        "above 0",
     ]
     if isinstance(found.climb.maximizer, Pristine):
         captions.append("the recipe has no ascent: five steps of ε/2 for all, as in the paper's Tables 1 and 2")
@@ -124,7 +121,7 @@ def _standing(standing: Standing) -> tuple[Cell, ...]:
 def _paired(paired: Paired | None) -> Cell:
     if paired is None:
         return NONE
-    notes = (f"{_signed(paired.low)} to {_signed(paired.high)}", f"> 0: {_share(paired.larger)}")
+    notes = (f"± {(paired.high - paired.low) / 2:.3f}", f"> 0: {_share(paired.larger)}")
     return Cell(_signed(paired.mean), notes)
 
 

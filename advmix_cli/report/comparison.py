@@ -16,7 +16,7 @@ from advmix_cli.recipe.schema import WORST
 from advmix_cli.report.differences import SIGNIFICANT
 from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.results import NAME, Results
-from advmix_cli.report.tables import TEST_SELECTED, percent, spanned
+from advmix_cli.report.tables import TEST_SELECTED, percent, setting, spanned
 
 
 class Compared(NamedTuple):
@@ -31,8 +31,8 @@ class Compared(NamedTuple):
     selections: tuple[str, str]
     """How the weights of each were chosen."""
 
-    def to_json(self) -> dict[str, Any]:
-        """For programs."""
+    def to_json(self, p_holm: Mapping[tuple[str, str], float]) -> dict[str, Any]:
+        """For programs; `p_holm` is what `corrected` gives."""
         first, second = (count / self.whole.n for count in self.correct)
         return {
             "evaluator": self.evaluator,
@@ -42,7 +42,10 @@ class Compared(NamedTuple):
             "settings_that_differ": self.differ,
             "selections": self.selections,
             "test_selected": [one.endswith("best on test") for one in self.selections],
-            "classes": {name: _numbers(paired) for name, paired in self.classes.items()},
+            "classes": {
+                name: {**_numbers(paired), "p_holm": p_holm.get((self.evaluator, name))}
+                for name, paired in self.classes.items()
+            },
         }
 
 
@@ -123,7 +126,11 @@ def _compared(name: str, one: Record, other: Record) -> Compared:
         if bool(np.any(labels == number))
     }
     ours, theirs = one.found.outcome.settings, other.found.outcome.settings
-    differ = [f"{key} {ours.get(key)} / {theirs.get(key)}" for key in ours | theirs if ours.get(key) != theirs.get(key)]
+    differ = [
+        f"{key}: A {setting(key, ours.get(key))}, B {setting(key, theirs.get(key))}"
+        for key in ours | theirs
+        if ours.get(key) != theirs.get(key)
+    ]
     return Compared(
         name,
         (int(first.sum()), int(second.sum())),
@@ -132,6 +139,17 @@ def _compared(name: str, one: Record, other: Record) -> Compared:
         differ,
         (one.selection, other.selection),
     )
+
+
+def _by_class(found: Sequence[Compared]) -> Sequence[Compared]:
+    """Whose classes are looked at one by one: those of the worst case are made of the others'."""
+    return [one for one in found if one.evaluator != WORST] or found
+
+
+def corrected(found: Sequence[Compared]) -> dict[tuple[str, str], float]:
+    """The p of each evaluator and class, corrected for how many there are."""
+    tests = {(one.evaluator, name): paired.p for one in _by_class(found) for name, paired in one.classes.items()}
+    return dict(zip(tests, holm(list(tests.values())), strict=True))
 
 
 def comparison_grids(found: list[Compared], names: tuple[str, str], alone: Sequence[str] = ()) -> list[Grid]:
@@ -164,16 +182,13 @@ def comparison_grids(found: list[Compared], names: tuple[str, str], alone: Seque
         tuple(rows),
         tuple(captions),
     )
-    by_class = [one for one in found if one.evaluator != WORST] or found
+    by_class, p = _by_class(found), corrected(found)
     names_of_classes = list(dict.fromkeys(name for one in by_class for name in one.classes))
-    tests = [(one.evaluator, name) for one in by_class for name in one.classes]
-    corrected = holm([paired.p for one in by_class for paired in one.classes.values()])
-    p = dict(zip(tests, corrected, strict=True))
     lines = tuple(
         (Cell(name), *(_class_cell(one.classes.get(name), p.get((one.evaluator, name), 1.0)) for one in by_class))
         for name in names_of_classes
     )
-    chance = f"p by McNemar's exact test, corrected for the {len(tests)} tests of this table by Holm's method"
+    chance = f"p by McNemar's exact test, corrected for the {len(p)} tests of this table by Holm's method"
     return [whole, Grid("B - A by class", ("class", *(one.evaluator for one in by_class)), lines, (chance,))]
 
 

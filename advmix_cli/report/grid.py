@@ -2,6 +2,7 @@
 
 import csv
 import io
+import textwrap
 from dataclasses import dataclass
 
 from rich import box
@@ -29,7 +30,13 @@ class Cell:
 
     def flat(self) -> str:
         """On one line."""
-        return self.value + (f" ({'; '.join(self.notes)})" if self.notes else "")
+        return self.value.replace("\n", " ") + (f" ({'; '.join(self.notes)})" if self.notes else "")
+
+
+def folded(text: str, width: int) -> str:
+    """On lines of `width`, broken at spaces, not before a unit; a word that is longer stays whole."""
+    glued = text.replace(" %", "\u00a0%")
+    return "\n".join(textwrap.wrap(glued, width, break_long_words=False, break_on_hyphens=False)).replace("\u00a0", " ")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,11 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
+def levels(pixels: float) -> str:
+    """ "8/255"; what lies between two levels of grey has decimals."""
+    return f"{255 * pixels:.6g}/255"
+
+
 def interval(outcome: Outcome) -> str:
     """That of its accuracy, in percent."""
     return spanned(outcome.interval)
@@ -92,19 +97,15 @@ def _breaking(outcome: Outcome) -> str:
 
 def stamp(outcome: Outcome) -> str:
     """All the settings of an outcome, on one line: "split test, norm linf, epsilon 8/255, ..."."""
-    return ", ".join(f"{key} {_setting(key, value)}" for key, value in outcome.settings.items())
+    return ", ".join(f"{key} {setting(key, value)}" for key, value in outcome.settings.items())
 
 
-def _setting(key: str, value: object) -> str:
+def setting(key: str, value: object) -> str:
+    """The value of a setting, pixels as fractions of 255."""
     if isinstance(value, list):
         return "+".join(str(item) for item in value)
-    if (
-        key in ("epsilon", "step_size")
-        and isinstance(value, float)
-        and 0 <= value <= 1
-        and round(value * 255) / 255 == value
-    ):
-        return f"{round(value * 255)}/255"
+    if key in ("epsilon", "step_size") and isinstance(value, float) and 0 <= value <= 1:
+        return levels(value)
     return str(value)
 
 

@@ -48,14 +48,17 @@ def test_a_recipe_alone_is_looked_at_untrained():
     for text in (
         "digits, ours: the first batch of a training, 12 images",
         'network: untrained, as seed 0 makes it; maximizer "integrated", 2 steps of 20/255, ε = 40/255',
-        "after step 2",
+        " step 2 ",
         "λ before",
         "same sign: δ of an image in both roles",
         "4+6 learned λ",
         "this recipe's",
     ):
         assert text in unwrapped(done.stdout)
-    assert "after step 3" not in done.stdout
+    assert " step 3 " not in done.stdout
+    tables = [line for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert len(tables) > 30
+    assert max(map(len, tables)) <= 80
 
 
 def test_the_same_command_prints_the_same_document_and_another_seed_another():

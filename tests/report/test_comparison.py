@@ -15,7 +15,7 @@ from advmix_cli.evaluation.outcome import Evaluated
 from advmix_cli.evaluation.significance import Paired
 from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
-from advmix_cli.report.comparison import compared, comparison_grids, records
+from advmix_cli.report.comparison import compared, comparison_grids, corrected, records
 from advmix_cli.report.results import Measured, Results
 from advmix_cli.seals import sealed
 
@@ -57,15 +57,37 @@ def test_ps_of_classes_are_corrected_for_all_of_them():
     whole, classes = comparison_grids([found], ("x", "y"))
     assert [line[1].notes for line in classes.rows] == [("+10 -0 of 20, p 0.0039",), ("+0 -0 of 20, p 1",)]
     assert whole.rows[0][6].value == "0.002"
+    written = found.to_json(corrected([found]))["classes"]
+    assert [one["p"] for one in written.values()] == [pytest.approx(2 / 2**10), 1.0]
+    assert [one["p_holm"] for one in written.values()] == [pytest.approx(4 / 2**10), 1.0]
     assert classes.captions == ("p by McNemar's exact test, corrected for the 2 tests of this table by Holm's method",)
 
 
 def test_where_one_looked_at_more_images_it_is_the_first_of_them():
     (found,) = compared({"PGD20": record(FIRST)}, {"PGD20": record(SECOND[:2], steps=40)})
     assert found.whole == Paired(2, 0, 1)
-    assert found.differ == ["steps 20 / 40"]
+    assert found.differ == ["steps: A 20, B 40"]
     (line,) = (caption for caption in comparison_grids([found], ("x", "y"))[0].captions if "settings" in caption)
-    assert line == "PGD20: NOT the same settings: steps 20 / 40"
+    assert line == "PGD20: NOT the same settings: steps: A 20, B 40"
+
+
+def test_classes_of_a_worst_case_are_no_tests_beside_those_of_what_it_is_over():
+    first = {name: record([False] * 40, name) for name in ("PGD20", "worst case")}
+    second = {name: record([number % 4 == 0 for number in range(40)], name) for name in ("PGD20", "worst case")}
+    found = compared(first, second)
+    assert corrected(found).keys() == {("PGD20", "cat"), ("PGD20", "dog")}
+    assert found[1].to_json(corrected(found))["classes"]["cat"]["p_holm"] is None
+    assert corrected(found[1:]).keys() == {("worst case", "cat"), ("worst case", "dog")}
+
+
+def test_settings_that_differ_are_shown_as_fractions_of_255():
+    def of(epsilon):
+        one = record(FIRST)
+        outcome = replace(one.found.outcome, settings={"split": "test", "epsilon": epsilon})
+        return {"PGD20": replace(one, found=one.found._replace(outcome=outcome))}
+
+    (found,) = compared(of(8 / 255), of(0.1))
+    assert found.differ == ["epsilon: A 8/255, B 25.5/255"]
 
 
 def test_single_ones_need_not_have_the_same_name():
@@ -123,6 +145,7 @@ def test_the_command_prints_tables_or_one_document(ran, tmp_path):
     assert document["of_one_alone"] == []
     assert (one["gained"], one["lost"], one["n"], one["p"]) == (2, 1, 6, 1.0)
     assert one["classes"]["dog"]["lost"] == 1
+    assert one["classes"]["dog"]["p_holm"] == 1.0
     done = CliRunner().invoke(app, ["compare", str(ran), str(tmp_path / "none")])
     assert done.exit_code == 2
     assert "no such file or directory" in " ".join(done.stderr.split())
@@ -134,7 +157,7 @@ def test_a_choice_on_test_images_is_stamped():
     captions = comparison_grids([found], ("x", "y"))[0].captions
     assert captions[:2] == ("A: x, last epoch", "B: y, best on test epoch")
     assert captions[2].startswith("B is TEST-SELECTED")
-    assert found.to_json()["test_selected"] == [False, True]
+    assert found.to_json({})["test_selected"] == [False, True]
 
 
 def test_what_only_one_has_is_named(ran, tmp_path):
