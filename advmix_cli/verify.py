@@ -155,11 +155,11 @@ def _verified(path: Path, record: Record, network: nn.Module, images: Dataset) -
     settings: Mapping[str, Any] = outcome.settings
     part = images.part(settings["split"]).first(outcome.n)
     if len(part) != outcome.n or verdicts.images is None or verdicts.images.shape[1:] != part.pixels.shape[1:]:
-        raise UsageError(f"{path}: these are not the images of its data")
+        raise RunDirectoryError(f"{path}: these are not the images of its data")
     if record.images != images.part(settings["split"]).fingerprint() or not part.labels.cpu().equal(
         record.found.labels
     ):
-        raise UsageError(f"{path}: its images or their labels are not those of its data")
+        raise RunDirectoryError(f"{path}: its images or their labels are not those of its data")
     device = part.pixels.device
     largest, counts = 0.0, Counter[str]()
     with measured(network):
