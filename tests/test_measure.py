@@ -236,7 +236,7 @@ def test_findings_are_kept_until_they_have_been_told(done, tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("advmix_cli.commands.evaluate.print_json", full)
+        patch.setattr("advmix_cli.commands.measuring.print_json", full)
         assert advmix(*words).exit_code == 1
     assert len(list((tmp_path / "cache" / "advmix" / "findings").iterdir())) == 1
     assert advmix(*words).exit_code == 0

@@ -6,15 +6,12 @@ from typing import Annotated
 import typer
 
 from advmix_cli.commands import foreign_options as foreign
-from advmix_cli.commands.console import err, out, print_json
-from advmix_cli.commands.diagnosis import DIAGNOSED, told
-from advmix_cli.commands.evaluate_foreign import evaluate_foreign
-from advmix_cli.commands.keeping import keeper, with_the_worst
+from advmix_cli.commands import measuring
+from advmix_cli.commands.foreign_network import ForeignNetwork
 from advmix_cli.commands.options import DeviceName, Json, Settings, StopAfter
+from advmix_cli.commands.own_network import OwnNetwork
 from advmix_cli.commands.places import raise_unless_writable
-from advmix_cli.commands.unfinished import going_on, said_once
 from advmix_cli.errors import UsageError
-from advmix_cli.stopping import stoppable
 
 
 def evaluate(
@@ -78,58 +75,20 @@ def evaluate(
     if figures is not None:
         raise_unless_writable(figures, "--figures")
     if model is not None:
+        from advmix_cli import build
         from advmix_cli.recipe.measurement import measurement
 
         described = measurement(model, model_args, input_range, normalize, data, recipe, settings or [])
         if transfer is not None:
             raise UsageError("--transfer has no meaning with --model: a checkpoint of advmix is for its own images")
-        evaluate_foreign(
-            described, checkpoint, evaluators or [], limit, stop_after, device,
-            save=save, save_adversarial=save_adversarial, diagnose=diagnose, figures=figures, as_json=as_json,
-        )  # fmt: skip
-        return
-    foreign.raise_if_given(model_args, input_range, normalize, data, recipe)
-    if checkpoint is None:
-        raise UsageError("advmix eval wants a CHECKPOINT, or --model")
-
-    from platformdirs import user_cache_path
-
-    from advmix_cli import build
-    from advmix_cli import checkpoint as checkpoints
-    from advmix_cli.diagnosis.diagnose import diagnose_checkpoint
-    from advmix_cli.evaluation.verdict_files import ADVERSARIAL
-    from advmix_cli.measure import Findings, edited_to_measure, evaluate_checkpoint, recipe_to_measure
-    from advmix_cli.report.progress import watcher
-    from advmix_cli.report.results import Measured
-    from advmix_cli.report.tables import outcome_grid
-
-    path = checkpoints.find(checkpoint)
-    saved = checkpoints.load(path)
-    place = build.device(device)
-    if diagnose:
-        chosen = edited_to_measure(saved, str(path), settings or [])
-        other = checkpoints.load(transfer) if transfer else None
-        with stoppable(stop_after), watcher(err) as watch:
-            diagnosis = diagnose_checkpoint(saved, chosen, place, watch, limit or DIAGNOSED, other)
-        told(str(path), diagnosis, figures, as_json=as_json)
-        return
-    chosen = recipe_to_measure(saved, str(path), settings or [], evaluators or [], limit)
-    keep = keeper(
-        save or (path.parent / ADVERSARIAL if save_adversarial else None),
-        saved.weights, saved.images, saved.classes, saved.epoch, saved.selection,
-    )  # fmt: skip
-    cache = user_cache_path("advmix") / "findings"
-    findings = Findings(cache, saved, chosen, place, said_once(), images=save_adversarial)
-    with going_on(), stoppable(stop_after), watcher(err) as watch:
-        evaluated = evaluate_checkpoint(saved, chosen, place, watch, findings.of)
-        found = with_the_worst(evaluated, chosen.threat.epsilon, keep)
-    outcomes = tuple(one.outcome for one in found)
-    measured = Measured(saved.selection, saved.epoch, saved.weights, outcomes)
-    if as_json:
-        print_json(
-            {"checkpoint": str(path), "digest": saved.recipe.digest(), "machines": saved.machines, **measured.to_json()}
-        )
+        network = ForeignNetwork(described, checkpoint, build.device(device))
     else:
-        outcome_grid(saved.recipe.title or str(path), measured, saved.machines, saved.collapsed).print(out)
-    out.file.flush()
-    findings.discard()  # it has been told
+        foreign.raise_if_given(model_args, input_range, normalize, data, recipe)
+        if checkpoint is None:
+            raise UsageError("advmix eval wants a CHECKPOINT, or --model")
+        network = OwnNetwork.load(checkpoint, settings or [], device, transfer)
+    if diagnose:
+        measuring.diagnose(network, limit, stop_after, figures, as_json=as_json)
+    else:
+        asked = measuring.Asked(evaluators or [], limit, save, save_adversarial)
+        measuring.measure(network, asked, stop_after, as_json=as_json)

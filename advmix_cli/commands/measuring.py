@@ -1,0 +1,90 @@
+"""What `advmix eval` does with a network, whoever made it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from advmix_cli.commands.console import err, out, print_json
+from advmix_cli.commands.diagnosis import DIAGNOSED, told
+from advmix_cli.commands.keeping import with_the_worst
+from advmix_cli.commands.unfinished import going_on
+from advmix_cli.stopping import stoppable
+
+if TYPE_CHECKING:
+    from advmix_cli.diagnosis.diagnose import Diagnosis
+    from advmix_cli.evaluation.outcome import Evaluated, Outcome
+    from advmix_cli.measure import Findings
+    from advmix_cli.report.grid import Grid
+    from advmix_cli.report.progress import Watcher
+
+
+@dataclass(frozen=True)
+class Asked:
+    """By the flags: the names of `evaluators`, on `limit` images, and what is kept of them."""
+
+    evaluators: Sequence[str]
+    limit: int | None
+    save: Path | None
+    save_adversarial: bool
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A measurement that can begin: `evaluated` begins it. `epsilon` is that of the worst case."""
+
+    evaluated: "Iterable[Evaluated]"
+    epsilon: float
+    keep: "Callable[[Evaluated], None]"
+    findings: "Findings"
+    document: "Callable[[Sequence[Outcome]], dict[str, Any]]"
+    grid: "Callable[[Sequence[Outcome]], Grid]"
+
+
+class Network(Protocol):
+    """A checkpoint of ours, or a network of others."""
+
+    @property
+    def title(self) -> str:
+        """For a table."""
+        ...
+
+    def guarded(self) -> AbstractContextManager[Any]:
+        """Around all that its code does."""
+        ...
+
+    def opened(self, asked: Asked, watch: "Watcher") -> Opened:
+        """UsageError for what it has not been asked rightly."""
+        ...
+
+    def diagnosis(self, limit: int, watch: "Watcher") -> "Diagnosis":
+        """On the first `limit` test images."""
+        ...
+
+
+def measure(network: Network, asked: Asked, stop_after: float | None, *, as_json: bool) -> None:
+    """Measure it, and print what is found."""
+    from advmix_cli.report.progress import watcher
+
+    with network.guarded(), going_on(), stoppable(stop_after), watcher(err) as watch:
+        opened = network.opened(asked, watch)
+        found = with_the_worst(opened.evaluated, opened.epsilon, opened.keep)
+    outcomes = tuple(one.outcome for one in found)
+    if as_json:
+        print_json(opened.document(outcomes))
+    else:
+        opened.grid(outcomes).print(out)
+    out.file.flush()
+    opened.findings.discard()  # it has been told
+
+
+def diagnose(
+    network: Network, limit: int | None, stop_after: float | None, figures: Path | None, *, as_json: bool
+) -> None:
+    """Print whether its accuracies are to be believed; AdvmixError if not."""
+    from advmix_cli.report.progress import watcher
+
+    with network.guarded(), stoppable(stop_after), watcher(err) as watch:
+        diagnosis = network.diagnosis(limit or DIAGNOSED, watch)
+    told(network.title, diagnosis, figures, as_json=as_json)
