@@ -180,8 +180,9 @@ class Battery:
         several = self._accuracy(restarts=RESTARTS)
         number = f"{100 * single:.1f}, {100 * several:.1f} %"
         figures = {"restarts_1": single, f"restarts_{RESTARTS}": several}
-        passed = single - several < 5.5 * A_POINT
-        return Check(f"PGD20 with 1 start, and with {RESTARTS}", number, "at most 5 points", passed, figures)
+        most = max(5 * A_POINT, 1 / len(self.images)) + 1e-9
+        passed, wanted = single - several <= most, f"at most {100 * most:.3g} points"
+        return Check(f"PGD20 with 1 start, and with {RESTARTS}", number, wanted, passed, figures)
 
     def _square(self) -> Check:
         """What stands after AutoAttack's attacks by gradients is attacked without any."""
