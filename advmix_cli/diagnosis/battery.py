@@ -114,9 +114,8 @@ class Battery:
             with torch.enable_grad():
                 loss = F.cross_entropy(self.subject.judge(moved), labels, reduction="sum")
                 (slope,) = torch.autograd.grad(loss, moved)
-            finite = slope.isfinite().flatten(1).all(dim=1)
-            broken += int((~finite).sum())
-            flat += int((finite & (slope.flatten(1) == 0).all(dim=1)).sum())
+            broken += int((~slope.isfinite().flatten(1).all(dim=1)).sum())
+            flat += int((slope.flatten(1) == 0).all(dim=1).sum())
         n = len(self.images)
         number = f"{100 * flat / n:.1f} % zero, {100 * broken / n:.1f} % not finite"
         found = {"zero": flat / n, "non_finite": broken / n}

@@ -187,11 +187,35 @@ def test_images_made_for_another_network_may_break_a_point_more():
     lighter = battery(200, Dark(), Pushed(1))
     harmless = battery(200, Dark(), Pushed(-1), right=150)
     assert lighter._transferred(0.5).figures == {"transfer": 0.0, "white_box": 0.5}
-    # What is wrong as it is stays wrong, whatever another network's images do to it.
     assert harmless._transferred(0.5).figures["transfer"] == 0.75
     for own, passes in ((0.75, True), (0.76, True), (0.765, False), (0.1, True)):
         assert harmless._transferred(own).passed is passes
     assert battery(20)._transferred(0.5).passed is None
+
+    class Light(torch.nn.Module):
+        """Right where the first pixel is darker than it was."""
+
+        def forward(self, x):
+            first = x.flatten(1)[:, :1]
+            return torch.cat([torch.full_like(first, 127 / 255 - EPSILON / 2), first], dim=1)
+
+    # What is wrong as it is stays wrong, whatever another network's images do to it.
+    assert battery(200, Light(), Pushed(-1))._transferred(0.5).figures["transfer"] == 0.0
+
+
+def test_each_check_is_given_the_attack_that_it_names(monkeypatch, accuracies):
+    accuracies(lambda changes: changes["steps"])
+    gradients = SimpleNamespace(figures={"non_finite": 0})
+    monkeypatch.setattr(Battery, "_gradients", lambda _: gradients)
+    names = ("_more_steps", "_reported", "_converged", "_noise", "_restarts", "_square", "_everything", "_curve")
+    for name in (*names, "_transferred"):
+        monkeypatch.setattr(Battery, name, lambda _, *given, name=name: (name, *given))
+    assert list(battery(20)()) == [
+        gradients, ("_more_steps", {10: 10, 20: 20, 50: 50, 100: 100}), ("_reported", 100), ("_converged",),
+        ("_noise", 20), ("_restarts", 20), ("_square",), ("_everything",), ("_curve", 20), ("_transferred", 20),
+    ]  # fmt: skip
+    gradients.figures["non_finite"] = 0.1
+    assert list(battery(20)()) == [gradients]
 
 
 def test_a_point_is_at_least_one_image():
