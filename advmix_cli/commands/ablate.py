@@ -68,13 +68,8 @@ def ablate(
 
 
 def _filled(table: "Table", todo: "list[Cell]") -> "tuple[Grid, list[dict[str, Any]]]":
-    from advmix_cli.recipe.schema import WORST
-    from advmix_cli.report.ablation import Line, ablation_grid, ablation_records
+    from advmix_cli.ablation.lines import lines_of
+    from advmix_cli.report.ablation import ablation_grid, ablation_records
 
-    lines: list[Line] = []
-    for row in table.rows:
-        own = [cell for cell in todo if cell.row.name == row.name]
-        lines.append(Line(row.name, tuple(c.results() for c in own), tuple(c.directory for c in own), row.paper))
-    worst = [WORST] if any(line.outcomes("last", WORST) for line in lines) else []
-    columns = [*table.columns, *worst]
+    columns, lines = lines_of(table, todo)
     return ablation_grid(table.title, columns, lines, table.settings), ablation_records(columns, lines)

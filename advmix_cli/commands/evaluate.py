@@ -31,7 +31,9 @@ def evaluate(
     limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N images.")] = None,
     save: Annotated[
         Path | None,
-        typer.Option("--save", metavar="DIR", help="Keep the verdicts on each image in this directory."),
+        typer.Option(
+            "--save", metavar="DIR", help="Keep the verdicts on each image, or the diagnosis, in this directory."
+        ),
     ] = None,
     save_adversarial: Annotated[
         bool,
@@ -72,8 +74,8 @@ def evaluate(
     for flag, value in (("--transfer", transfer), ("--figures", figures)):
         if value is not None and not diagnose:
             raise UsageError(f"{flag} is for --diagnose: it has no meaning without it")
-    if diagnose and (save is not None or save_adversarial or evaluators):
-        raise UsageError("--diagnose has its own checks: --evaluator, --save and --save-adversarial mean nothing to it")
+    if diagnose and (save_adversarial or evaluators):
+        raise UsageError("--diagnose has its own checks: --evaluator and --save-adversarial mean nothing to it")
     if model is not None:
         from advmix_cli.recipe.measurement import measurement
 
@@ -108,7 +110,7 @@ def evaluate(
         other = checkpoints.load(transfer) if transfer else None
         with stoppable(stop_after), watcher(err) as watch:
             diagnosis = diagnose_checkpoint(saved, chosen, place, watch, limit or DIAGNOSED, other)
-        told(str(path), diagnosis, figures, as_json=as_json)
+        told(str(path), diagnosis, saved.weights, save, figures, as_json=as_json)
         return
     keep = keeper(
         save or (path.parent / ADVERSARIAL if save_adversarial else None),

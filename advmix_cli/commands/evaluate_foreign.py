@@ -56,7 +56,7 @@ def evaluate_foreign(
             for suspicion in foreign.suspicions:
                 say(f"warning: {chosen.model.factory}: {suspicion}")
             diagnosis = diagnosed(foreign.network, foreign.images, chosen, 0, watch, limit or DIAGNOSED, None)
-        told(title, diagnosis, figures, as_json=as_json)
+        told(title, diagnosis, foreign.weights, save, figures, as_json=as_json)
         return
     target = save or (file.parent / ADVERSARIAL if save_adversarial and file else None)
     if save_adversarial and target is None:

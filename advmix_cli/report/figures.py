@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from advmix_cli.errors import printable
 from advmix_cli.files import write_atomically
 
 STYLE: dict[Any, Any] = {
@@ -21,6 +22,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
+INK, GREY, GRID = "#000000", "#666666", "#dddddd"
 # Okabe and Ito's colours, which the colour-blind tell apart, and dashes and marks, which print in black does.
 LINES = (
     ("#000000", "-", "o"),
@@ -30,6 +32,12 @@ LINES = (
     ("#D55E00", "-", "^"),
     ("#CC79A7", (0, (1, 1)), "P"),
 )
+
+
+def as_text(name: str, longest: int) -> str:
+    """A name of the user's, of which nothing is a formula, cut where it would not fit."""
+    shown = name if len(name) <= longest else f"{name[: longest - 1]}…"
+    return printable(shown).replace("\n", " ").replace("$", r"\$")
 
 
 def written(drawn: Mapping[str, Callable[[], Figure | None]], directory: Path) -> list[Path]:

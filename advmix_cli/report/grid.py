@@ -14,6 +14,9 @@ from rich.text import Text
 from advmix_cli.errors import printable
 from advmix_cli.report.escapes import html, markdown, plain, tex
 
+LONGEST_NUMBER = 24
+"""Characters; what has more is read as a sentence."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -139,4 +142,7 @@ def _tex_lines(row: Sequence[Cell]) -> Iterator[str]:
 
 def _html_cell(index: int, cell: Cell) -> str:
     inner = html(cell.value) + "".join(f"<small>{html(note)}</small>" for note in cell.notes)
-    return f"<td>{inner}</td>" if index else f'<th scope="row">{inner}</th>'
+    if not index:
+        return f'<th scope="row">{inner}</th>'
+    words = ' class="words"' if len(cell.value) > LONGEST_NUMBER else ""
+    return f"<td{words}>{inner}</td>"
