@@ -5,8 +5,9 @@ from typing import assert_never
 
 from advmix_cli.document.parts import Document, Drawing, Listing, Part, Photograph, Section, Text
 from advmix_cli.document.style import CSS
-from advmix_cli.document.svg import inlined
+from advmix_cli.document.svg import inlined, sized
 from advmix_cli.report.escapes import html
+from advmix_cli.report.figures import RESOLUTION
 from advmix_cli.report.grid import Grid
 
 # Were something of a file to slip through unescaped, it could still load and run nothing.
@@ -73,8 +74,9 @@ def _part(part: Part, name: str) -> str:
         case Drawing():
             return _figure(inlined(part.path.with_suffix(".svg").read_text(encoding="utf-8"), name, part.says), part)
         case Photograph():
-            content = base64.b64encode(part.path.read_bytes()).decode()
-            return _figure(f'<img src="data:image/png;base64,{content}" alt="{html(part.says)}">', part)
+            content = part.path.read_bytes()
+            shown = f'<img src="data:image/png;base64,{base64.b64encode(content).decode()}" alt="{html(part.says)}"'
+            return _figure(f'{shown} style="{sized(int.from_bytes(content[16:20]) * 96 / RESOLUTION)}">', part)
         case _:
             assert_never(part)
 

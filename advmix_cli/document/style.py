@@ -55,10 +55,13 @@ caption { text-align: left; font-weight: 600; padding: .3rem 0 .5rem; overflow-w
 caption:empty { display: none; }
 th, td {
   padding: .4rem .7rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--grid);
-  min-width: 6.5rem; max-width: 30rem;
+  white-space: nowrap;
 }
-th:first-child { text-align: left; padding-left: 0; min-width: 8rem; max-width: 22rem; }
-td.words { text-align: left; overflow-wrap: anywhere; min-width: 12rem; }
+th:first-child {
+  text-align: left; padding-left: 0; white-space: normal; min-width: 6.5rem; max-width: 22rem;
+  position: sticky; left: 0; background: var(--paper);
+}
+.words { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 14rem; max-width: 46rem; }
 th[scope=row] { font-weight: 500; }
 thead th { border-bottom: 2px solid var(--ink); vertical-align: bottom; }
 small { display: block; color: var(--grey); font-size: .8rem; font-weight: 400; }
@@ -69,16 +72,17 @@ pre {
 figure { margin: 1rem 0 1.5rem; }
 figure svg { display: block; width: 100%; fill: currentColor; }
 figure svg * { stroke-linejoin: round; stroke-linecap: butt; }
-figure img { display: block; max-width: 100%; height: auto; background: #ffffff; }
+figure img { display: block; width: 100%; height: auto; background: #ffffff; }
 @media print {
   body { font-size: 10pt; }
   main { max-width: none; padding: 0; }
   h2 { break-after: avoid; }
   figure, tr, .stamps li { break-inside: avoid; }
   .box { overflow: visible; }
-  th, td { padding: .2rem .35rem; min-width: 0; }
+  th, td { padding: .2rem .35rem; white-space: normal; }
+  .words { min-width: 0; }
   pre { white-space: pre-wrap; width: auto; }
-  figure svg { min-width: 0 !important; }
+  figure svg, figure img { min-width: 0 !important; }
 }
 """
 )

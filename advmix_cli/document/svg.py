@@ -22,8 +22,8 @@ _NAMES = {
     **{light: f"var(--{name})" for name, (light, _) in VARIABLES.items()},
 }
 assert {colour.lower() for colour, *_ in LINES} <= set(_NAMES)
-SMALLEST = 0.85
-"""Of its natural size: below that its letters cannot be read, and it scrolls in its box instead."""
+SMALLEST, LARGEST = 0.85, 1.25
+"""Of a figure's natural size: below the first its letters cannot be read, and it scrolls in its box instead."""
 
 
 def inlined(svg: str, name: str, says: str) -> str:
@@ -40,6 +40,10 @@ def inlined(svg: str, name: str, says: str) -> str:
     inner = inner.replace("url(#", f"url(#{name}-")
     inner = re.sub(r"#[0-9a-f]{6}\b(?=[;\"])", lambda found: _NAMES.get(found[0], found[0]), inner)
     inner = re.sub(r"\n\s*", "\n", inner)
-    width = float(box[1]) * 4 / 3  # a point is 4/3 of CSS's pixels
-    size = f"min-width: {SMALLEST * width:.0f}px; max-width: {1.25 * width:.0f}px"
+    size = sized(float(box[1]) * 4 / 3)  # a point is 4/3 of CSS's pixels
     return f'<svg role="img" aria-label="{html(says)}" viewBox="{box[0][9:-1]}" style="{size}">{inner}'
+
+
+def sized(width: float) -> str:
+    """The style of a figure of so many pixels of CSS."""
+    return f"min-width: {SMALLEST * width:.0f}px; max-width: {LARGEST * width:.0f}px"

@@ -108,14 +108,15 @@ def _recipes(there: There) -> list[Part]:
     """The first row's in full, and what the others change in it."""
     first, *others = there.table.rows
     parts: list[Part] = [Listing(tomli_w.dumps(first.recipe.resolved()), "toml")]
-    rows = tuple((Cell(row.name), Cell(_changes(first, row))) for row in others)
+    rows = tuple((Cell(row.name), _changes(first, row)) for row in others)
     if rows:
-        parts.append(Grid(f"What the other rows change in the recipe of {first.name}", ("row", "fields"), rows))
+        parts.append(Grid(f"What the other rows change in the recipe of {first.name}", ("row", "changes"), rows))
     return parts
 
 
-def _changes(first: Row, row: Row) -> str:
-    return "; ".join(f"{key} = {_value(value)}" for key, value in changed(first.recipe, row.recipe).items())
+def _changes(first: Row, row: Row) -> Cell:
+    fields = tuple(f"{key} = {_value(value)}" for key, value in changed(first.recipe, row.recipe).items())
+    return Cell("1 field" if len(fields) == 1 else f"{len(fields)} fields", fields)
 
 
 def _value(value: object) -> str:

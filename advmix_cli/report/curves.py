@@ -113,7 +113,7 @@ def _rate(axes: Axes, epochs: Epochs) -> None:
 
 # ---- the rows of a table -------------------------------------------------------------------------------------------
 
-ACROSS = 3
+ACROSS = 4
 
 
 def row_curves(title: str, rows: Sequence[tuple[str, Sequence[Epochs]]]) -> Figure | None:
@@ -123,21 +123,22 @@ def row_curves(title: str, rows: Sequence[tuple[str, Sequence[Epochs]]]) -> Figu
     if not any(seeds for _, seeds in there):
         return None
     down = -(-len(there) // ACROSS)
-    figure = Figure(figsize=(7.2, 0.6 + 2.1 * down), layout="constrained")
-    grid = figure.subplots(down, min(ACROSS, len(there)), sharex=True, sharey=True, squeeze=False)
-    figure.suptitle(as_text(title, 90), x=0.01, ha="left", fontsize=11)
+    across = min(ACROSS, len(there))
+    figure = Figure(figsize=(max(4.5, 2.3 * across), 0.7 + 2.1 * down), layout="constrained")
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    figure.suptitle(as_text(title, int(24 * across)), x=0.01, ha="left", fontsize=11)
     panels = list(grid.flat)
     for axes, (name, seeds) in zip(panels, there, strict=False):
         _row(axes, name, seeds)
     for axes in panels[len(there) :]:
         axes.set_axis_off()
-    for axes in panels[max(0, len(there) - grid.shape[1]) : len(there)]:
+    for axes in panels[max(0, len(there) - across) : len(there)]:
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("epoch")
     for axes in grid[:, 0]:
         axes.set_ylabel("% right")
     handles, labels = next(a.get_legend_handles_labels() for a in panels if a.get_legend_handles_labels()[1])
-    figure.legend(handles, labels, loc="outside lower right", ncol=4, frameon=False, fontsize=9, labelcolor=INK)
+    figure.legend(handles, labels, loc="outside lower left", ncol=2, frameon=False, fontsize=9, labelcolor=INK)
     return figure
 
 

@@ -22,6 +22,8 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
+RESOLUTION = 200
+"""Dots of a PNG, an inch."""
 INK, GREY, GRID = "#000000", "#666666", "#dddddd"
 # Okabe and Ito's colours, which the colour-blind tell apart, and dashes and marks, which print in black does.
 LINES = (
@@ -58,6 +60,6 @@ def _written(figure: Figure, path: Path) -> Path:
     form = path.suffix[1:]
     # Without a date.
     metadata = {"svg": {"Date": None}, "png": {}}[form]
-    figure.savefig(stream, format=form, dpi=200, metadata=metadata)
+    figure.savefig(stream, format=form, dpi=RESOLUTION, metadata=metadata)
     write_atomically(path, stream.getvalue())
     return path

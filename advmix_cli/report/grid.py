@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import count, zip_longest
 
 from rich import box
 from rich.console import Console, Group
@@ -14,7 +14,7 @@ from rich.text import Text
 from advmix_cli.errors import printable
 from advmix_cli.report.escapes import html, markdown, plain, tex
 
-LONGEST_NUMBER = 24
+LONGEST_NUMBER = 32
 """Characters; what has more is read as a sentence."""
 
 
@@ -109,17 +109,25 @@ class Grid:
 
     def html(self) -> str:
         """A table in a box of its own, in which it scrolls where it is too wide; its captions under it."""
-        head = "".join(f'<th scope="col">{html(column)}</th>' for column in self.columns)
+        kinds = [' class="words"' if index and self._has_words(index) else "" for index in range(len(self.columns))]
+        head = "".join(
+            f'<th scope="col"{kind}>{html(column)}</th>' for column, kind in zip(self.columns, kinds, strict=True)
+        )
+        rows = ("".join(map(_html_cell, row, kinds, count())) for row in self.rows)
         lines = [
             f'<div class="box" role="region" tabindex="0" aria-label="{html(self.title) or "table"}"><table>',
             f"<caption>{html(self.title)}</caption>",
             f"<thead><tr>{head}</tr></thead>",
             "<tbody>",
-            *(f"<tr>{''.join(_html_cell(index, cell) for index, cell in enumerate(row))}</tr>" for row in self.rows),
+            *(f"<tr>{cells}</tr>" for cells in rows),
             "</tbody></table></div>",
             *(f'<p class="note">{html(caption)}</p>' for caption in self.captions),
         ]
         return "\n".join(lines)
+
+    def _has_words(self, column: int) -> bool:
+        """Whether there is a sentence in a column."""
+        return any(len(text) > LONGEST_NUMBER for row in self.rows for text in (row[column].value, *row[column].notes))
 
 
 def write_csv(records: list[dict[str, object]]) -> str:
@@ -140,9 +148,6 @@ def _tex_lines(row: Sequence[Cell]) -> Iterator[str]:
         yield " & ".join(small) + r" \\"
 
 
-def _html_cell(index: int, cell: Cell) -> str:
+def _html_cell(cell: Cell, kind: str, index: int) -> str:
     inner = html(cell.value) + "".join(f"<small>{html(note)}</small>" for note in cell.notes)
-    if not index:
-        return f'<th scope="row">{inner}</th>'
-    words = ' class="words"' if len(cell.value) > LONGEST_NUMBER else ""
-    return f"<td{words}>{inner}</td>"
+    return f"<td{kind}>{inner}</td>" if index else f'<th scope="row">{inner}</th>'
