@@ -1,6 +1,7 @@
 """What cells of a table are there: by its name, or by what lies in a directory."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ class There(NamedTuple):
     cells: list[Cell]
     directory: Path
     name: str | None
+    rows: tuple[str, ...] = ()
+    """Those that were asked for; all without."""
     damage: tuple[str, ...] = ()
 
     @property
@@ -47,7 +50,7 @@ def named(name: str, out: Path, settings: Sequence[str], rows: Sequence[str], se
     if not any(cell.directory.is_dir() for cell in todo):
         others = f", but others are: advmix report {directory}" if directory.is_dir() else ""
         raise UsageError(f"{directory}: no cell of this table is there{others}")
-    return There(table, todo, directory, name)
+    return There(table, todo, directory, name, tuple(rows))
 
 
 def is_table_directory(place: Path) -> bool:
@@ -83,23 +86,27 @@ def _shipped(place: Path, found: Sequence[tuple[Path, Recipe]]) -> There | None:
             return None
         variants[edits] = variants.get(edits, 0) + 1
     if len(variants) > 1:
-        out = place.parent
-        lines = [
-            f"  {count} cells: advmix report {place.name} --out {out}{''.join(f' --set {edit!r}' for edit in edits)}"
-            for edits, count in variants.items()
-        ]
+        lines = [f"  {_command(place, edits)}  ({count} of them)" for edits, count in variants.items()]
         raise UsageError("\n".join([f"{place} holds cells of {len(variants)} edits of this table; name one:", *lines]))
     (settings,) = variants
     there = {directory for directory, _ in found}
-    known = named(place.name, place.parent, settings, (), None)
+    try:
+        known = named(place.name, place.parent, settings, (), None)
+    except UsageError:  # what no row of the table can be made of
+        return None
     return known if there <= {cell.directory for cell in known.cells} else None
+
+
+def _command(place: Path, edits: Sequence[str]) -> str:
+    words = ["advmix", "report", place.name, "--out", str(place.parent)]
+    return shlex.join([*words, *(word for edit in edits for word in ("--set", edit))])
 
 
 def _edits(row: Recipe, recipe: Recipe) -> tuple[str, ...] | None:
     """What --set makes `recipe` of `row`, but for its seed; None if that cannot be written so."""
     ours, theirs = flat(row.resolved()), flat(recipe.resolved())
     differ = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key) and key not in ("seed", "title")]
-    if any(key not in ours or key not in theirs for key in differ):
+    if any(key not in theirs for key in differ):
         return None
     return tuple(f"{key}={json.dumps(theirs[key], ensure_ascii=False)}" for key in differ)
 

@@ -129,6 +129,7 @@ def again(there: There) -> str:
     if there.name is None:
         return f"advmix report {shlex.quote(str(there.directory))}"
     words = [shlex.quote(there.name), "--seeds", str(there.seeds)]
+    words += [word for row in there.rows for word in ("--rows", shlex.quote(row))]
     words += [word for setting in there.table.settings for word in ("--set", shlex.quote(setting))]
     line = " ".join(words)
     return f"advmix ablate {line} --out NEW_DIRECTORY\nadvmix report {line} --out {out}"

@@ -46,13 +46,23 @@ def written(drawn: Mapping[str, Callable[[], Figure | None]], directory: Path) -
     """Draw each figure, and write NAME.png and NAME.svg of those that there are."""
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a name in letters that the font lacks gets boxes
-        figures = {name: draw() for name, draw in drawn.items()}
+        figures = {name: _laid_out(figure) for name, draw in drawn.items() if (figure := draw())}
         return [
             _written(figure, directory / f"{name}.{form}")
             for name, figure in figures.items()
-            if figure
             for form in ("png", "svg")
         ]
+
+
+def _laid_out(figure: Figure) -> Figure:
+    """With its panels where the layout puts them, to a millionth of the figure: the solver's last digits depend on
+    where its objects lie in memory, and the names in an SVG on every digit."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        left, bottom, width, height = (round(number, 6) for number in axes.get_position(original=True).bounds)
+        axes.set_position((left, bottom, width, height))
+    return figure
 
 
 def _written(figure: Figure, path: Path) -> Path:
