@@ -9,9 +9,10 @@ from interrupted import CPU
 from torch import nn
 from typer.testing import CliRunner
 
-from advmix_cli import build, run
+from advmix_cli import build, checkpoint, run
 from advmix_cli.cli import app
 from advmix_cli.diagnosis.battery import Battery
+from advmix_cli.diagnosis.kept import Kept
 from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.subject import Subject
@@ -136,8 +137,12 @@ def test_the_command_prints_its_checks_and_ends_with_1_if_one_fails(tiny, tmp_pa
     assert done.exit_code == (1 if expected else 0), done.output
     true = build.saved_network
     monkeypatch.setattr(build, "saved_network", lambda *arguments: Quantized(true(*arguments)))
-    done = CliRunner().invoke(app, [*words, "--figures", str(tmp_path / "f")])
+    done = CliRunner().invoke(app, [*words, "--figures", str(tmp_path / "f"), "--save", str(tmp_path / "a")])
     assert done.exit_code == 1
+    kept = Kept.load(tmp_path / "a")
+    assert kept.weights == checkpoint.load(tmp_path / "a").weights
+    assert kept.diagnosis.checks[0].verdict == "FAIL"
+    assert (kept.diagnosis.n, kept.diagnosis.classes) == (8, 10)
     names = {"accuracy-against-epsilon.png", "accuracy-against-epsilon.svg"}
     assert {path.name for path in (tmp_path / "f").iterdir()} == names
     refused = CliRunner().invoke(app, ["eval", str(tmp_path / "a"), "--figures", "x"])

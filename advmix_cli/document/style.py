@@ -59,7 +59,7 @@ th, td {
 }
 th:first-child {
   text-align: left; padding-left: 0; white-space: normal; min-width: 6.5rem; max-width: 22rem;
-  position: sticky; left: 0; background: var(--paper);
+  overflow-wrap: anywhere; position: sticky; left: 0; background: var(--paper);
 }
 .words { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 14rem; max-width: 46rem; }
 th[scope=row] { font-weight: 500; }
@@ -79,6 +79,7 @@ figure img { display: block; width: 100%; height: auto; background: #ffffff; }
   h2 { break-after: avoid; }
   figure, tr, .stamps li { break-inside: avoid; }
   .box { overflow: visible; }
+  table { overflow-wrap: break-word; }
   th, td { padding: .2rem .35rem; white-space: normal; }
   .words { min-width: 0; }
   pre { white-space: pre-wrap; width: auto; }

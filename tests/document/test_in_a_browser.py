@@ -1,5 +1,5 @@
-"""A report in Chromium: at 1280 and at 400 pixels nothing overflows the page, in the light, in the dark and on paper, and
-it asks for nothing."""
+"""A report in Chromium: at 1280 and at 400 pixels nothing overflows the page, in the light, in the dark and on paper,
+and it asks for nothing."""
 
 import browser
 import pytest
@@ -11,6 +11,7 @@ from advmix_cli.cli import app
 from advmix_cli.diagnosis.battery import Check
 from advmix_cli.diagnosis.diagnose import Diagnosis
 from advmix_cli.diagnosis.kept import Kept
+from advmix_cli.recipe.load import load
 from advmix_cli.report.results import Measured
 
 pytestmark = pytest.mark.skipif(browser.PROGRAM is None, reason="no Chromium is installed (Debian's package: chromium)")
@@ -46,11 +47,12 @@ def page(tmp_path_factory):
         yield opened
 
 
-@pytest.fixture
-def reports(tiny, tmp_path):
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
     """Of a table, and of a run with a long title, a diagnosis and pictures."""
+    tmp_path = tmp_path_factory.mktemp("reports")
     table = digits_table(tmp_path, seeds=2)
-    recipe = recipe_with(tiny(), f"title={'w' * 110!r}")
+    recipe = recipe_with(load("digits"), f"title={'w' * 110!r}")
     run = tmp_path / ("a-directory-with-a-name-that-is-long-and-has-no-spaces-" * 3)
     measured = [Measured("best on test", 3, "w", (outcome("PGD2", 90), outcome(f"{HOSTILE}" * 3, 40)))]
     write_run(run, recipe, measured, title=HOSTILE, lines=epoch_lines(5, drop=4, average_validation_accuracy=0.5))

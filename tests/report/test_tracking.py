@@ -132,9 +132,11 @@ def test_a_finished_run_can_be_mirrored_afterwards(tiny, tmp_path):
 def test_wandb_is_offline_whole_and_silent(tiny, tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online")  # a user's own
     recipe, directory = tiny("schedule.epochs=3", "schedule.batch_size=32"), tmp_path / "run"
-    with tracked(["wandb"], recipe, directory, METRICS, Silent()) as told:
+    watch = Silent()
+    with tracked(["wandb"], recipe, directory, METRICS, watch) as told:
         stopped(recipe, directory, told, at=7)
-    train(recipe, directory, Silent(), ["wandb", "wandb"])
+    train(recipe, directory, watch, ["wandb", "wandb"])
+    assert not [line for line in watch.said if "--track" in line]
     steps, summary = history(directory)
     assert steps == [(line["epoch"], line["loss"]) for line in lines(directory)]
     assert len(steps) == 3
