@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 
 import pytest
 from interrupted import CPU, SMALL, bits, stopped
@@ -44,12 +45,11 @@ def scalars(directory):
     return {tag: [(one.step, one.value) for one in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
 
 
-def history(directory):
-    """The steps and losses of an offline run, and its summary. Its file is LevelDB's log after seven bytes."""
+def records(path):
+    """Of an offline run's file, which is LevelDB's log after seven bytes."""
     from wandb.proto import wandb_internal_pb2
 
-    (path,) = (directory / "wandb").glob("offline-run-*/*.wandb")
-    content, at, whole, steps, summary = path.read_bytes(), 7, b"", [], {}
+    content, at, whole, found = path.read_bytes(), 7, b"", []
     while at + 7 <= len(content):
         if (left := 32768 - at % 32768) < 7:
             at += left
@@ -58,11 +58,24 @@ def history(directory):
         whole += content[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):
-            record = wandb_internal_pb2.Record.FromString(whole)
+            found.append(wandb_internal_pb2.Record.FromString(whole))
             whole = b""
-            items = {(one.key or ".".join(one.nested_key)): json.loads(one.value_json) for one in record.history.item}
-            steps += [(items["_step"], items["loss"])] if "loss" in items else []
-            summary |= {(one.key or ".".join(one.nested_key)): one.value_json for one in record.summary.update}
+    return found
+
+
+def history(directory):
+    """The steps and losses of an offline run, and its summary."""
+    (path,) = (directory / "wandb").glob("offline-run-*/*.wandb")
+    until = time.monotonic() + 30
+    # Another process writes it, and is told of the end a moment before it has written that.
+    while not any(record.HasField("exit") for record in records(path)):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    steps, summary = [], {}
+    for record in records(path):
+        items = {(one.key or ".".join(one.nested_key)): json.loads(one.value_json) for one in record.history.item}
+        steps += [(items["_step"], items["loss"])] if "loss" in items else []
+        summary |= {(one.key or ".".join(one.nested_key)): one.value_json for one in record.summary.update}
     return steps, summary
 
 
