@@ -21,6 +21,7 @@ from advmix_cli.commands.import_tensors import import_
 from advmix_cli.commands.plan import plan
 from advmix_cli.commands.probe import probe
 from advmix_cli.commands.recipes import recipes
+from advmix_cli.commands.report import report
 from advmix_cli.commands.selftest import selftests
 from advmix_cli.commands.train import train
 from advmix_cli.commands.verify import verify
@@ -90,7 +91,7 @@ def root(
 
 for command, name in (
     (train, "train"), (evaluate, "eval"), (ablate, "ablate"), (compare, "compare"), (verify, "verify"), (plan, "plan"),
-    (bench, "bench"), (probe, "probe"), (import_, "import"),
+    (bench, "bench"), (probe, "probe"), (import_, "import"), (report, "report"),
 ):  # fmt: skip
     app.command(name)(command)
 app.add_typer(recipes, name="recipe")

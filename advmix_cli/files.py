@@ -30,11 +30,16 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 def append_line(path: Path, line: str) -> None:
     """Add `line` and its end to a file that is read line by line, and flush it to the disk. A process that is killed
     here can leave a part of it, without an end: such a line is none. OSError names `path`, and leaves no part of it."""
+    append_bytes(path, f"{line}\n".encode())
+
+
+def append_bytes(path: Path, content: bytes) -> None:
+    """Add `content` to a file, and flush it to the disk. OSError names `path`, and leaves no part of it."""
     try:
         is_new = not path.exists()
         # Without a buffer, which would be written after all when the file is closed.
         with path.open("ab", buffering=0) as stream:
-            before, left = stream.tell(), f"{line}\n".encode()
+            before, left = stream.tell(), content
             try:
                 while left:
                     left = left[stream.write(left) :]

@@ -13,6 +13,7 @@ FLOORS = (
     {"__main__"},
     {"cli"},
     {"commands"},
+    {"document"},
     {"ablation", "bench", "plan", "probing", "selftest", "verify", "diagnosis"},
     {"run"},
     {"fit", "foreign_model"},

@@ -16,6 +16,7 @@ from advmix_cli import build, checkpoint, run
 from advmix_cli.cli import app
 from advmix_cli.diagnosis.battery import Battery, Check
 from advmix_cli.diagnosis.diagnose import Diagnosis, diagnose_checkpoint, diagnosis_grids
+from advmix_cli.diagnosis.kept import Kept
 from advmix_cli.errors import CheckpointError
 from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import measured
@@ -142,8 +143,12 @@ def test_the_command_prints_its_checks_and_ends_with_1_if_one_fails(tiny, tmp_pa
     assert done.exit_code == (1 if expected else 0), done.output
     true = build.saved_network
     monkeypatch.setattr(build, "saved_network", lambda *arguments: Quantized(true(*arguments)))
-    done = CliRunner().invoke(app, [*words, "--figures", str(tmp_path / "f")])
+    done = CliRunner().invoke(app, [*words, "--figures", str(tmp_path / "f"), "--save", str(tmp_path / "a")])
     assert done.exit_code == 1
+    kept = Kept.load(tmp_path / "a")
+    assert kept.weights == checkpoint.load(tmp_path / "a").weights
+    assert kept.diagnosis.checks[0].verdict == "FAIL"
+    assert (kept.diagnosis.n, kept.diagnosis.classes) == (8, 10)
     names = {"accuracy-against-epsilon.png", "accuracy-against-epsilon.svg"}
     assert {path.name for path in (tmp_path / "f").iterdir()} == names
     refused = CliRunner().invoke(app, ["eval", str(tmp_path / "a"), "--figures", "x"])

@@ -29,7 +29,7 @@ EVERY_COMMAND = pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".j
 def test_these_are_the_commands():
     assert set(COMMANDS) == {
         (), ("train",), ("eval",), ("ablate",), ("compare",), ("verify",), ("plan",), ("bench",), ("probe",),
-        ("import",), ("recipe",),
+        ("import",), ("report",), ("recipe",),
         ("recipe", "check"), ("recipe", "show"), ("recipe", "list"), ("recipe", "schema"),
         ("selftest",), ("selftest", "resume"),
     }  # fmt: skip

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from advmix_cli.commands.console import Format, err, print_table
-from advmix_cli.commands.options import DeviceName, SaveEvery, Settings, StopAfter
+from advmix_cli.commands.options import DeviceName, SaveEvery, Settings, StopAfter, Track, trackers
 from advmix_cli.errors import DivergedError, InUseError, StoppedError
 from advmix_cli.stopping import stoppable
 
@@ -30,6 +30,7 @@ def ablate(
     stop_after: StopAfter = None,
     save_every: SaveEvery = "5m",  # pyright: ignore[reportArgumentType] (the parser's to read)
     form: Annotated[Format, typer.Option("--format", help="Of the table on stdout.")] = Format.RICH,
+    track: Track = None,
     device: DeviceName = "auto",
     settings: Settings = None,
 ) -> None:
@@ -45,6 +46,7 @@ def ablate(
     from advmix_cli.fit import Keeping
     from advmix_cli.report.live import live_table
 
+    kinds = trackers(track)
     chosen = select(loaded, rows or [])
     todo = cells(chosen, seeds, directory / chosen.name)
     if dry_run:
@@ -53,7 +55,7 @@ def ablate(
     place = build.device(device)
     try:
         with stoppable(stop_after) as stop, live_table(err, lambda: _filled(chosen, todo)[0]) as (watch, redraw):
-            run_cells(todo, place, watch, lambda _: redraw(), Keeping(save_every, stop))
+            run_cells(todo, place, watch, lambda _: redraw(), Keeping(save_every, stop), kinds)
     except StoppedError as stopped:
         print_table(form, *_filled(chosen, todo))
         raise StoppedError(f"unfinished: {stopped}; the same command does what is left", stopped.exit_code) from None
@@ -68,13 +70,8 @@ def ablate(
 
 
 def _filled(table: "Table", todo: "list[Cell]") -> "tuple[Grid, list[dict[str, Any]]]":
-    from advmix_cli.recipe.schema import WORST
-    from advmix_cli.report.ablation import Line, ablation_grid, ablation_records
+    from advmix_cli.ablation.lines import lines_of
+    from advmix_cli.report.ablation import ablation_grid, ablation_records
 
-    lines: list[Line] = []
-    for row in table.rows:
-        own = [cell for cell in todo if cell.row.name == row.name]
-        lines.append(Line(row.name, tuple(c.results() for c in own), tuple(c.directory for c in own), row.paper))
-    worst = [WORST] if any(line.outcomes("last", WORST) for line in lines) else []
-    columns = [*table.columns, *worst]
+    columns, lines = lines_of(table, todo)
     return ablation_grid(table.title, columns, lines, table.settings), ablation_records(columns, lines)

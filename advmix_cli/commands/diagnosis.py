@@ -13,8 +13,11 @@ DIAGNOSED = 200
 """Images, without --limit."""
 
 
-def told(title: str, diagnosis: "Diagnosis", figures: Path | None, *, as_json: bool) -> None:
-    """Print the checks, and draw their curve into `figures`; AdvmixError if any of them failed."""
+def told(
+    title: str, diagnosis: "Diagnosis", weights: str, save: Path | None, figures: Path | None, *, as_json: bool
+) -> None:
+    """Print the checks, keep them in `save` as those of the network of these `weights`, and draw their curve into
+    `figures`; AdvmixError if any of them failed."""
     from advmix_cli.diagnosis.diagnose import diagnosis_grids
 
     if as_json:
@@ -23,6 +26,10 @@ def told(title: str, diagnosis: "Diagnosis", figures: Path | None, *, as_json: b
     else:
         for grid in diagnosis_grids(title, diagnosis):
             grid.print(out)
+    if save:
+        from advmix_cli.diagnosis.kept import Kept
+
+        say(f"diagnosis: {Kept(diagnosis, weights).save(save)}")
     if figures:
         from advmix_cli.diagnosis.figure import draw
 

@@ -29,7 +29,9 @@ def evaluate(
     limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N images.")] = None,
     save: Annotated[
         Path | None,
-        typer.Option("--save", metavar="DIR", help="Keep the verdicts on each image in this directory."),
+        typer.Option(
+            "--save", metavar="DIR", help="Keep the verdicts on each image, or the diagnosis, in this directory."
+        ),
     ] = None,
     save_adversarial: Annotated[
         bool,
@@ -70,8 +72,10 @@ def evaluate(
     for flag, value in (("--transfer", transfer), ("--figures", figures)):
         if value is not None and not diagnose:
             raise UsageError(f"{flag} is for --diagnose: it has no meaning without it")
-    if diagnose and (save is not None or save_adversarial or evaluators):
-        raise UsageError("--diagnose has its own checks: --evaluator, --save and --save-adversarial mean nothing to it")
+    if diagnose and (save_adversarial or evaluators):
+        raise UsageError("--diagnose has its own checks: --evaluator and --save-adversarial mean nothing to it")
+    if diagnose and save is not None:
+        raise_unless_writable(save, "--save")
     if figures is not None:
         raise_unless_writable(figures, "--figures")
     if model is not None:
@@ -88,7 +92,7 @@ def evaluate(
             raise UsageError("advmix eval wants a CHECKPOINT, or --model")
         network = OwnNetwork.load(checkpoint, settings or [], device, transfer)
     if diagnose:
-        measuring.diagnose(network, limit, stop_after, figures, as_json=as_json)
+        measuring.diagnose(network, limit, stop_after, save, figures, as_json=as_json)
     else:
         asked = measuring.Asked(evaluators or [], limit, save, save_adversarial)
         measuring.measure(network, asked, stop_after, as_json=as_json)

@@ -73,13 +73,13 @@ class ForeignNetwork:
             grid=lambda outcomes: self._grid(chosen, made, outcomes),
         )
 
-    def diagnosis(self, limit: int, watch: "Watcher") -> "Diagnosis":
+    def diagnosis(self, limit: int, watch: "Watcher") -> "tuple[Diagnosis, str]":
         from advmix_cli.diagnosis.diagnose import diagnosed
         from advmix_cli.recipe.measurement import OF_THE_FIELD
 
         # It has its own attacks, whoever judges.
         made = self._made(self.described.model_copy(update={"evaluators": OF_THE_FIELD}), watch)
-        return diagnosed(made.network, made.images, self.described, 0, watch, limit, None)
+        return diagnosed(made.network, made.images, self.described, 0, watch, limit, None), made.weights
 
     def _made(self, chosen: "Measurement", watch: "Watcher") -> "Foreign":
         from advmix_cli.foreign_model import prepared

@@ -58,8 +58,8 @@ class Network(Protocol):
         """UsageError for what it has not been asked rightly."""
         ...
 
-    def diagnosis(self, limit: int, watch: "Watcher") -> "Diagnosis":
-        """On the first `limit` test images."""
+    def diagnosis(self, limit: int, watch: "Watcher") -> "tuple[Diagnosis, str]":
+        """On the first `limit` test images, and the digest of the weights that it is of."""
         ...
 
 
@@ -80,11 +80,12 @@ def measure(network: Network, asked: Asked, stop_after: float | None, *, as_json
 
 
 def diagnose(
-    network: Network, limit: int | None, stop_after: float | None, figures: Path | None, *, as_json: bool
-) -> None:
-    """Print whether its accuracies are to be believed; AdvmixError if not."""
+    network: Network, limit: int | None, stop_after: float | None, save: Path | None, figures: Path | None, *,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Print whether its accuracies are to be believed, and keep that in `save`; AdvmixError if not."""
     from advmix_cli.report.progress import watcher
 
     with network.guarded(), stoppable(stop_after), watcher(err) as watch:
-        diagnosis = network.diagnosis(limit or DIAGNOSED, watch)
-    told(network.title, diagnosis, figures, as_json=as_json)
+        diagnosis, weights = network.diagnosis(limit or DIAGNOSED, watch)
+    told(network.title, diagnosis, weights, save, figures, as_json=as_json)

@@ -1,9 +1,13 @@
 """The options that several commands have."""
 
 import re
-from typing import Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+
+if TYPE_CHECKING:
+    from advmix_cli.report.tracking import Kind
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a shipped recipe.")]
 Settings = Annotated[
@@ -40,4 +44,28 @@ SaveEvery = Annotated[
     float,
     typer.Option("--save-every", metavar="TIME", parser=_seconds, help="How often to save an unfinished training."),
 ]
+
+
+class Tracker(StrEnum):
+    """Of a training's epochs."""
+
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+
+
+Track = Annotated[
+    list[Tracker] | None,
+    typer.Option("--track", help="Mirror each epoch into the run directory, for this program. Can be repeated."),
+]
+
+
+def trackers(track: list[Tracker] | None) -> "list[Kind]":
+    """What `report.tracking` calls them; UsageError if a package is missing."""
+    from advmix_cli.report.tracking import check
+
+    kinds: list[Kind] = [cast("Any", one.value) for one in track or []]
+    check(kinds)
+    return kinds
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]

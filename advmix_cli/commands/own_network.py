@@ -67,12 +67,13 @@ class OwnNetwork:
             grid=self._grid,
         )
 
-    def diagnosis(self, limit: int, watch: "Watcher") -> "Diagnosis":
+    def diagnosis(self, limit: int, watch: "Watcher") -> "tuple[Diagnosis, str]":
         from advmix_cli.diagnosis.diagnose import diagnose_checkpoint
         from advmix_cli.measure import edited_to_measure
 
         chosen = edited_to_measure(self.saved, self.title, self.settings)
-        return diagnose_checkpoint(self.saved, chosen, self.place, watch, limit, self.transfer)
+        found = diagnose_checkpoint(self.saved, chosen, self.place, watch, limit, self.transfer)
+        return found, self.saved.weights
 
     def _document(self, outcomes: "Sequence[Outcome]") -> dict[str, Any]:
         from advmix_cli.report.results import Measured

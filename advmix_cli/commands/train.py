@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from advmix_cli.commands.console import err, out, print_json, say
-from advmix_cli.commands.options import DeviceName, Json, RecipeName, SaveEvery, Settings, StopAfter
+from advmix_cli.commands.options import DeviceName, Json, RecipeName, SaveEvery, Settings, StopAfter, Track, trackers
 from advmix_cli.errors import AdvmixError, RunDirectoryError, StoppedError
 from advmix_cli.stopping import stoppable
 
@@ -20,6 +20,7 @@ def train(
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Instead of the recipe's.")] = None,
     stop_after: StopAfter = None,
     save_every: SaveEvery = "5m",  # pyright: ignore[reportArgumentType] (the parser's to read)
+    track: Track = None,
     device: DeviceName = "auto",
     settings: Settings = None,
     as_json: Json = False,
@@ -31,13 +32,15 @@ def train(
 
     from advmix_cli import build, run
     from advmix_cli.checkpoint import LAST
-    from advmix_cli.fit import STATE, Keeping
+    from advmix_cli.fit import METRICS, STATE, Keeping
     from advmix_cli.locks import held
     from advmix_cli.report.differences import gaps
     from advmix_cli.report.progress import watcher
     from advmix_cli.report.results import Results
     from advmix_cli.report.tables import gap_line, outcome_grid
+    from advmix_cli.report.tracking import tracked
 
+    kinds = trackers(track)
     place = build.device(device)
     target = directory or Path("runs") / f"{Path(recipe).stem}-seed{chosen.seed}-{chosen.digest()[:12]}"
     run.check_directory(chosen, target)
@@ -50,8 +53,12 @@ def train(
     if resume and known is None:
         say(f"nothing to go on with yet: {target}")
     try:
-        with stoppable(stop_after) as stop, watcher(err) as watch:
-            results = run.execute(chosen, target, place, watch, Keeping(save_every, stop))
+        with (
+            stoppable(stop_after) as stop,
+            watcher(err) as watch,
+            tracked(kinds, chosen, target, METRICS, watch) as told,
+        ):
+            results = run.execute(chosen, target, place, told, Keeping(save_every, stop))
     except StoppedError as stopped:
         if as_json:
             so_far = Results.load(target)

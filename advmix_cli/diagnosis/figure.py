@@ -7,9 +7,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from advmix_cli.diagnosis.diagnose import Diagnosis
-from advmix_cli.errors import printable
 from advmix_cli.evaluation.significance import wilson
-from advmix_cli.report.figures import LINES, written
+from advmix_cli.report.figures import GREY, LINES, as_text, written
 
 
 def draw(title: str, diagnosis: Diagnosis, directory: Path) -> list[Path]:
@@ -31,13 +30,11 @@ def _curve(title: str, curve: Sequence[dict[str, float]], diagnosis: Diagnosis) 
     axes.fill_between(levels, low, high, color=colour, alpha=0.2, lw=0)
     shares = [100 * point["accuracy"] for point in curve]
     axes.plot(levels, shares, color=colour, linestyle=dash, marker=mark, markersize=4)
-    grey = "#666666"
-    axes.axhline(chance, color=grey, linewidth=0.8, linestyle=":")
-    beside: dict[str, Any] = {"textcoords": "offset points", "color": grey}
+    axes.axhline(chance, color=GREY, linewidth=0.8, linestyle=":")
+    beside: dict[str, Any] = {"textcoords": "offset points", "color": GREY}
     axes.annotate("chance", (levels[-1], chance), xytext=(0, 3), ha="right", **beside)
-    axes.axvline(epsilon, color=grey, linewidth=0.8)
+    axes.axvline(epsilon, color=GREY, linewidth=0.8)
     axes.annotate("ε of the threat", (epsilon, 100), xytext=(3, -2), va="top", **beside)
     axes.set(xlim=(0, None), ylim=(0, 102), xlabel="ε, levels of 255", ylabel="right under PGD20, %")
-    name = printable(title if len(title) <= 50 else f"{title[:49]}…").replace("$", r"\$")
-    axes.set_title(f"{name}: {n:,} test images, with 95% intervals", loc="left", fontsize=9)
+    axes.set_title(f"{as_text(title, 50)}: {n:,} test images, with 95% intervals", loc="left", fontsize=9)
     return figure

@@ -10,14 +10,13 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from advmix_cli.errors import printable
 from advmix_cli.method.maximizers import Asked
 from advmix_cli.method.mixing import Mixture, interpolate
 from advmix_cli.probing.compare import Standing
 from advmix_cli.probing.look import label_ratio
 from advmix_cli.probing.perturbation import Perturbation, roles
 from advmix_cli.probing.probe import Probe
-from advmix_cli.report.figures import LINES, written
+from advmix_cli.report.figures import LINES, as_text, written
 from advmix_cli.report.tables import levels
 
 SHOWN = 6
@@ -86,13 +85,7 @@ def _apart(values: list[float], room: float, high: float) -> list[float]:
 
 
 def _title(found: Probe, rest: str) -> str:
-    return f"{_text(found.recipe.title, 50)}: {rest}" if found.recipe.title else rest
-
-
-def _text(name: str, longest: int) -> str:
-    """A name of the user's, of which nothing is a formula, cut where it would not fit."""
-    shown = name if len(name) <= longest else f"{name[: longest - 1]}…"
-    return printable(shown).replace("$", r"\$")
+    return f"{as_text(found.recipe.title, 50)}: {rest}" if found.recipe.title else rest
 
 
 # ---- pairs of images -----------------------------------------------------------------------------------------------
@@ -175,10 +168,10 @@ def _show(axes: Axes, image: Tensor, span: float | None) -> None:
 def _caption(found: Probe, index: int, mixed: bool) -> str:
     """The classes, and λ before and after, and of the label where that is another one."""
     climb, label = found.climb, found.y.argmax(dim=1)
-    own = _text(found.classes[label[index]], 12)
+    own = as_text(found.classes[label[index]], 12)
     if not mixed:
         return own
-    other = _text(found.classes[label[climb.draws.permutation[index]]], 12)
+    other = as_text(found.classes[label[climb.draws.permutation[index]]], 12)
     before, after = (_at(values, index) for values in (climb.ratio_before, climb.found.ratio))
     moved = f"λ {before:.2f}" if before == after else f"λ {before:.2f} → {after:.2f}"
     shown, there = label_ratio(climb, found.y)

@@ -3,7 +3,9 @@
 import csv
 import io
 import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, zip_longest
 
 from rich import box
 from rich.console import Console, Group
@@ -11,6 +13,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from advmix_cli.errors import printable
+from advmix_cli.report.escapes import html, markdown, plain, tex
+
+LONGEST_NUMBER = 32
+"""Characters; what has more is read as a sentence."""
 
 
 @dataclass(frozen=True)
@@ -85,27 +91,50 @@ class Grid:
     def markdown(self) -> str:
         """A pipe table."""
         lines = [
-            "| " + " | ".join(_pipe(column) for column in self.columns) + " |",
+            "| " + " | ".join(markdown(column) for column in self.columns) + " |",
             "|" + "|".join("---" if not index else "---:" for index in range(len(self.columns))) + "|",
-            *("| " + " | ".join(_pipe(cell.flat()) for cell in row) + " |" for row in self.rows),
+            *("| " + " | ".join(markdown(cell.flat()) for cell in row) + " |" for row in self.rows),
         ]
-        heading = [f"**{self.title}**", ""] if self.title else []
-        return "\n".join([*heading, *lines, *(f"\n{caption}" for caption in self.captions)])
+        heading = [f"**{markdown(self.title)}**", ""] if self.title else []
+        return "\n".join([*heading, *lines, *(f"\n{markdown(caption)}" for caption in self.captions)])
 
     def latex(self) -> str:
-        """A booktabs tabular."""
+        """A booktabs tabular. The notes of a row stand under its numbers."""
+        last = len(self.columns)
         lines = [
-            f"% {self.title}",
-            rf"\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}",
+            f"% {plain(self.title)}",
+            rf"\begin{{tabular}}{{l{'r' * (last - 1)}}}",
             r"\toprule",
-            " & ".join(_tex(column) for column in self.columns) + r" \\",
+            " & ".join(tex(column) for column in self.columns) + r" \\",
             r"\midrule",
-            *(" & ".join(_tex(cell.flat()) for cell in row) + r" \\" for row in self.rows),
+            *(line for row in self.rows for line in _tex_lines(row)),
             r"\bottomrule",
-            *(rf"\multicolumn{{{len(self.columns)}}}{{l}}{{\footnotesize {_tex(c)}}} \\" for c in self.captions),
+            *(rf"\multicolumn{{{last}}}{{p{{\linewidth}}}}{{\footnotesize {tex(c)}}} \\" for c in self.captions),
             r"\end{tabular}",
         ]
         return "\n".join(lines)
+
+    def html(self) -> str:
+        """A table in a box of its own, in which it scrolls where it is too wide; its captions under it."""
+        kinds = [' class="words"' if index and self._has_words(index) else "" for index in range(len(self.columns))]
+        head = "".join(
+            f'<th scope="col"{kind}>{html(column)}</th>' for column, kind in zip(self.columns, kinds, strict=True)
+        )
+        rows = ("".join(map(_html_cell, row, kinds, count())) for row in self.rows)
+        lines = [
+            f'<div class="box" role="region" tabindex="0" aria-label="{html(self.title) or "table"}"><table>',
+            f"<caption>{html(self.title)}</caption>",
+            f"<thead><tr>{head}</tr></thead>",
+            "<tbody>",
+            *(f"<tr>{cells}</tr>" for cells in rows),
+            "</tbody></table></div>",
+            *(f'<p class="note">{html(caption)}</p>' for caption in self.captions),
+        ]
+        return "\n".join(lines)
+
+    def _has_words(self, column: int) -> bool:
+        """Whether there is a sentence in a column."""
+        return any(len(text) > LONGEST_NUMBER for row in self.rows for text in (row[column].value, *row[column].notes))
 
 
 def write_csv(records: list[dict[str, object]]) -> str:
@@ -118,17 +147,14 @@ def write_csv(records: list[dict[str, object]]) -> str:
     return stream.getvalue().rstrip("\n")
 
 
-def _pipe(text: str) -> str:
-    return text.replace("|", r"\|")
+def _tex_lines(row: Sequence[Cell]) -> Iterator[str]:
+    """The numbers, then their notes, a line each."""
+    yield " & ".join(tex(cell.value) for cell in row) + r" \\"
+    for notes in zip_longest(*(cell.notes for cell in row), fillvalue=""):
+        small = (rf"{{\footnotesize {tex(note)}}}" if note else "" for note in notes)
+        yield " & ".join(small) + r" \\"
 
 
-_TEX = str.maketrans({
-    "%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "λ": r"$\lambda$", "δ": r"$\delta$", "γ": r"$\gamma$",
-    "ε": r"$\varepsilon$", "±": r"$\pm$", "−": r"$-$", "–": "--", "·": r"$\cdot$", "└": "", "×": r"$\times$",
-    "Δ": r"$\Delta$",
-})  # fmt: skip
-
-
-def _tex(text: str) -> str:
-    return text.translate(_TEX)
+def _html_cell(cell: Cell, kind: str, index: int) -> str:
+    inner = html(cell.value) + "".join(f"<small>{html(note)}</small>" for note in cell.notes)
+    return f"<td{kind}>{inner}</td>" if index else f'<th scope="row">{inner}</th>'

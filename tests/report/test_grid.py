@@ -78,7 +78,7 @@ def test_markdown_has_as_many_cells_in_a_row_as_columns():
 def test_latex_escapes_what_it_would_read(text, written):
     grid = Grid("", ("", text), ((Cell(text), Cell(text, (text,))),))
     assert f" & {written} \\\\" in grid.latex()
-    assert f"{written} & {written} ({written}) \\\\" in grid.latex()
+    assert f"{written} & {written} \\\\\n & {{\\footnotesize {written}}} \\\\" in grid.latex()
 
 
 def test_latex_is_a_whole_tabular():
@@ -89,7 +89,8 @@ def test_latex_is_a_whole_tabular():
         r"\toprule",
         r" & PGD20 \\",
         r"\midrule",
-        r"a & 1.5 (paper 1.0) \\",
+        r"a & 1.5 \\",
+        r" & {\footnotesize paper 1.0} \\",
         r"\bottomrule",
         r"\end{tabular}",
     ]

@@ -1,0 +1,21 @@
+"""The cells of a table -> the lines of its report."""
+
+from collections.abc import Callable, Sequence
+
+from advmix_cli.ablation.cells import Cell
+from advmix_cli.recipe.schema import WORST
+from advmix_cli.recipe.table import Table
+from advmix_cli.report.ablation import Line
+from advmix_cli.report.results import Results
+
+
+def lines_of(
+    table: Table, cells: Sequence[Cell], results: Callable[[Cell], Results | None] = Cell.results
+) -> tuple[list[str], list[Line]]:
+    """The columns, with that of the worst case where there is one, and a line a row; `results` reads a cell's."""
+    lines: list[Line] = []
+    for row in table.rows:
+        own = [cell for cell in cells if cell.row.name == row.name]
+        lines.append(Line(row.name, tuple(map(results, own)), tuple(cell.directory for cell in own), row.paper))
+    worst = [WORST] if any(line.outcomes("last", WORST) for line in lines) else []
+    return [*table.columns, *worst], lines

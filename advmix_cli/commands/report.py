@@ -1,0 +1,122 @@
+"""`advmix report`."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from advmix_cli.commands.console import say
+from advmix_cli.commands.options import Settings
+from advmix_cli.errors import AdvmixError, UsageError
+
+if TYPE_CHECKING:
+    from advmix_cli.document.parts import Document
+
+
+class Form(StrEnum):
+    """Of a report."""
+
+    HTML = "html"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+
+
+def report(
+    place: Annotated[
+        str,
+        typer.Argument(metavar="RUN|TABLE", help="A run directory, a directory of cells, or a table as ablate has it."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where the cells of a table lie. By default runs.")
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", min=1, metavar="N", help="Of each row of a table. By default all there are."),
+    ] = None,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option("--rows", metavar="ROW", help="Only this row of a table, by its name or number. Can be repeated."),
+    ] = None,
+    form: Annotated[Form, typer.Option("--format", help="HTML goes to a file, the others to stdout.")] = Form.HTML,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write it there. By default report.html in the directory."),
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", metavar="DIR", help="Draw them there. By default figures in the directory."),
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Put what a run or a table has found into one document, with figures and recipes. It reads files only."""
+    if output is not None and output.is_dir():
+        raise UsageError(f"--output {output}: a directory; name a file in it")
+    if figures is not None and figures.exists() and not figures.is_dir():
+        raise UsageError(f"--figures {figures}: not a directory")
+    directory = Path(place)
+    if _is_run(directory):
+        for flag, value in (("--out", out), ("--seeds", seeds), ("--rows", rows), ("--set", settings)):
+            if value:
+                raise UsageError(f"{flag} has no meaning for a run directory: it is of a table")
+        its = _of_run(directory, figures)
+    else:
+        directory, its = _of_table(place, out, seeds, rows or [], settings or [], figures)
+    beside = output.parent if output else Path()
+    match form:
+        case Form.HTML:
+            from advmix_cli.document.html import to_html
+
+            _write(to_html(its), output or directory / "report.html")
+        case Form.MARKDOWN:
+            from advmix_cli.document.markdown import to_markdown
+
+            _write(to_markdown(its, beside), output)
+        case Form.LATEX:
+            from advmix_cli.document.latex import to_latex
+
+            _write(to_latex(its, beside), output)
+    for message in its.damage:
+        say(f"warning: {message}")
+    if its.damage:
+        raise AdvmixError("not all of its files can be read; the report says which, and has the rest")
+
+
+def _is_run(directory: Path) -> bool:
+    return any((directory / name).is_file() for name in ("recipe.toml", "results.json", "metrics.jsonl"))
+
+
+def _of_run(directory: Path, figures: Path | None) -> "Document":
+    from advmix_cli.document.run import document, look
+
+    return document(look(directory), figures or directory / "figures")
+
+
+def _of_table(
+    place: str, out: Path | None, seeds: int | None, rows: Sequence[str], settings: Sequence[str], figures: Path | None
+) -> "tuple[Path, Document]":
+    from advmix_cli.document.cells import in_directory, is_table_directory, named
+    from advmix_cli.document.table import document
+
+    if is_table_directory(Path(place)):
+        for flag, value in (("--out", out), ("--seeds", seeds), ("--rows", rows), ("--set", settings)):
+            if value:
+                raise UsageError(f"{flag} has no meaning for a directory of cells: name the table, as for ablate")
+        there = in_directory(Path(place))
+    else:
+        if Path(place).is_dir():
+            raise UsageError(f"{place} holds neither a run nor the cells of a table")
+        there = named(place, out or Path("runs"), settings, rows, seeds)
+    return there.directory, document(there, figures or there.directory / "figures")
+
+
+def _write(text: str, path: Path | None) -> None:
+    """To stdout without a path."""
+    from advmix_cli.files import write_atomically
+
+    if path is None:
+        typer.echo(text, nl=False)
+    else:
+        write_atomically(path, text)
+        say(f"report: {path}")

@@ -1,0 +1,135 @@
+"""The cells of a table -> its document."""
+
+import json
+import shlex
+from pathlib import Path
+
+import tomli_w
+
+from advmix_cli.ablation.lines import lines_of
+from advmix_cli.document.cells import There, changed
+from advmix_cli.document.parts import Document, Drawing, Listing, Part, Section
+from advmix_cli.document.run import Found, environment, look, stamps
+from advmix_cli.recipe.table import Row
+from advmix_cli.report.ablation import Line, ablation_grid
+from advmix_cli.report.curves import row_curves
+from advmix_cli.report.dots import dot_plot
+from advmix_cli.report.figures import written
+from advmix_cli.report.grid import Cell, Grid
+from advmix_cli.report.tables import TEST_SELECTED
+
+
+def document(there: There, figures: Path) -> Document:
+    """Draw its figures into the directory `figures`, and put all together."""
+    table = there.table
+    found = {cell.directory: look(cell.directory) for cell in there.cells if cell.directory.is_dir()}
+    wrong = [
+        f"{cell.directory} holds another recipe than its row"
+        for cell in there.cells
+        if (one := found.get(cell.directory)) and one.recipe and one.recipe.digest() != cell.row.recipe.digest()
+    ]
+    known = {directory: one.results for directory, one in found.items()}
+    columns, lines = lines_of(table, there.cells, lambda cell: known.get(cell.directory))
+    title = table.title or table.name
+    sections = (
+        Section("Results", (ablation_grid(title, columns, lines, table.settings),)),
+        Section("Figures", tuple(_figures(there, title, columns, lines, found, figures))),
+        Section("Diagnosis", tuple(_diagnosis(there, found))),
+        Section("Recipes", tuple(_recipes(there))),
+        Section("Environment", tuple(environment([results for results in known.values() if results]))),
+        Section("Again", (Listing(again(there), "sh"),)),
+    )
+    return Document(
+        title=title,
+        about=f"Table {table.name}, {len(there.cells):,} cells in {there.directory}",
+        stamps=tuple(_stamps(there, found)),
+        damage=(*there.damage, *wrong, *(message for one in found.values() for message in one.damage)),
+        sections=tuple(section for section in sections if section.parts),
+    )
+
+
+def _stamps(there: There, found: dict[Path, Found]) -> list[str]:
+    """The cells', by row and seed; what all would say alike is said once."""
+    done = sum(bool(one.results and (one.results.finished or one.results.diverged)) for one in found.values())
+    said = []
+    if done < len(there.cells):
+        said.append(f"UNFINISHED: {done:,} of {len(there.cells):,} cells are measured")
+    test_selected = False
+    for cell in there.cells:
+        one = found.get(cell.directory)
+        for stamp in stamps(one) if one else ():
+            word, _, rest = stamp.partition(":")
+            if word == "UNFINISHED":
+                continue
+            if stamp == TEST_SELECTED:
+                test_selected = True
+                continue
+            said.append(f"{word}: {cell.row.name}, seed {cell.row.recipe.seed}:{rest}")
+    return [*said, *([TEST_SELECTED] if test_selected else [])]
+
+
+def _figures(
+    there: There, title: str, columns: list[str], lines: list[Line], found: dict[Path, Found], figures: Path
+) -> list[Part]:
+    rows = [
+        (line.name, [found[place].epochs for place in line.directories if place in found and found[place].epochs])
+        for line in lines
+    ]
+    drawn = written(
+        {"ablation": lambda: dot_plot(title, columns, lines), "row-curves": lambda: row_curves(title, rows)}, figures
+    )
+    says = {
+        "ablation": "The accuracy of each row with its 95% interval; the dashed line is the first row's",
+        "row-curves": "Validation accuracy by epoch, pristine and under PGD",
+    }
+    if there.seeds > 1:
+        says["row-curves"] += "; thin lines are single seeds, the thick one is their mean"
+    if any(line.paper for line in lines):
+        says["ablation"] += "; diamonds are the paper's numbers"
+    return [Drawing(path, f"{says[path.stem]}.") for path in drawn if path.suffix == ".png"]
+
+
+def _diagnosis(there: There, found: dict[Path, Found]) -> list[Part]:
+    """A line a cell that has been diagnosed."""
+    rows: list[tuple[Cell, ...]] = []
+    for cell in there.cells:
+        one = found.get(cell.directory)
+        if not one or not one.diagnosis:
+            continue
+        checks = one.diagnosis.diagnosis.checks
+        failed = "; ".join(check.name for check in checks if check.passed is False)
+        tried = sum(check.passed is not None for check in checks)
+        name = f"{cell.row.name}, seed {cell.row.recipe.seed}"
+        rows.append((Cell(name), Cell(failed or "none"), Cell(str(tried)), Cell(f"{one.diagnosis.diagnosis.n:,}")))
+    return [Grid("Diagnosed", ("row", "failed", "checks", "images"), tuple(rows))] if rows else []
+
+
+def _recipes(there: There) -> list[Part]:
+    """The first row's in full, and what the others change in it."""
+    first, *others = there.table.rows
+    parts: list[Part] = [Listing(tomli_w.dumps(first.recipe.resolved()), "toml")]
+    rows = tuple((Cell(row.name), _changes(first, row)) for row in others)
+    if rows:
+        parts.append(Grid(f"What the other rows change in the recipe of {first.name}", ("row", "changes"), rows))
+    return parts
+
+
+def _changes(first: Row, row: Row) -> Cell:
+    fields = tuple(f"{key} = {_value(value)}" for key, value in changed(first.recipe, row.recipe).items())
+    return Cell("1 field" if len(fields) == 1 else f"{len(fields)} fields", fields)
+
+
+def _value(value: object) -> str:
+    return "not set" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def again(there: There) -> str:
+    """The commands that give it once more, for a shell."""
+    out = shlex.quote(str(there.directory.parent))
+    if there.name is None:
+        return f"advmix report {shlex.quote(str(there.directory))}"
+    words = [shlex.quote(there.name), "--seeds", str(there.seeds)]
+    words += [word for row in there.rows for word in ("--rows", shlex.quote(row))]
+    words += [word for setting in there.table.settings for word in ("--set", shlex.quote(setting))]
+    line = " ".join(words)
+    return f"advmix ablate {line} --out NEW_DIRECTORY\nadvmix report {line} --out {out}"

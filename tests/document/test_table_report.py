@@ -1,0 +1,189 @@
+"""The cells of a table as a document: found by the table's name or in a directory, whole or not."""
+
+import csv
+import io
+import re
+import shutil
+
+import pytest
+from made import Checked, digits_table, epoch_lines, outcome, recipe_with, write_run
+from matplotlib.figure import Figure
+from typer.testing import CliRunner
+
+from advmix_cli.ablation.cells import cells
+from advmix_cli.cli import app
+from advmix_cli.recipe.table import load_table
+from advmix_cli.report.results import Measured
+
+SET = "schedule.epochs=7"
+
+
+def advmix(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(autouse=True)
+def sketched(monkeypatch):
+    """Figures that are drawn at once; what they show has its own tests."""
+    for name in (
+        "dot_plot",
+        "row_curves",
+    ):
+        monkeypatch.setattr(f"advmix_cli.document.table.{name}", lambda *_: Figure((1, 1)))
+
+
+def shown(path):
+    return " ".join(Checked(path.read_text(encoding="utf-8")).text.split())
+
+
+def test_a_directory_and_the_table_s_name_give_the_same(tmp_path):
+    directory = digits_table(tmp_path, seeds=2)
+    assert advmix("report", directory).exit_code == 0
+    first = (directory / "report.html").read_text()
+    assert advmix("report", "digits", "--out", tmp_path).exit_code == 0
+    assert (directory / "report.html").read_text() == first
+    read = shown(directory / "report.html")
+    assert "Table digits, 14 cells" in read
+    assert f"advmix ablate digits --seeds 2 --out NEW_DIRECTORY advmix report digits --seeds 2 --out {tmp_path}" in read
+    assert "UNFINISHED" not in read
+    assert 'Ours, frozen λ 8 fields maximizer.kind = "integrated"' in read
+    assert first.count("<svg") == 2
+    assert {path.name for path in (directory / "figures").iterdir()} == {
+        f"{name}.{form}" for name in ("ablation", "row-curves") for form in ("png", "svg")
+    }
+
+
+@pytest.mark.parametrize("form", ["markdown", "latex"])
+def test_the_table_is_the_one_that_ablate_prints(tmp_path, form):
+    digits_table(tmp_path)
+    printed = advmix("ablate", "digits", "--out", tmp_path, "--format", form)
+    assert printed.exit_code == 0, printed.output
+    assert printed.stdout.strip() in advmix("report", "digits", "--out", tmp_path, "--format", form).stdout
+
+
+def test_the_numbers_are_those_of_the_records(tmp_path):
+    directory = digits_table(tmp_path)
+    advmix("report", directory)
+    text = (directory / "report.html").read_text().partition("</table>")[0]
+    rows = re.findall(r'<tr><th scope="row">([^<]*)</th>(.*?)</tr>', text)
+    found = {name: re.findall(r"<td[^>]*>([\d.]+)", cells) for name, cells in rows}
+    records = csv.DictReader(io.StringIO(advmix("ablate", "digits", "--out", tmp_path, "--format", "csv").stdout))
+    for record in records:
+        assert f"{100 * float(record['accuracy']):.1f}" in found[record["row"]]
+
+
+def test_what_is_missing_is_said(tmp_path):
+    directory = digits_table(tmp_path, rows=[0, 4])
+    (one,) = directory.glob("ours-frozen-lambda-seed0*")
+    recipe = load_table("digits").rows[4].recipe.model_copy(update={"title": "Ours, frozen λ"})
+    write_run(one, recipe, [], lines=epoch_lines(3), finished=False)
+    done = advmix("report", directory)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "UNFINISHED: 1 of 7 cells are measured" in shown(directory / "report.html")
+
+
+def test_edits_are_found_again_in_the_directory(tmp_path):
+    directory = digits_table(tmp_path, settings=[SET])
+    assert advmix("report", directory).exit_code == 0
+    read = shown(directory / "report.html")
+    assert f"Edited with --set {SET}" in read
+    assert f"advmix ablate digits --seeds 1 --set {SET} --out NEW_DIRECTORY" in read
+    assert advmix("report", "digits", "--out", tmp_path).stderr == (
+        f"error: {directory}: no cell of this table is there, but others are: advmix report {directory}\n"
+    )
+    assert advmix("report", "digits", "--out", tmp_path, "--set", SET).exit_code == 0
+    digits_table(tmp_path)
+    done = advmix("report", directory)
+    assert done.exit_code == 2
+    assert f"advmix report digits --out {tmp_path} --set {SET}  (7 of them)" in done.stderr
+    assert f"advmix report digits --out {tmp_path}  (7 of them)" in done.stderr
+
+
+def test_some_rows(tmp_path):
+    digits_table(tmp_path)
+    text = advmix("report", "digits", "--out", tmp_path, "--rows", "5", "--rows", "Ours", "--format", "markdown").stdout
+    assert [line.split(" |")[0] for line in text.split("\n") if line.startswith("| Ours")][:2] == [
+        "| Ours, frozen λ", "| Ours",
+    ]  # fmt: skip
+    assert "| Attack" not in text
+    assert "advmix ablate digits --seeds 1 --rows 5 --rows Ours" in text
+
+
+def test_a_damaged_cell_is_one_message(tmp_path):
+    directory = digits_table(tmp_path)
+    one, two, *_ = sorted(directory.glob("*-seed0-*"))
+    (one / "results.json").write_text("{")
+    (two / "metrics.jsonl").write_text("x\n")
+    done = advmix("report", directory)
+    assert done.exit_code == 1
+    assert len([line for line in done.stderr.splitlines() if line.startswith("warning: ")]) == 2
+    read = shown(directory / "report.html")
+    assert "UNFINISHED: 6 of 7 cells" in read
+    assert f"DAMAGED: {one / 'results.json'} is damaged" in read
+
+
+def test_a_cell_that_holds_another_recipe_is_said(tmp_path):
+    directory = digits_table(tmp_path)
+    one, two, *_ = sorted(directory.glob("*-seed0-*"))
+    shutil.copy(one / "recipe.toml", two / "recipe.toml")
+    shutil.copy(one / "results.json", two / "results.json")
+    done = advmix("report", "digits", "--out", tmp_path)
+    assert done.exit_code == 1
+    assert f"warning: {two} holds another recipe than its row" in done.stderr
+
+
+def test_stamps_of_cells_name_them(tmp_path):
+    directory = digits_table(tmp_path)
+    row = load_table("digits").rows[1]
+    (cell,) = directory.glob("mix-then-attack-*")
+    recipe = row.recipe.model_copy(update={"title": row.name})
+    found = [
+        Measured("last", 5, "w", (outcome("PGD20", 50),)),
+        Measured("best on test", 3, "v", (outcome("PGD20", 60),)),
+    ]
+    write_run(cell, recipe, found, collapsed=(2,))
+    advmix("report", directory)
+    read = shown(directory / "report.html")
+    assert "COLLAPSED: Mix-then-Attack, seed 0: the validation's accuracy under attack fell by half in epoch 2" in read
+    assert "TEST-SELECTED: this epoch" in read
+
+
+def test_a_table_of_one_s_own_is_known_by_its_rows(tiny, tmp_path):
+    directory = tmp_path / "mine"
+    for name, edit in (("<b>one</b>", "seed=0"), ("two", 'maximizer={kind="none"}')):
+        for seed in (0, 1):
+            recipe = recipe_with(tiny(edit), f"title='{name}'", f"seed={seed}")
+            found = [Measured("last", 2, "w", (outcome("pristine", 100 + seed), outcome("PGD2", 50)))]
+            write_run(directory / f"{recipe.digest()[:5]}-{seed}", recipe, found)
+    assert advmix("report", directory).exit_code == 0
+    read = shown(directory / "report.html")
+    assert "Table mine, 4 cells" in read
+    assert "<b>one</b>" in read
+    assert f"advmix report {directory}" in read
+    twice = recipe_with(tiny(), "title='two'", "threat.epsilon=0.01")
+    write_run(directory / "other", twice, [])
+    done = advmix("report", directory)
+    assert done.exit_code == 2
+    assert (
+        f"two experiments are called 'two': name the table's file, with its --set and --out {tmp_path}" in done.stderr
+    )
+
+
+def test_seeds_are_as_many_as_there_are(tmp_path):
+    directory = digits_table(tmp_path, seeds=3, rows=[0])
+    table = load_table("digits")
+    for cell in cells(table, 3, directory)[7:14]:
+        shutil.rmtree(cell.directory, ignore_errors=True)
+    advmix("report", "digits", "--out", tmp_path)
+    assert "7 cells in" in shown(directory / "report.html")
+    advmix("report", "digits", "--out", tmp_path, "--seeds", "3")
+    assert "21 cells in" in shown(directory / "report.html")
+
+
+@pytest.mark.parametrize("flag", [["--seeds", "2"], ["--rows", "1"], ["--set", "seed=1"], ["--out", "x"]])
+def test_options_of_a_name_mean_nothing_to_a_directory(tmp_path, flag):
+    directory = digits_table(tmp_path, rows=[0])
+    done = advmix("report", directory, *flag)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"{flag[0]} has no meaning for a directory of cells: name the table, as for ablate" in done.stderr
+    assert not (directory / "report.html").exists()
