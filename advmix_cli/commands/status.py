@@ -1,5 +1,7 @@
 """`advmix status`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,7 +45,8 @@ def status(
             "eta_at_least": eta and eta.at_least,
         })  # fmt: skip
         if not as_json:
-            out.print(board(str(directory), entries, jobs, out.width if out.is_terminal else UNBOUNDED), width=_width())
+            with _whole_lines():
+                out.print(board(str(directory), entries, jobs, out.width))
             for line in problems(entries):
                 out.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             out.print()
@@ -54,8 +57,14 @@ def status(
         raise AdvmixError(f"damaged: {', '.join(map(str, damaged))}")
 
 
-def _width() -> int | None:
-    return None if out.is_terminal else UNBOUNDED
+@contextmanager
+def _whole_lines() -> Iterator[None]:
+    """Within, a file or a pipe gets lines that are as long as they need to be."""
+    before = out.width
+    if not out.is_terminal:
+        out.width = UNBOUNDED
+    yield
+    out.width = before
 
 
 def _tables(place: Path) -> "list[tuple[Path, list[Entry]]]":

@@ -15,7 +15,7 @@ def live_view(console: Console, draw: Callable[[], RenderableType]) -> Iterator[
     if not console.is_terminal:
         yield Lines(console, epochs=False), lambda: None
         return
-    bars = _BarsUnderView(console, epochs=False)
+    bars = _BarsUnderView(console)
     with Live(console=console, refresh_per_second=4, transient=True) as live:
 
         def redraw() -> None:
@@ -27,7 +27,7 @@ def live_view(console: Console, draw: Callable[[], RenderableType]) -> Iterator[
 
 
 class _BarsUnderView(Bars):
-    """A new piece of work, or an epoch that has ended, changes the view."""
+    """A new piece of work, or an epoch that has ended, changes the view, which has its figures."""
 
     redraw: Callable[[], None]
 
@@ -35,6 +35,5 @@ class _BarsUnderView(Bars):
         super().begin(what, total)
         self.redraw()
 
-    def epoch(self, line: str) -> None:
-        super().epoch(line)
+    def epoch(self, line: str) -> None:  # noqa: ARG002 (its figures are in the view)
         self.redraw()
