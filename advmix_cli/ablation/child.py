@@ -77,19 +77,22 @@ class Child:
         return printable(said[-1].removeprefix("error: ")) if said else ""
 
 
+def command(cell: Cell, slot: Slot, save_every: float) -> list[str]:
+    """What a person would type to go on with the cell."""
+    words = [sys.executable, "-m", "advmix_cli", "train", str(cell.directory / RECIPE), "--out", str(cell.directory)]
+    return [*words, "--resume", "--device", slot.device, "--save-every", f"{save_every:.3f}s"]
+
+
 def started(cell: Cell, slot: Slot, save_every: float, environment: Mapping[str, str]) -> Child:
     """Start the cell; its recipe.toml is there. In a session of its own, so that a terminal's Ctrl-C comes to us alone,
     and told to stop if we end without a word (`tied`)."""
-    directory = cell.directory
-    command = [sys.executable, "-m", "advmix_cli", "train", str(directory / RECIPE), "--out", str(directory)]
-    command += ["--resume", "--device", slot.device, "--save-every", f"{save_every:.3f}s"]
     tie = [sys.executable, "-I", tied.__file__, str(os.getpid())]
     # A log is no terminal, whatever ours is taken for.
     plain = {name: value for name, value in environment.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE")}
-    with appended(directory / LOG) as log:
+    with appended(cell.directory / LOG) as log:
         before = log.tell()
         process = subprocess.Popen(
-            [*tie, *command],
+            [*tie, *command(cell, slot, save_every)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
