@@ -92,11 +92,12 @@ def board(title: str, entries: Sequence[Entry], jobs: int, width: int, height: i
     if width < WIDE:
         columns = [name for name in columns if name not in ("loss", "valid")]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    widths = {name: max(len(name), *(len(cells[name]) for cells in rows.values())) for name in columns}
+    # Only a row's name is ever cut.
+    widths["row"] = max(1, min(widths["row"], width - GAP * (len(columns) - 1) - sum(widths.values()) + widths["row"]))
     for name in columns:
         side = "left" if name in ("row", "", "measured") else "right"
-        # Only a row's name is ever cut.
-        least = 8 if name == "row" else max(len(name), *(len(cells[name]) for cells in rows.values()), 0)
-        table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", min_width=least)
+        table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", width=widths[name])
     for one in shown:
         style = _STYLES.get(one.state, "")
         table.add_row(*(Text(rows[one.directory][name], style) for name in columns))
@@ -110,6 +111,8 @@ def board(title: str, entries: Sequence[Entry], jobs: int, width: int, height: i
     )  # fmt: skip
 
 
+GAP = 3
+"""Columns of a terminal between two columns of the board."""
 NEXT = 3
 """Runs that wait and are shown before those that are done."""
 _STYLES = {"running": "bold", "waiting": "dim", "failed": "red", "diverged": "red", "damaged": "red"}
@@ -118,12 +121,11 @@ _STYLES = {"running": "bold", "waiting": "dim", "failed": "red", "diverged": "re
 def summary(entries: Sequence[Entry], jobs: int) -> str:
     """How many are done, and when all will be."""
     counted = Counter(one.state for one in entries)
-    others = [f"{counted[state]} {state}" for state in counted if state != "done"]
-    parts = [f"{counted['done']} of {len(entries)} done", *others]
+    parts = [f"{counted['done']} of {len(entries)} done"]
     eta = total(runs_of(entries), jobs)
     if eta and eta.seconds:
         parts.append(f"eta {eta}")
-    return " · ".join(parts)
+    return " · ".join([*parts, *(f"{counted[state]} {state}" for state in counted if state != "done")])
 
 
 def problems(entries: Sequence[Entry]) -> list[str]:
