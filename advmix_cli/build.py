@@ -40,7 +40,16 @@ from advmix_cli.training.yogi import Yogi, yogi_update
 
 
 def device(name: str) -> torch.device:
-    """ "auto" (a CUDA GPU if there is one), "cpu", "cuda" or "cuda:1"; DeviceError if it is not there."""
+    """ "auto" (a CUDA GPU if there is one), "cpu", "cuda" or "cuda:1", which becomes the current one; DeviceError if it
+    is not there."""
+    chosen = named_device(name)
+    if chosen.index is not None and chosen.type == "cuda":
+        torch.cuda.set_device(chosen)  # streams, graphs and compiled code are the current device's
+    return chosen
+
+
+def named_device(name: str) -> torch.device:
+    """As `device`; nothing is made on it, as for who only has others work on it."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -52,8 +61,6 @@ def device(name: str) -> torch.device:
     there = torch.cuda.device_count()
     if chosen.type == "cuda" and (chosen.index or 0) >= there:
         raise DeviceError(f"--device {name}: not there; torch {torch.__version__} sees {there or 'no'} CUDA devices")
-    if chosen.index is not None and chosen.type == "cuda":
-        torch.cuda.set_device(chosen)  # streams, graphs and compiled code are the current device's
     return chosen
 
 

@@ -23,6 +23,7 @@ from advmix_cli.commands.probe import probe
 from advmix_cli.commands.recipes import recipes
 from advmix_cli.commands.report import report
 from advmix_cli.commands.selftest import selftests
+from advmix_cli.commands.status import status
 from advmix_cli.commands.train import train
 from advmix_cli.commands.verify import verify
 from advmix_cli.errors import AdvmixError, RecipeError, StoppedError
@@ -90,8 +91,8 @@ def root(
 
 
 for command, name in (
-    (train, "train"), (evaluate, "eval"), (ablate, "ablate"), (compare, "compare"), (verify, "verify"), (plan, "plan"),
-    (bench, "bench"), (probe, "probe"), (import_, "import"), (report, "report"),
+    (train, "train"), (evaluate, "eval"), (ablate, "ablate"), (status, "status"), (report, "report"),
+    (compare, "compare"), (verify, "verify"), (plan, "plan"), (bench, "bench"), (probe, "probe"), (import_, "import"),
 ):  # fmt: skip
     app.command(name)(command)
 app.add_typer(recipes, name="recipe")

@@ -85,6 +85,10 @@ class EvaluationError(AdvmixError):
     """A measurement cannot be trusted, so there is no number."""
 
 
+class CellsFailedError(AdvmixError):
+    """Some cells of a table could not be run."""
+
+
 class DivergedError(AdvmixError):
     """The training loss became non-finite."""
 

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -51,6 +52,11 @@ def append_bytes(path: Path, content: bytes) -> None:
             _flush_directory(path.parent)
     except OSError as error:
         raise _named(error, path) from error
+
+
+def appended(path: Path) -> BinaryIO:
+    """A log, for a process that writes into it itself; made if it is not there."""
+    return path.open("ab", buffering=0)
 
 
 def read_text(path: Path, at_most: int) -> str:

@@ -38,18 +38,15 @@ from advmix_cli.files import append_line, read_bytes, write_atomically
 from advmix_cli.measure import share_correct
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.recipe.schema import Recipe
-from advmix_cli.report.progress import Watcher
+from advmix_cli.report.progress import SEPARATOR, Watcher
+from advmix_cli.rundir import LONGEST_METRICS, METRICS, STATE
 from advmix_cli.state import State
 from advmix_cli.stopping import Stop
 from advmix_cli.tensors import digest, on_cpu
 from advmix_cli.training import collapse, resuming
 from advmix_cli.training.loop import Progress, Training
 
-METRICS = "metrics.jsonl"
-STATE = "state"
 NOT_THE_SAME = "not bit for bit what an uninterrupted training would be"
-LONGEST_METRICS = 2**30
-"""Bytes; the million epochs that a recipe can have need a third of it."""
 
 
 @dataclass(frozen=True)
@@ -361,16 +358,16 @@ def _lines_before(path: Path, epoch: int, expected: str) -> list[str]:
 
 def _epoch_line(line: dict[str, Any], epochs: int) -> str:
     parts = [f"loss {line['loss']:.4f}"]
-    if "inner_loss_before" in line:
-        parts.append(f"inner {line['inner_loss_before']:.4f} -> {line['inner_loss_after']:.4f}")
-    if line["ratio"] != 1:  # where nothing is mixed there is no λ
-        parts.append(f"λ {line['ratio']:.3f}")
     if "validation_accuracy" in line:
         parts.append(f"validation {_accuracies(line, '')}")
     if "average_validation_accuracy" in line:
         parts.append(f"average {_accuracies(line, 'average_')}")
+    if "inner_loss_before" in line:
+        parts.append(f"inner {line['inner_loss_before']:.4f} -> {line['inner_loss_after']:.4f}")
+    if line["ratio"] != 1:  # where nothing is mixed there is no λ
+        parts.append(f"λ {line['ratio']:.3f}")
     parts += [f"lr {line['lr']:.3g}", f"{line['images_per_second']:,.0f} images/s"]
-    return f"epoch {line['epoch']}/{epochs}: {' · '.join(parts)}"
+    return f"epoch {line['epoch']}/{epochs}: {SEPARATOR.join(parts)}"
 
 
 def _accuracies(line: dict[str, Any], prefix: str) -> str:

@@ -28,8 +28,8 @@ EVERY_COMMAND = pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".j
 
 def test_these_are_the_commands():
     assert set(COMMANDS) == {
-        (), ("train",), ("eval",), ("ablate",), ("compare",), ("verify",), ("plan",), ("bench",), ("probe",),
-        ("import",), ("report",), ("recipe",),
+        (), ("train",), ("eval",), ("ablate",), ("status",), ("report",), ("compare",), ("verify",), ("plan",),
+        ("bench",), ("probe",), ("import",), ("recipe",),
         ("recipe", "check"), ("recipe", "show"), ("recipe", "list"), ("recipe", "schema"),
         ("selftest",), ("selftest", "resume"),
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from advmix_cli.ablation.cells import Cell
+from advmix_cli.failures import failure
 from advmix_cli.recipe.schema import WORST
 from advmix_cli.recipe.table import Table
 from advmix_cli.report.ablation import Line
@@ -16,6 +17,10 @@ def lines_of(
     lines: list[Line] = []
     for row in table.rows:
         own = [cell for cell in cells if cell.row.name == row.name]
-        lines.append(Line(row.name, tuple(map(results, own)), tuple(cell.directory for cell in own), row.paper))
+        failed = tuple(
+            f"seed {cell.row.recipe.seed}: {why}" for cell in own if (why := failure(cell.directory)) is not None
+        )
+        directories = tuple(cell.directory for cell in own)
+        lines.append(Line(row.name, tuple(map(results, own)), directories, row.paper, failed))
     worst = [WORST] if any(line.outcomes("last", WORST) for line in lines) else []
     return [*table.columns, *worst], lines

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from advmix_cli.commands.console import Format, err, print_table
+from advmix_cli.commands.console import Format, err, print_table, say
+from advmix_cli.commands.jobs import Jobs, wanted_slots
 from advmix_cli.commands.options import DeviceName, SaveEvery, Settings, StopAfter, Track, trackers
-from advmix_cli.errors import DivergedError, InUseError, StoppedError
+from advmix_cli.errors import CellsFailedError, DivergedError, InUseError, StoppedError
 from advmix_cli.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def ablate(
         list[str] | None,
         typer.Option("--rows", metavar="ROW", help="Only this row, by its name or number. Can be repeated."),
     ] = None,
+    jobs: Jobs = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what is still to run.")] = False,
     stop_after: StopAfter = None,
     save_every: SaveEvery = "5m",  # pyright: ignore[reportArgumentType] (the parser's to read)
@@ -40,11 +42,13 @@ def ablate(
     loaded = load_table(table, settings or [])
 
     from advmix_cli import build
+    from advmix_cli.ablation.board import board, onlooker
     from advmix_cli.ablation.cells import cells, select
+    from advmix_cli.ablation.jobs import run_jobs
     from advmix_cli.ablation.plan import plan_grid, plan_records
     from advmix_cli.ablation.queue import run_cells
     from advmix_cli.fit import Keeping
-    from advmix_cli.report.live import live_table
+    from advmix_cli.report.live import live_view
 
     kinds = trackers(track)
     chosen = select(loaded, rows or [])
@@ -52,14 +56,31 @@ def ablate(
     if dry_run:
         print_table(form, plan_grid(chosen.title, todo), plan_records(todo))
         return
-    place = build.device(device)
+    recipes = [row.recipe for row in chosen.rows]
+    slots = None if jobs is None else wanted_slots(jobs, device, recipes, say)
+    look = onlooker([(cell.row.name, cell.row.recipe, cell.directory) for cell in todo])
+    started: frozenset[Path] = frozenset()
+
+    def draw() -> Any:
+        return board(chosen.title, look(started), len(slots or [1]), *err.size)
+
     try:
-        with stoppable(stop_after) as stop, live_table(err, lambda: _filled(chosen, todo)[0]) as (watch, redraw):
-            run_cells(todo, place, watch, lambda _: redraw(), Keeping(save_every, stop), kinds)
+        with stoppable(stop_after) as stop, live_view(err, draw) as (watch, redraw):
+            keeping = Keeping(save_every, stop)
+            if slots is None:
+                run_cells(todo, build.device(device), watch, lambda _: redraw(), keeping, kinds)
+            else:
+
+                def looked(running: frozenset[Path]) -> None:
+                    nonlocal started
+                    started = running
+                    redraw()
+
+                run_jobs(todo, slots, watch, looked, keeping, kinds)
     except StoppedError as stopped:
         print_table(form, *_filled(chosen, todo))
         raise StoppedError(f"unfinished: {stopped}; the same command does what is left", stopped.exit_code) from None
-    except InUseError:
+    except (InUseError, CellsFailedError):
         print_table(form, *_filled(chosen, todo))
         raise
     grid, records = _filled(chosen, todo)

@@ -15,13 +15,14 @@ from advmix_cli.report.tables import TEST_SELECTED, interval, percent, shown, sp
 
 @dataclass(frozen=True)
 class Line:
-    """A row of an ablation: what was found with each seed, in which run directory, and the published accuracy in
-    percent by evaluator."""
+    """A row of an ablation: what was found with each seed, in which run directory, the published accuracy in percent by
+    evaluator, and why seeds were given up ("seed 1: ...")."""
 
     name: str
     runs: tuple[Results | None, ...]
     directories: tuple[Path, ...]
     paper: dict[str, float]
+    failed: tuple[str, ...] = ()
 
     def outcomes(self, selection: str, column: str) -> list[Outcome]:
         """Those of an evaluator, of the seeds that have it."""
@@ -62,6 +63,7 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
     if "pooled" in notes:
         captions.append("pooled: the 95% interval of the mean over other seeds and other images.")
     captions += _without_verdicts(columns, lines)
+    captions += [f"FAILED: {line.name}, {why}" for line in lines for why in line.failed]
     captions += [_collapsed(line.name, run) for line in lines for run in line.runs if run and run.collapsed]
     runs = [run for line in lines for run in line.runs if run]
     made = {_machine(machine) for run in runs for machine in run.machines}
@@ -122,11 +124,16 @@ def _cell(line: Line, selection: str, column: str, against: Line) -> Cell:
     found = line.outcomes(selection, column)
     paper = line.paper if is_last else {}
     if not found:
-        return Cell("diverged" if diverged else "·", (f"paper {paper[column]:.1f}",) if column in paper else ())
+        return Cell(
+            "diverged" if diverged else "failed" if line.failed else "·",
+            (f"paper {paper[column]:.1f}",) if column in paper else (),
+        )
     mean = statistics.fmean(outcome.accuracy for outcome in found)
     notes = _spread(found, line.right(selection, column))
     if diverged:
         notes.append(f"{diverged} diverged")
+    if line.failed and is_last:
+        notes.append(f"{len(line.failed)} failed")
     if not is_last or against is not line:
         known = difference(against.right("last", column), line.right(selection, column))
         notes += [shown("Δ" if is_last else "gap", known)] if known else []

@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
 from advmix_cli.errors import printable
+
+SEPARATOR = " · "
 
 
 class Watcher(Protocol):
@@ -27,7 +30,7 @@ class Watcher(Protocol):
         ...
 
     def epoch(self, line: str) -> None:
-        """The figures of an epoch that has ended."""
+        """The figures of an epoch that has ended, the most telling first, with SEPARATOR between them."""
         ...
 
 
@@ -60,7 +63,7 @@ def _whole(width: int) -> Column:
 class Bars:
     """In a terminal: one bar with the time left and the last figures, under the lines that stay."""
 
-    def __init__(self, console: Console, *, epochs: bool = True) -> None:
+    def __init__(self, console: Console) -> None:
         self.progress = Progress(
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=24)),
             BarColumn(bar_width=12, table_column=_whole(12)),
@@ -74,7 +77,6 @@ class Bars:
             transient=True,
             expand=True,
         )
-        self._epochs = epochs
         self._task = self.progress.add_task("", total=None, note="", visible=False)
 
     def begin(self, what: str, total: int) -> None:
@@ -89,10 +91,11 @@ class Bars:
         self.progress.console.print(printable(line), markup=False, emoji=False, highlight=False)
 
     def epoch(self, line: str) -> None:
-        if self._epochs:
-            self.say(line)
-        else:
-            self.progress.update(self._task, note=line.split(": ", 1)[-1])
+        """On one line of the terminal: what does not fit is left out, the least telling first, and no number is cut."""
+        parts = line.split(SEPARATOR)
+        while len(parts) > 1 and cell_len(SEPARATOR.join(parts)) > self.progress.console.width:
+            parts.pop()
+        self.say(SEPARATOR.join(parts))
 
 
 @contextmanager

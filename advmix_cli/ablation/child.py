@@ -1,0 +1,106 @@
+"""One cell in a process of its own: the documented command, whose truth is in the cell's files."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from advmix_cli import tied
+from advmix_cli.ablation.cells import Cell
+from advmix_cli.ablation.slots import Slot
+from advmix_cli.errors import printable
+from advmix_cli.failures import Failure
+from advmix_cli.files import appended
+from advmix_cli.locks import is_held
+from advmix_cli.report.tracking import Kind
+from advmix_cli.rundir import LOG, RECIPE
+
+Ending = Literal["done", "diverged", "stopped", "busy", "failed"]
+STOPPED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}
+"""Exit codes of who was told to stop, and has saved its state."""
+WRONG = 2
+"""Exit code of who has not started anything, because a recipe, a flag or a file is wrong."""
+LAST_SAID = 4096
+"""Bytes of the log that its last line is looked for in."""
+
+
+@dataclass
+class Child:
+    """A cell that runs, since its log had `before` bytes."""
+
+    cell: Cell
+    slot: Slot
+    process: subprocess.Popen[bytes]
+    before: int
+
+    def ask(self) -> None:
+        """To save its state and end."""
+        self.process.terminate()
+
+    def kill(self) -> None:
+        """It and all that it started."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def ending(self) -> Ending | None:
+        """How it ended, or None if it has not."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        known = self.cell.results() if code in (0, 3) else None
+        if known and known.finished:
+            return "done"
+        if known and known.diverged:
+            return "diverged"
+        if code in STOPPED:
+            return "stopped"
+        return "busy" if code == WRONG and is_held(self.cell.directory) else "failed"
+
+    def failure(self, attempts: int) -> Failure:
+        """Of one that failed."""
+        code = self.process.returncode
+        if code < 0:
+            name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
+            hint = ", which is also what a system without memory sends" if name == "SIGKILL" else ""
+            return Failure(attempts, code, f"killed by {name}{hint}")
+        return Failure(attempts, code, self._last_said() or "it said nothing")
+
+    def _last_said(self) -> str:
+        with (self.cell.directory / LOG).open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            log.seek(max(self.before, end - LAST_SAID))
+            lines = log.read().decode(errors="replace").splitlines()
+        said = [line.strip() for line in lines if line.strip()]
+        return printable(said[-1].removeprefix("error: ")) if said else ""
+
+
+def command(cell: Cell, slot: Slot, save_every: float, trackers: Sequence[Kind] = ()) -> list[str]:
+    """What a person would type to go on with the cell."""
+    words = [sys.executable, "-m", "advmix_cli", "train", str(cell.directory / RECIPE), "--out", str(cell.directory)]
+    words += ["--resume", "--device", slot.device, "--save-every", f"{save_every:.3f}s"]
+    return [*words, *(word for kind in trackers for word in ("--track", kind))]
+
+
+def started(
+    cell: Cell, slot: Slot, save_every: float, environment: Mapping[str, str], trackers: Sequence[Kind] = ()
+) -> Child:
+    """Start the cell; its recipe.toml is there. In a session of its own, so that a terminal's Ctrl-C comes to us alone,
+    and told to stop if we end without a word (`tied`)."""
+    tie = [sys.executable, "-I", tied.__file__, str(os.getpid())]
+    # A log is no terminal, whatever ours is taken for.
+    plain = {name: value for name, value in environment.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE")}
+    with appended(cell.directory / LOG) as log:
+        before = log.tell()
+        process = subprocess.Popen(
+            [*tie, *command(cell, slot, save_every, trackers)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**plain, **slot.environment},
+            start_new_session=True,
+        )
+    return Child(cell, slot, process, before)

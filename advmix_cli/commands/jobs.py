@@ -1,0 +1,70 @@
+"""`--jobs` of `advmix ablate`: how many cells run at once, and what each of them gets."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from advmix_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from advmix_cli.ablation.slots import Slot
+    from advmix_cli.recipe.schema import Recipe
+
+A_PROCESS = 700 * 10**6
+"""Bytes that a training takes beside what `advmix plan` counts: torch itself and the libraries that it loads."""
+
+Jobs = Annotated[
+    str | None,
+    typer.Option(
+        "--jobs",
+        metavar="auto|N",
+        help="Run so many cells at once, each in a process of its own. auto: one for each GPU, or, on a CPU, for each "
+        "core, as far as there is memory. By default the cells run one by one in this process.",
+    ),
+]
+
+
+def wanted_slots(jobs: str, device: str, recipes: "Sequence[Recipe]", say: Callable[[str], None]) -> "list[Slot]":
+    """What `--jobs` asks for; `say` is told what that comes to. UsageError if it is not auto or a number."""
+    import torch
+
+    from advmix_cli import build
+    from advmix_cli.ablation import slots
+
+    count = None if jobs == "auto" else int(jobs) if jobs.isdecimal() and len(jobs) < 5 else 0
+    if count == 0:
+        raise UsageError(f"--jobs {jobs}: write auto, or a number from 1 to 9999")
+    place = build.named_device(device)
+    if place.type == "cuda":
+        names = slots.gpus(os.environ.get(slots.VISIBLE), torch.cuda.device_count())
+        names = names if place.index is None else [names[place.index]]
+        found = slots.on_gpus(count or len(names), names, os.environ)
+    else:
+        found = slots.on_cpu(count or _fitting(recipes, say), os.environ)
+    each = max((recipe.engine.threads or 0 for recipe in recipes), default=0)
+    if each * len(found) > max(each, slots.cores()):
+        say(f"warning: {len(found)} jobs of engine.threads = {each} are more threads than the {slots.cores()} cores")
+    said = ", ".join(dict.fromkeys(slot.name for slot in found))
+    say(f"{len(found)} jobs at once, {said}{' each' if len(found) > 1 and place.type == 'cpu' else ''}")
+    return found
+
+
+def _fitting(recipes: "Sequence[Recipe]", say: Callable[[str], None]) -> int:
+    """On a CPU one for each core, or for the threads that a recipe asks for: a step gains less from a second thread
+    than a table does from a second training. Fewer, if their memory is not there."""
+    from advmix_cli.ablation import slots
+    from advmix_cli.plan.estimate import estimates
+
+    each = max((recipe.engine.threads or 1 for recipe in recipes), default=1)
+    by_cores = max(1, slots.cores() // each)
+    free = slots.free_memory()
+    if by_cores == 1 or free is None:
+        return by_cores
+    needed = A_PROCESS + max(one.memory.total for one in estimates(recipes, say))
+    by_memory = max(1, free // needed)
+    if by_memory < by_cores:
+        sizes = f"{free / 1e9:.1f} GB are free, and each takes about {needed / 1e9:.1f} GB"
+        say(f"memory for {by_memory} of {by_cores} jobs: {sizes}")
+    return min(by_cores, by_memory)

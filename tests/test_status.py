@@ -1,0 +1,108 @@
+"""`advmix status`: from the files alone, while others write them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import tomli_w
+from interrupted import CPU, SMALL, stopped
+from typer.testing import CliRunner
+
+from advmix_cli import run
+from advmix_cli.ablation.cells import cells
+from advmix_cli.ablation.queue import prepare
+from advmix_cli.cli import app
+from advmix_cli.locks import held
+from advmix_cli.recipe.table import Row, Table
+
+
+@pytest.fixture
+def table(tiny, tmp_path, watch):
+    """The directory of a table: done, stopped in its second epoch, waiting."""
+    rows = tuple(Row(name, tiny(*SMALL[:2], f"seed={n}"), {}) for n, name in enumerate(["done", "begun", "[b]idle"]))
+    todo = cells(Table("t", "T", rows), 1, tmp_path / "runs" / "t")
+    prepare(todo)
+    run.execute(todo[0].row.recipe, todo[0].directory, CPU, watch)
+    stopped(todo[1].row.recipe, todo[1].directory, watch, at=6)
+    return todo
+
+
+def status(*words):
+    return CliRunner().invoke(app, ["status", *map(str, words)])
+
+
+def snapshot(directory):
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in directory.rglob("*") if path.is_file()}
+
+
+def test_a_table_a_run_and_a_directory_of_tables(table, tmp_path):
+    before = snapshot(tmp_path)
+    done = status(tmp_path / "runs" / "t")
+    assert (done.exit_code, done.stderr) == (0, "")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[0] == [str(tmp_path / "runs" / "t")]
+    assert [line[:3] for line in lines[4:7]] == [
+        ["done", "0", "done"],
+        ["begun", "1", "stopped"],
+        ["[b]idle", "2", "waiting"],
+    ]
+    assert "1/3" in lines[5]
+    assert done.stdout.splitlines()[7] == "1 of 3 done · 1 stopped · 1 waiting"
+    assert "best on validation: pristine " in done.stdout
+    assert status(tmp_path / "runs").stdout == done.stdout
+    one = status(table[1].directory).stdout
+    assert "stopped 1/3" in one
+    assert "idle" not in one
+    with held(table[1].directory):
+        assert "epoch 1/3" in status(tmp_path / "runs").stdout
+    (table[1].directory / ".lock").unlink(missing_ok=True)
+    before = {path: found for path, found in before.items() if path.name != ".lock"}
+    assert {path: found for path, found in snapshot(tmp_path).items() if path.name != ".lock"} == before
+
+
+@pytest.mark.usefixtures("table")
+def test_as_json_it_is_one_document(tmp_path):
+    done = status(tmp_path / "runs", "--json")
+    (found,) = json.loads(done.stdout)["tables"]
+    assert found["directory"] == str(tmp_path / "runs" / "t")
+    assert [(one["row"], one["state"], one["epoch"]) for one in found["runs"]] == [
+        ("done", "done", 3), ("begun", "stopped", 1), ("[b]idle", "waiting", 0),
+    ]  # fmt: skip
+    assert len(found["runs"][0]["measured"]) == found["runs"][0]["to_measure"] == 4
+    assert found["runs"][1]["last"]["epoch"] == 1
+    assert found["runs"][1]["eta_seconds"] > 0
+    assert found["eta_seconds"] is None  # nobody works
+
+
+def test_what_is_damaged_is_said_and_the_others_are_shown(table, tmp_path):
+    (table[0].directory / "results.json").write_text("{")
+    (table[2].directory / "recipe.toml").write_text("title = ")
+    done = status(tmp_path / "runs")
+    assert done.exit_code == 1
+    assert "stopped 1/3" in done.stdout
+    assert done.stdout.count("damaged") >= 2
+    assert f"done, seed 0: {table[0].directory / 'results.json'} is damaged or was changed" in done.stdout
+    assert "recipe.toml:1:9: not valid TOML" in done.stdout
+    assert done.stderr.startswith("error: damaged: ")
+    assert status(tmp_path / "runs", "--json").exit_code == 1
+
+
+@pytest.mark.parametrize("name", ["empty", "nothing", "file"])
+def test_a_place_without_runs_is_a_mistake(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    done = status(tmp_path / name)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert str(tmp_path / name) in done.stderr
+
+
+def test_it_is_quick_because_it_needs_no_torch(tiny, tmp_path):
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps(tiny().resolved()))
+    script = (
+        "import sys; from typer.testing import CliRunner; from advmix_cli.cli import app; "
+        f"found = CliRunner().invoke(app, ['status', {str(tmp_path)!r}]); assert found.exit_code == 0, found.output; "
+        "assert not {'torch', 'numpy', 'scipy', 'safetensors'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
