@@ -124,8 +124,8 @@ def test_another_number_of_ranks_goes_on_and_says_so(pair, tiny, tmp_path, watch
 def test_what_is_wrong_is_wrong_on_all_and_said_by_the_first(pair):
     directory, first, second = pair
     expected = {
-        "indivisible": "schedule.batch_size = 33 cannot be shared by 2 ranks, each of which needs as many images as the "
-        "others, and at least two: 32 or 34 can; --set schedule.batch_size=32, or start another number of ranks",
+        "indivisible": "schedule.batch_size = 33 cannot be shared by 2 ranks, each of which needs as many images as "
+        "the others, and at least two: 32 or 34 can; --set schedule.batch_size=32, or start another number of ranks",
         "graph": 'engine.compile = "graph" is for one GPU: a batch of 2 ranks is not captured; use "step" or "auto"',
     }
     for name, message in expected.items():
@@ -136,13 +136,9 @@ def test_what_is_wrong_is_wrong_on_all_and_said_by_the_first(pair):
 
 
 def test_what_one_rank_cannot_compile_none_does(pair):
-    directory, first, second = pair
+    _, first, second = pair
     for found in (first, second):
         assert found["compiled"]["said"].startswith("engine: eager, rank 1: compiled failed: RuntimeError: no compiler")
-    assert (
-        same(bits(directory / "compiled")[1][0], json.loads((directory / "fewer" / "metrics.jsonl").read_text()))
-        is False
-    )
     assert first["compiled"]["epochs"][0] == first["fewer"]["epochs"][0]
 
 
@@ -226,7 +222,7 @@ def test_several_ranks_are_compiled_and_never_captured(tiny):
 
 def test_the_sizes_that_ranks_can_share():
     assert [build.share(128, world) for world in (1, 2, 64)] == [128, 64, 2]
-    with pytest.raises(UsageError, match="at least two: 96 or 104 can; --set schedule.batch_size=96"):
+    with pytest.raises(UsageError, match=r"at least two: 96 or 104 can; --set schedule\.batch_size=96"):
         build.share(100, 8)
     with pytest.raises(UsageError, match="at least two: 128 can"):
         build.share(64, 64)
