@@ -25,7 +25,7 @@ from advmix_cli.commands.selftest import selftests
 from advmix_cli.commands.train import train
 from advmix_cli.commands.verify import verify
 from advmix_cli.errors import AdvmixError, RecipeError, StoppedError, UsageError
-from advmix_cli.ranks import give_way, is_first, launched
+from advmix_cli.ranks import give_way, is_first, launched, outlast_torchrun
 from advmix_cli.stopping import stoppable
 
 
@@ -33,6 +33,7 @@ class Commands(TyperGroup):
     """Turns what went wrong into a message on stderr and an exit code; a traceback only with --debug."""
 
     def invoke(self, ctx: Any) -> Any:
+        outlast_torchrun()
         try:
             with stoppable():
                 return super().invoke(ctx)

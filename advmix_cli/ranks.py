@@ -27,8 +27,8 @@ LONGEST_WAIT = timedelta(hours=2)
 """For another rank, which may be validating, downloading or compiling. One that has ended is noticed at once."""
 GIVEN_WAY = 2.0
 """Seconds in which the rank that says an error is not ended by torchrun, which ends all when the first one fails."""
-FAILED = "advmix/failed"
-"""Where the first failure is told to who finds a rank gone."""
+FAILED, OVER = "advmix/failed", "advmix/over"
+"""Where the first failure is told to who finds a rank gone, and that the first rank has done all."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,16 @@ def is_first(environment: Mapping[str, str] = os.environ) -> bool:
     return environment.get("WORLD_SIZE", "1") == "1" or environment.get("RANK", "0") == "0"
 
 
+def outlast_torchrun(environment: Mapping[str, str] = os.environ) -> None:
+    """When one rank has failed torchrun asks all others to end, and within a tenth of a second, SIGTERM would end one
+    that has not yet said why. From here on only who listens hears it; what takes longer than 30 s, torchrun kills."""
+    if environment.get("WORLD_SIZE", "1") != "1":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+
+
 def give_way() -> None:
-    """Leave a moment later than the rank that says why all end, deaf to torchrun's haste."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    """Leave a moment later than the rank that says why all end."""
     time.sleep(GIVEN_WAY)
 
 
@@ -233,6 +239,18 @@ class Team(Launch):
             self.highest(0)
             dist.destroy_process_group()
 
+    def end(self) -> None:
+        """Of each other machine one rank waits for the first to be done. torchrun gives up a machine whose ranks have
+        all ended after five minutes, and if it was that one which keeps the store, it ends the first rank's work."""
+        if self._store is None:
+            return
+        with suppress(RuntimeError):
+            if self.first:
+                self._store.set(OVER, "")
+            elif self.local_rank == 0:
+                while not self._store.check([OVER]) and not self._store.check([FAILED]):
+                    time.sleep(1)
+
     def fail(self, error: BaseException) -> None:
         """Leave a word for who finds this rank gone, unless there is one."""
         if self._store is not None and not getattr(error, "said", False):
@@ -300,6 +318,7 @@ def joined(launch: Launch) -> Iterator[Team]:
         raise
     if dist.is_initialized():
         team.leave()
+    team.end()
 
 
 def _has_gpu() -> bool:

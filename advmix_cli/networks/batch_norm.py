@@ -66,7 +66,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         if not self.training:
             return super().forward(x)
-        found, mean, variance, count = _Normalized.apply(x, self.eps, self._stacked, self._total)  # pyright: ignore[reportGeneralTypeIssues]
+        found, mean, variance, count = _Normalized.apply(x.float(), self.eps, self._stacked, self._total)  # pyright: ignore[reportGeneralTypeIssues]
         if self.track_running_stats:
             assert self.num_batches_tracked is not None
             assert self.running_mean is not None
@@ -76,7 +76,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
                 self.num_batches_tracked += 1
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-        return found * _of_channels(self.weight) + _of_channels(self.bias)
+        return (found * _of_channels(self.weight) + _of_channels(self.bias)).to(x.dtype)
 
 
 class _Normalized(torch.autograd.Function):

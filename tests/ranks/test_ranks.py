@@ -268,7 +268,8 @@ def test_what_torchrun_says():
 def test_other_commands_have_no_ranks(monkeypatch, rank, says):
     for name, value in {**TWO, "RANK": rank}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("advmix_cli.cli.give_way", lambda: None)
+    for name in ("give_way", "outlast_torchrun"):
+        monkeypatch.setattr(f"advmix_cli.cli.{name}", lambda: None)
     found = CliRunner().invoke(app, ["recipe", "list"])
     assert found.exit_code == 2
     expected = (
