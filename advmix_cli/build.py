@@ -12,7 +12,7 @@ from advmix_cli.data import folder, sources
 from advmix_cli.data.images import Dataset, Raw
 from advmix_cli.data.outline import WHOLE, Outline
 from advmix_cli.data.splits import split
-from advmix_cli.errors import CheckpointError, DataError, DeviceError, RecipeError
+from advmix_cli.errors import CheckpointError, DataError, DeviceError, RecipeError, UsageError
 from advmix_cli.evaluation.autoattack import AutoAttack
 from advmix_cli.evaluation.outcome import Evaluator
 from advmix_cli.evaluation.pgd import Pgd as PgdEvaluator
@@ -22,9 +22,11 @@ from advmix_cli.method.ascent import ascent_step
 from advmix_cli.method.draws import Sampler
 from advmix_cli.method.maximizers import Divergence, Maximizer, prediction
 from advmix_cli.method.ratio import mass_above
+from advmix_cli.networks.batch_norm import shared_batch_norm
 from advmix_cli.networks.normalize import Normalize, on_pixels
 from advmix_cli.networks.preact_resnet import preact_resnet
 from advmix_cli.networks.wide_resnet import wide_resnet
+from advmix_cli.ranks import ALONE, Launch, Team
 from advmix_cli.recipe import schema
 from advmix_cli.recipe.measurement import Measurement, Measuring
 from advmix_cli.recipe.schema import Recipe
@@ -39,13 +41,30 @@ from advmix_cli.training.step import Step, trades_loss, update_loss
 from advmix_cli.training.yogi import Yogi, yogi_update
 
 
-def device(name: str) -> torch.device:
+def device(name: str, launch: Launch = ALONE) -> torch.device:
     """ "auto" (a CUDA GPU if there is one), "cpu", "cuda" or "cuda:1", which becomes the current one; DeviceError if it
-    is not there."""
-    chosen = named_device(name)
+    is not there. Of several ranks on a machine each has the GPU of its number there."""
+    chosen = named_device(name) if launch.world == 1 else _device_of_rank(name, launch)
     if chosen.index is not None and chosen.type == "cuda":
         torch.cuda.set_device(chosen)  # streams, graphs and compiled code are the current device's
     return chosen
+
+
+def _device_of_rank(name: str, launch: Launch) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise DeviceError(
+            f"--device {name}: {launch.world} ranks cannot all have it; leave it out, and each has the GPU of its "
+            "number (CUDA_VISIBLE_DEVICES chooses which those are)"
+        )
+    there = torch.cuda.device_count()
+    if name == "cpu" or (name == "auto" and not there):
+        return torch.device("cpu")
+    if launch.local_world > there:
+        raise DeviceError(
+            f"{launch.local_world} ranks on one machine, where torch sees {there or 'no'} CUDA devices; start "
+            f"torchrun with --nproc-per-node {max(there, 1)}, or give --device cpu"
+        )
+    return torch.device(f"cuda:{launch.local_rank}")
 
 
 def named_device(name: str) -> torch.device:
@@ -151,10 +170,16 @@ def network(recipe: Recipe, normalize: Normalize, *, channels: int, classes: int
         return make(normalize, depth=model.depth, width=model.width, channels=channels, classes=classes)
 
 
-def new_network(recipe: Recipe, images: Dataset, place: torch.device) -> nn.Module:
-    """The network that the recipe trains, on `place`, normalising with the statistics of the training images."""
+def new_network(recipe: Recipe, images: Dataset, place: torch.device, team: Team = ALONE) -> nn.Module:
+    """The network that the recipe trains, on `place`, normalising with the statistics of the training images; that of
+    the first rank, on all of `team`."""
     channels = images.train.pixels.shape[1]
     made = network(recipe, Normalize(images.mean, images.std), channels=channels, classes=len(images.classes))
+    if team.world > 1:
+        for value in made.state_dict().values():
+            team.spread(value)  # a CPU of another kind draws other last bits
+        if recipe.engine.batch_norm == "synchronised":
+            made = shared_batch_norm(made, team.stacked, team.total, on_gpu=place.type == "cuda")
     return _placed(made, recipe, place)
 
 
@@ -359,10 +384,27 @@ def average(recipe: Recipe, trained: nn.Module) -> Average | None:
             assert_never(chosen)
 
 
-def training(recipe: Recipe, images: Dataset, trained: nn.Module, formulation: Formulation = "eager") -> Training:
+def share(batch_size: int, world: int) -> int:
+    """The images of each of `world` ranks in an update of `batch_size`; UsageError says which can be shared."""
+    least, below = 2 * world, batch_size // world * world
+    if batch_size == below >= least:
+        return batch_size // world
+    if world == 1:
+        return batch_size
+    fit = [str(size) for size in (below, below + world) if size >= least] or [str(least)]
+    raise UsageError(
+        f"schedule.batch_size = {batch_size} cannot be shared by {world} ranks, each of which needs as many images as "
+        f"the others, and at least two: {' or '.join(fit)} can; --set schedule.batch_size={fit[0]}, or start another "
+        "number of ranks"
+    )
+
+
+def training(
+    recipe: Recipe, images: Dataset, trained: nn.Module, formulation: Formulation = "eager", team: Team = ALONE
+) -> Training:
     """The loop that trains `trained` on `images`; "captured" is made of compiled parts, and captured by the engine.
 
-    A batch larger than the training set is all of it.
+    A batch larger than the training set is all of it. UsageError if `team` cannot share it.
     """
     chosen, beta, engine = recipe.maximizer, recipe.loss.trades_beta, recipe.engine
     # What changes its arguments in place is nothing that torch.compile captures.
@@ -377,6 +419,7 @@ def training(recipe: Recipe, images: Dataset, trained: nn.Module, formulation: F
         weight=recipe.loss.pristine_weight if beta is None else beta,
         loss=formed(update_loss if beta is None else trades_loss, formulation),
         seen=cast_once(trained, channels_last=engine.channels_last) if engine.precision == "bf16" else None,
+        team=team,
     )
     return Training(
         on_batch=OnBatch(step, images, recipe.data.translate),
@@ -387,11 +430,12 @@ def training(recipe: Recipe, images: Dataset, trained: nn.Module, formulation: F
         schedule=schedule(recipe),
         lr=recipe.optimizer.lr,
         epochs=recipe.schedule.epochs,
-        batch_size=min(recipe.schedule.batch_size, len(images.train)),
+        batch_size=share(min(recipe.schedule.batch_size, len(images.train)), team.world),
         flip=recipe.data.flip,
         translate=recipe.data.translate,
         seed=recipe.seed,
         average=average(recipe, trained),
+        team=team,
     )
 
 

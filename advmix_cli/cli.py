@@ -26,7 +26,8 @@ from advmix_cli.commands.selftest import selftests
 from advmix_cli.commands.status import status
 from advmix_cli.commands.train import train
 from advmix_cli.commands.verify import verify
-from advmix_cli.errors import AdvmixError, RecipeError, StoppedError
+from advmix_cli.errors import AdvmixError, RecipeError, StoppedError, UsageError
+from advmix_cli.ranks import give_way, is_first, launched, outlast_torchrun
 from advmix_cli.stopping import stoppable
 
 
@@ -34,12 +35,16 @@ class Commands(TyperGroup):
     """Turns what went wrong into a message on stderr and an exit code; a traceback only with --debug."""
 
     def invoke(self, ctx: Any) -> Any:
+        outlast_torchrun()
         try:
             with stoppable():
                 return super().invoke(ctx)
         except AdvmixError as error:
             if ctx.params.get("debug"):
                 traceback.print_exc()
+            if error.said:
+                give_way()
+                raise typer.Exit(error.exit_code) from None
             count = error.count if isinstance(error, RecipeError) else 1
             err.print(f"error: {count:,} problems\n" if count > 1 else "error: ", style="red", end="")
             say(str(error))
@@ -52,7 +57,10 @@ class Commands(TyperGroup):
             say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
             raise typer.Exit(1) from None
         except StoppedError as stopped:
-            say(str(stopped))
+            if is_first():
+                say(str(stopped))
+            else:
+                give_way()
             raise typer.Exit(stopped.exit_code) from None
         except KeyboardInterrupt:
             say("stopped at once")
@@ -77,14 +85,23 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,  # noqa: ARG001
     version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Adversarially robust training, with mixup inside the adversary's optimisation."""
+    launch = launched()
+    if launch.world > 1 and context.invoked_subcommand != "train":
+        error = UsageError(
+            f"advmix {context.invoked_subcommand} is one process, and torchrun has started {launch.world}: only advmix "
+            "train has ranks; run it without torchrun"
+        )
+        error.said = launch.rank > 0
+        raise error
     logging.basicConfig(
-        level=logging.WARNING,
+        level=logging.WARNING if launch.rank == 0 else logging.ERROR,
         format="%(message)s",
         handlers=[RichHandler(console=err, show_time=False, show_path=False)],
     )

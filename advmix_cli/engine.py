@@ -20,6 +20,7 @@ from advmix_cli.data.images import Dataset
 from advmix_cli.errors import DeviceError, EngineError, first_line
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.method.maximizers import Attack, AttackThenMix, Integrated, MixThenAttack, Pristine
+from advmix_cli.ranks import ALONE, Team
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.training.accelerate import Compilation, Formulation, captured, forget_compiled, marked
 from advmix_cli.training.batch import Batch, OnBatch
@@ -87,20 +88,27 @@ class Difference:
         )
 
 
-def check_place(recipe: Recipe, place: torch.device) -> None:
-    """DeviceError where the recipe wants a CUDA graph, and `place` has none."""
+def check_place(recipe: Recipe, place: torch.device, team: Team = ALONE) -> None:
+    """DeviceError where the recipe wants a CUDA graph, and `place` or several ranks have none."""
+    if recipe.engine.compile == "graph" and team.world > 1:
+        raise DeviceError(
+            f'engine.compile = "graph" is for one GPU: a batch of {team.world} ranks is not captured; '
+            'use "step" or "auto"'
+        )
     if recipe.engine.compile == "graph" and place.type != "cuda":
         raise DeviceError(f'engine.compile = "graph" needs a CUDA GPU, and the device is {place.type}')
 
 
-def candidates(recipe: Recipe, place: torch.device, flops: int, train_images: int) -> tuple[list[Formulation], str]:
+def candidates(
+    recipe: Recipe, place: torch.device, flops: int, train_images: int, team: Team = ALONE
+) -> tuple[list[Formulation], str]:
     """The formulations to try, best first, and why these; the last one is "eager" where the recipe allows that.
 
-    `flops` of the whole training. EngineError where `engine.compile = "graph"` cannot be.
+    `flops` of the whole training, of all of `team`. EngineError where `engine.compile = "graph"` cannot be.
     """
-    check_place(recipe, place)
+    check_place(recipe, place, team)
     wanted = recipe.engine.compile
-    obstacle = _obstacle(recipe, place, train_images)
+    obstacle = _obstacle(recipe, place, train_images, team)
     if wanted == "graph":
         if obstacle:
             raise EngineError(f'engine.compile = "graph": {obstacle}')
@@ -113,13 +121,18 @@ def candidates(recipe: Recipe, place: torch.device, flops: int, train_images: in
     if wanted == "step":
         return ["compiled", "eager"], "as the recipe says"
     where = "a GPU" if place.type == "cuda" else "a CPU"
+    if team.world > 1:
+        flops, where = flops // team.world, f"each of {team.world} ranks, whose batches no graph captures"
     if flops < WORTH_COMPILING:
         return ["eager"], f"the default for a training of {flops / 1e12:,.3g} TFLOP on {where}"
     why = f"the default for a training of {flops / 1e15:,.3g} PFLOP on {where}"
-    return (["captured", "reduce-overhead", "eager"] if place.type == "cuda" else ["compiled", "eager"]), why
+    graphs = place.type == "cuda" and team.world == 1
+    return (["captured", "reduce-overhead", "eager"] if graphs else ["compiled", "eager"]), why
 
 
-def _obstacle(recipe: Recipe, place: torch.device, train_images: int) -> str:
+def _obstacle(recipe: Recipe, place: torch.device, train_images: int, team: Team) -> str:
+    if team.world > 1 and recipe.engine.batch_norm == "synchronised":
+        return 'engine.batch_norm = "synchronised" speaks with other ranks in every layer, which is not compiled'
     if recipe.schedule.batch_size > train_images:
         return (
             f"schedule.batch_size = {recipe.schedule.batch_size}, but there are only {train_images} training images: "
@@ -136,10 +149,11 @@ def cpu_has_bf16() -> bool:
     return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16", "sve_bf16"))
 
 
-def prepare(recipe: Recipe, images: Dataset, network: nn.Module, place: torch.device) -> Prepared:
-    """The training of `network` in the best formulation that passes its rehearsal. `network` is left as it is."""
+def prepare(recipe: Recipe, images: Dataset, network: nn.Module, place: torch.device, team: Team = ALONE) -> Prepared:
+    """The training of `network` in the best formulation that passes its rehearsal, on every rank. `network` is left as
+    it is."""
     flops = cost(recipe, network, images.image_shape, len(images.train)).training
-    tried, why = candidates(recipe, place, flops, len(images.train))
+    tried, why = candidates(recipe, place, flops, len(images.train), team)
     reasons: list[str] = []
     forget_compiled()
     for formulation in tried:
@@ -147,32 +161,48 @@ def prepare(recipe: Recipe, images: Dataset, network: nn.Module, place: torch.de
             if reasons:
                 why = "; ".join(reasons)
                 log.warning("training is eager: %s", why)
-            return Prepared(build.training(recipe, images, network), "eager", why)
-        try:
-            prepared = rehearsed(recipe, images, network, formulation)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            reasons.append(f"{formulation} failed: {first_line(error)}")
-            continue
-        assert prepared.difference
-        if prepared.difference.tolerable(recipe.engine.precision):
-            return replace(prepared, why=why)
-        reasons.append(f"{formulation} computes something else: {prepared.difference}")
+            return Prepared(build.training(recipe, images, network, team=team), "eager", why)
+        prepared, reason = _tried(recipe, images, network, formulation, team)
+        reason = team.first_of(reason)
+        if not reason:
+            assert prepared
+            chosen = prepared.training if team.world == 1 else prepared.training.within(team)
+            return replace(prepared, training=chosen, why=why)
+        reasons.append(reason)
     raise EngineError(f'engine.compile = "{recipe.engine.compile}": {"; ".join(reasons)}')
 
 
-def rehearsed(recipe: Recipe, images: Dataset, network: nn.Module, formulation: Formulation) -> Prepared:
-    """The training in that formulation, compiled and captured, with its difference from eager on the first batch.
+def _tried(
+    recipe: Recipe, images: Dataset, network: nn.Module, formulation: Formulation, team: Team
+) -> tuple[Prepared | None, str]:
+    """A formulation on this rank, and why it is none, or ""."""
+    try:
+        prepared = rehearsed(recipe, images, network, formulation, team)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return None, f"{formulation} failed: {first_line(error)}"
+    assert prepared.difference
+    if prepared.difference.tolerable(recipe.engine.precision):
+        return prepared, ""
+    return None, f"{formulation} computes something else: {prepared.difference}"
+
+
+def rehearsed(
+    recipe: Recipe, images: Dataset, network: nn.Module, formulation: Formulation, team: Team = ALONE
+) -> Prepared:
+    """The training in that formulation, compiled and captured, with its difference from eager on the first batch, or on
+    as much of it as one rank of `team` has. It is this rank's alone: one that fails here keeps no other waiting.
 
     It is observed with no inner step, with one, and with all of them; the whole comes last, since a captured graph
     keeps the memory that it works on.
     """
-    reference = replace(build.training(recipe, images, network), average=None)  # which would take memory
+    reference = build.training(recipe, images, network, team=team).within(ALONE)
+    reference = replace(reference, average=None)  # which would take memory
     batch = reference.draw(reference.order(1), epoch=1, index=0)
     expected = [_observed(one, batch) for one in (*_pieces(reference), reference)]
     release()
-    parts = build.training(recipe, images, network, formulation)
+    parts = build.training(recipe, images, network, formulation, team).within(ALONE)
     before, started = Compilation.so_far(), time.perf_counter()
     found = [_observed(_whole(piece, formulation, batch), batch) for piece in _pieces(parts)]
     release()

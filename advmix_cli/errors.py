@@ -29,6 +29,8 @@ class AdvmixError(Exception):
     """Something failed after work had begun."""
 
     exit_code = 1
+    said = False
+    """Whether another rank of the same training says it."""
 
 
 class UsageError(AdvmixError):
@@ -79,6 +81,10 @@ class EngineError(AdvmixError):
 
 class MemoryExhaustedError(AdvmixError):
     """A batch does not fit into the memory of its device."""
+
+
+class RanksError(AdvmixError):
+    """A training of several ranks cannot go on, or another one of them has failed."""
 
 
 class EvaluationError(AdvmixError):

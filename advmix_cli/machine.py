@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -21,6 +21,11 @@ def _is_one(machine: dict[str, str | int]) -> dict[str, str | int]:
 
 Machine = Annotated[dict[str, str | int], AfterValidator(_is_one)]
 """One that trained, `from_epoch` on and after `from_batches` of it: what `described` says, and the engine."""
+
+
+def said(machine: Mapping[str, str | int], what: str) -> str | int | None:
+    """What it says of itself; of its ranks nothing where it is one process."""
+    return machine.get(what, "1" if what == "ranks" else None)
 
 
 def versions() -> dict[str, str]:

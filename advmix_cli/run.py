@@ -11,6 +11,7 @@ and what `fit` writes.
 
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from advmix_cli.files import write_atomically
 from advmix_cli.fit import Keeping, fit
 from advmix_cli.locks import LOCK, held
 from advmix_cli.measure import Findings, changed, check_images, evaluate
+from advmix_cli.ranks import ALONE, Team
 from advmix_cli.recipe import load
 from advmix_cli.recipe.schema import WORST, FolderData, Recipe
 from advmix_cli.report.progress import Watcher
@@ -40,43 +42,98 @@ FINDINGS = "findings"
 
 
 def execute(
-    recipe: Recipe, directory: Path, place: torch.device, watch: Watcher, keeping: Keeping | None = None
+    recipe: Recipe,
+    directory: Path,
+    place: torch.device,
+    watch: Watcher,
+    keeping: Keeping | None = None,
+    team: Team = ALONE,
 ) -> Results:
-    """Do what of `recipe` is not yet done in `directory`, and return all of its results.
+    """Do what of `recipe` is not yet done in `directory`, and return all of its results. It is the first rank of `team`
+    that does, while the others `assist`; what comes after the training it does alone.
 
     UsageErrors come before anything is written. DivergedError leaves results that say so, StoppedError all that was
     done: the next call goes on from there.
     """
     keeping = keeping or Keeping()
+    with team.together():
+        known = _known(recipe, directory, place, team)
+    # A folder may have changed under the same path; what is downloaded has its checksums.
+    done = known is not None and known.finished
+    if team.from_first(done and not isinstance(recipe.data, FolderData)):
+        watch.say(f"already done: {directory}")
+        assert known
+        return known
+    images = _images(recipe, place, watch, team)
+    with ExitStack() as stack:
+        with team.together():
+            if known and known.images != images.fingerprints():
+                raise RunDirectoryError(
+                    f"{changed(known.images, images)} since {directory} was made; train anew with another --out"
+                )
+            if not done:
+                stack.enter_context(held(directory))
+                known = _begun(recipe, images, directory)
+        if team.from_first(done):
+            watch.say(f"already done: {directory}")
+            assert known
+            return known
+        assert known
+        if team.from_first(not (directory / LAST).exists()):
+            known.save(directory)
+            try:
+                fit(recipe, images, place, directory, watch, keeping, team)
+            except DivergedError as error:
+                replace(known, diverged=str(error)).save(directory)
+                raise
+        team.leave()  # a measurement may take longer than the others can wait
+        return _measured(recipe, known, images, directory, place, watch, keeping)
+
+
+def assist(recipe: Recipe, directory: Path, place: torch.device, watch: Watcher, keeping: Keeping, team: Team) -> None:
+    """What every other rank does while the first one executes: train with it, if it trains, and leave. It comes to the
+    same places, and has no directory."""
+    with team.together():
+        build.arithmetic(recipe)
+    if team.from_first(False):
+        return
+    images = _images(recipe, place, watch, team)
+    with team.together():
+        pass  # the directory is the first rank's
+    if not team.from_first(False) and team.from_first(False):
+        fit(recipe, images, place, directory, watch, keeping, team)
+
+
+def _known(recipe: Recipe, directory: Path, place: torch.device, team: Team) -> Results | None:
+    """What is known, if nothing stands in the way of the rest."""
     check_directory(recipe, directory)
     known = _results(recipe, directory)
     if known and known.diverged:
         raise DivergedError(f"{known.diverged} (found earlier: {directory})")
     build.arithmetic(recipe)
-    # A folder may have changed under the same path; what is downloaded has its checksums.
-    changeable = isinstance(recipe.data, FolderData)
     if known and known.finished:
         _check_weights(known, directory)
-    if known and known.finished and not changeable:
-        watch.say(f"already done: {directory}")
-        return known
-    images = build.dataset(recipe, place, watch.say)
-    if known and known.images != images.fingerprints():
-        raise RunDirectoryError(
-            f"{changed(known.images, images)} since {directory} was made; train anew with another --out"
-        )
-    if known and known.finished:
-        watch.say(f"already done: {directory}")
-        return known
-    if not (directory / LAST).is_file():
-        engine.check_place(recipe, place)
-    with held(directory):
-        return _execute(recipe, images, directory, place, watch, keeping)
+    elif not (directory / LAST).is_file():
+        engine.check_place(recipe, place, team)
+        build.share(recipe.schedule.batch_size, team.world)
+    return known
 
 
-def _execute(
-    recipe: Recipe, images: Dataset, directory: Path, place: torch.device, watch: Watcher, keeping: Keeping
-) -> Results:
+def _images(recipe: Recipe, place: torch.device, watch: Watcher, team: Team) -> Dataset:
+    """The images, on all ranks. What has to be downloaded is so by the first rank, then on each other machine, whose
+    disk may be another, and then it is there."""
+    images = None
+    for turn in (team.first, team.local_rank == 0, True):
+        with team.together():
+            if images is None and turn:
+                images = build.dataset(recipe, place, watch.say)
+                build.share(min(recipe.schedule.batch_size, len(images.train)), team.world)
+    assert images
+    team.raise_if_different(json.dumps(images.fingerprints()), "images")
+    return images
+
+
+def _begun(recipe: Recipe, images: Dataset, directory: Path) -> Results:
     """Within the lock: what was seen before it may have changed."""
     check_directory(recipe, directory)
     for name in (RECIPE, METRICS, BEST, LAST, AVERAGE, AVERAGE_BEST, RESULTS):
@@ -97,15 +154,16 @@ def _execute(
             train_images=len(images.train),
             images=images.fingerprints(),
         )
-    if not last:
-        known.save(directory)
-        try:
-            fit(recipe, images, place, directory, watch, keeping)
-        except DivergedError as error:
-            replace(known, diverged=str(error)).save(directory)
-            raise
-        last = _last(recipe, directory)
-        assert last
+    return known
+
+
+def _measured(
+    recipe: Recipe, known: Results, images: Dataset, directory: Path, place: torch.device, watch: Watcher,
+    keeping: Keeping,
+) -> Results:  # fmt: skip
+    """After the training."""
+    last = _last(recipe, directory)
+    assert last
     shutil.rmtree(directory / STATE, ignore_errors=True)
     keeping.stop.check()
     known = replace(known, machines=last.machines, seconds=last.seconds, collapsed=last.collapsed)

@@ -21,6 +21,8 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked: StoppedError | None = None
+        self.number = 0
+        """Of the signal that asked."""
         self._at_once = True
         self._waiting_since: float | None = None
 
@@ -33,12 +35,17 @@ class Stop:
             return
         if self.asked is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
+        self.hear(number)
+        if self._at_once:
+            self.check()
+
+    def hear(self, number: int) -> None:
+        """A signal, of this process or of another rank, asks to stop; the first one counts."""
         if self.asked is None:
             name = signal.Signals(number).name
             timed = name == "SIGALRM"
+            self.number = number
             self.asked = StoppedError("time is up" if timed else f"stopped by {name}", 0 if timed else 128 + number)
-        if self._at_once:
-            raise self.asked
 
     def _may_wait(self) -> bool:
         """For LONGEST_IMPORT after the first time: what is imported may be a user's own, and never end."""

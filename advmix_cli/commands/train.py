@@ -1,14 +1,19 @@
 """`advmix train`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from advmix_cli.commands.console import err, out, print_json, say
 from advmix_cli.commands.options import DeviceName, Json, RecipeName, SaveEvery, Settings, StopAfter, Track, trackers
 from advmix_cli.errors import AdvmixError, RunDirectoryError, StoppedError
 from advmix_cli.stopping import stoppable
+
+if TYPE_CHECKING:
+    from advmix_cli.recipe.schema import Recipe
+    from advmix_cli.report.results import Results
 
 
 def train(
@@ -26,23 +31,60 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a recipe, measure what came out, and keep both in a run directory."""
-    from advmix_cli.recipe.load import load
+    from advmix_cli.ranks import joined, launched
 
-    chosen = load(recipe, [*(settings or []), *([f"seed={seed}"] if seed is not None else [])])
+    with joined(launched()) as team:
+        with team.together():
+            from advmix_cli.recipe.load import load
 
-    from advmix_cli import build, run
-    from advmix_cli.fit import Keeping
+            chosen = load(recipe, [*(settings or []), *([f"seed={seed}"] if seed is not None else [])])
+            from advmix_cli import build
+
+            place = build.device(device, team)
+            kinds = trackers(track)
+        team.raise_if_different(chosen.digest(), "recipes")
+        target = directory or Path("runs") / f"{Path(recipe).stem}-seed{chosen.seed}-{chosen.digest()[:12]}"
+
+        from advmix_cli import run
+        from advmix_cli.fit import Keeping
+        from advmix_cli.report.progress import watcher
+        from advmix_cli.report.tracking import tracked
+        from advmix_cli.rundir import METRICS
+
+        if not team.first:
+            with stoppable(stop_after) as stop, watcher(Console(quiet=True)) as watch:
+                with team.together():
+                    pass  # the directory is the first rank's to look at
+                run.assist(chosen, target, place, watch, Keeping(save_every, stop), team)
+            return
+        with team.together():
+            known = _raise_if_unfinished(chosen, target, resume=resume)
+        if resume and known is None:
+            say(f"nothing to go on with yet: {target}")
+        try:
+            with (
+                stoppable(stop_after) as stop,
+                watcher(err) as watch,
+                tracked(kinds, chosen, target, METRICS, watch) as told,
+            ):
+                results = run.execute(chosen, target, place, told, Keeping(save_every, stop), team)
+        except StoppedError as stopped:
+            raise _unfinished(stopped, target, as_json=as_json) from None
+        except OSError as error:
+            what = f"{error.filename or target}: {error.strerror or error}"
+            raise AdvmixError(
+                f"{what}; what was saved before is whole, and the same command with --resume goes on"
+            ) from None
+    _show(chosen, results, target, name=Path(recipe).stem, as_json=as_json)
+
+
+def _raise_if_unfinished(chosen: "Recipe", target: Path, *, resume: bool) -> "Results | None":
+    """What is known of `target`; RunDirectoryError if it holds what only --resume goes on with."""
+    from advmix_cli import run
     from advmix_cli.locks import held
-    from advmix_cli.report.differences import gaps
-    from advmix_cli.report.progress import watcher
     from advmix_cli.report.results import Results
-    from advmix_cli.report.tables import gap_line, outcome_grid
-    from advmix_cli.report.tracking import tracked
-    from advmix_cli.rundir import LAST, METRICS, STATE
+    from advmix_cli.rundir import LAST, STATE
 
-    kinds = trackers(track)
-    place = build.device(device)
-    target = directory or Path("runs") / f"{Path(recipe).stem}-seed{chosen.seed}-{chosen.digest()[:12]}"
     run.check_directory(chosen, target)
     known = Results.load(target)
     if (target / STATE).exists() and not (target / LAST).exists() and not resume and not (known and known.diverged):
@@ -50,27 +92,26 @@ def train(
             raise RunDirectoryError(
                 f"{target} holds an unfinished training: go on with --resume, or choose another --out"
             )
-    if resume and known is None:
-        say(f"nothing to go on with yet: {target}")
-    try:
-        with (
-            stoppable(stop_after) as stop,
-            watcher(err) as watch,
-            tracked(kinds, chosen, target, METRICS, watch) as told,
-        ):
-            results = run.execute(chosen, target, place, told, Keeping(save_every, stop))
-    except StoppedError as stopped:
-        if as_json:
-            so_far = Results.load(target)
-            print_json({**(so_far.to_json() if so_far else {"finished": False}), "unfinished": str(stopped)})
-        begun = any((target / STATE).glob("*.json")) or (target / LAST).exists()
-        after = f"the same command with --resume goes on in {target}" if begun else "nothing was trained yet"
-        raise StoppedError(f"unfinished: {stopped}; {after}", stopped.exit_code) from None
-    except OSError as error:
-        what = f"{error.filename or target}: {error.strerror or error}"
-        raise AdvmixError(
-            f"{what}; what was saved before is whole, and the same command with --resume goes on"
-        ) from None
+    return known
+
+
+def _unfinished(stopped: StoppedError, target: Path, *, as_json: bool) -> StoppedError:
+    """How to go on."""
+    from advmix_cli.report.results import Results
+    from advmix_cli.rundir import LAST, STATE
+
+    if as_json:
+        so_far = Results.load(target)
+        print_json({**(so_far.to_json() if so_far else {"finished": False}), "unfinished": str(stopped)})
+    begun = any((target / STATE).glob("*.json")) or (target / LAST).exists()
+    after = f"the same command with --resume goes on in {target}" if begun else "nothing was trained yet"
+    return StoppedError(f"unfinished: {stopped}; {after}", stopped.exit_code)
+
+
+def _show(chosen: "Recipe", results: "Results", target: Path, *, name: str, as_json: bool) -> None:
+    from advmix_cli.report.differences import gaps
+    from advmix_cli.report.tables import gap_line, outcome_grid
+
     if as_json:
         found = {name: gap.to_json() for name, gap in gaps(results, target).items()}
         print_json({**results.to_json(), "gap": found})
@@ -78,7 +119,7 @@ def train(
         if not chosen.evaluators:
             say("nothing was measured: the recipe has no evaluators")
         for entry in (one for one in results.measured if one.outcomes):
-            outcome_grid(results.title or Path(recipe).stem, entry, results.machines, results.collapsed).print(out)
+            outcome_grid(results.title or name, entry, results.machines, results.collapsed).print(out)
         if found := gaps(results, target):
             out.print(gap_line(found), highlight=False, markup=False)
     say(f"run directory: {target}")

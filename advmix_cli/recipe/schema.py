@@ -457,6 +457,10 @@ class Engine(Section):
     "step" on a CPU where a training is long enough to pay for it. Where it cannot be done training is eager, with a
     warning; "graph" written here makes that an error. What attacks look at in an evaluation is compiled where that is
     long enough, unless this is "off"."""
+    batch_norm: Literal["averaged", "synchronised"] = "averaged"
+    """Of a training on several GPUs (torchrun), each of which has a part of the batch: each normalises by the
+    statistics of its own part, and the running ones are averaged at every update; or all normalise by those of the
+    whole batch, in the update and in the attack, as one GPU does. On one it has no effect."""
     deterministic: bool = False
     """Train with such algorithms alone as give the same bits every time. On a CPU all of them do; on a CUDA GPU this
     costs speed, and a training that was stopped ends with the same bits only with it."""
@@ -635,6 +639,8 @@ class Recipe(Section):
             del content["averaging"]
         if self.schedule.on_collapse == "warn":
             del content["schedule"]["on_collapse"]
+        if self.engine.batch_norm == "averaged":
+            del content["engine"]["batch_norm"]
         if not isinstance(self.data, FolderData):
             content["data"].pop("root", None)
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

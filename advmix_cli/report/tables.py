@@ -5,6 +5,7 @@ from typing import Any
 
 from advmix_cli.evaluation.outcome import Outcome
 from advmix_cli.evaluation.significance import Interval
+from advmix_cli.machine import said
 from advmix_cli.report.differences import Difference
 from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.results import Measured
@@ -115,8 +116,8 @@ def _epochs(numbers: Sequence[int]) -> str:
 
 def _moves(machines: Sequence[dict[str, Any]]) -> Iterator[str]:
     """What each machine has that another one has not, and since when."""
-    names = [name for name in machines[0] if not name.startswith("from_")]
-    differ = [name for name in names if len({machine.get(name) for machine in machines}) > 1]
+    names = dict.fromkeys(name for machine in machines for name in machine if not name.startswith("from_"))
+    differ = [name for name in names if len({said(machine, name) for machine in machines}) > 1]
     for machine in machines:
-        what = ", ".join(f"{name} {machine.get(name)}" for name in differ)
+        what = ", ".join(f"{name} {said(machine, name)}" for name in differ)
         yield f"{what} from epoch {machine['from_epoch']}"

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,9 +12,10 @@ from advmix_cli.data.augment import draw_moves
 from advmix_cli.data.images import Images
 from advmix_cli.errors import DivergedError
 from advmix_cli.method.draws import Sampler, sent
+from advmix_cli.ranks import ALONE, Team
 from advmix_cli.seeding import generator
 from advmix_cli.training.averaging import Average
-from advmix_cli.training.batch import Batch
+from advmix_cli.training.batch import Batch, OnBatch
 from advmix_cli.training.schedules import Schedule
 
 
@@ -52,7 +53,8 @@ class Progress:
 
 @dataclass(frozen=True)
 class Training:
-    """All that an epoch needs; every random number of it derives from (seed, epoch, batch)."""
+    """All that an epoch needs; every random number of it derives from (seed, epoch, batch), and from the rank where
+    there are several."""
 
     on_batch: Callable[[Batch], dict[str, Tensor]]
     """`OnBatch`, or a captured form of it."""
@@ -64,16 +66,25 @@ class Training:
     lr: float
     epochs: int
     batch_size: int
+    """Of this rank: its part of the images of an update."""
     flip: bool
     translate: int
     seed: int
     average: Average | None = None
     """Of the network."""
+    team: Team = ALONE
+    """Every rank has one, which differs in this alone."""
 
     @property
     def batches(self) -> int:
         """In an epoch; the last, incomplete batch is left out."""
-        return len(self.images) // self.batch_size
+        return len(self.images) // (self.batch_size * self.team.world)
+
+    def within(self, team: Team) -> "Training":
+        """The same, whose batches are parts of those of `team`; of one that is not captured."""
+        assert isinstance(self.on_batch, OnBatch)
+        step = replace(self.on_batch.step, team=team)
+        return replace(self, team=team, on_batch=replace(self.on_batch, step=step))
 
     def run(self, tick: Callable[[Progress], None], start: Progress = Progress()) -> Iterator[Epoch]:
         """Train from `start` to the end, an epoch at a time; `tick` is called after each batch, and what it raises ends
@@ -88,20 +99,22 @@ class Training:
         return sent(shuffled, self.images.pixels.device)
 
     def draw(self, order: Tensor, epoch: int, index: int) -> Batch:
-        """Batch `index`, from 0, of an epoch: the same whatever was drawn before it."""
-        device = order.device
+        """Batch `index`, from 0, of an epoch, and of it this rank's part: the same whatever was drawn before it."""
+        device, rank = order.device, self.team.rank
+        where = (epoch, index, rank) if rank else (epoch, index)
+        start = (index * self.team.world + rank) * self.batch_size
         moves = draw_moves(
             self.batch_size,
             flip=self.flip,
             translate=self.translate,
-            generator=generator(device, self.seed, "augment", epoch, index),
+            generator=generator(device, self.seed, "augment", *where),
         )
         draws = self.sampler(
             torch.Size((self.batch_size, *self.images.pixels.shape[1:])),
-            host=generator("cpu", self.seed, "mix", epoch, index),
-            device=generator(device, self.seed, "noise", epoch, index),
+            host=generator("cpu", self.seed, "mix", *where),
+            device=generator(device, self.seed, "noise", *where),
         )
-        return Batch(order[index * self.batch_size : (index + 1) * self.batch_size], moves, draws)
+        return Batch(order[start : start + self.batch_size], moves, draws)
 
     def train_on(self, order: Tensor, epoch: int, index: int) -> dict[str, Tensor]:
         """Train on batch `index`, from 0, of an epoch, at the rate that is set; the average follows."""
@@ -146,7 +159,7 @@ class Training:
             number=epoch,
             figures=dict(zip(progress.names, table.mean(dim=0).tolist(), strict=True)),
             lr=self.lr * self.schedule(self._progress(epoch, self.batches - 1)),
-            images_per_second=(self.batches - start.done) * self.batch_size / seconds,
+            images_per_second=(self.batches - start.done) * self.batch_size * self.team.world / seconds,
             seconds=seconds,
         )
 

@@ -17,10 +17,15 @@ OF_A_PARAMETER = {"step", "exp_avg", "exp_avg_sq", "momentum_buffer"}
 def tensors(training: Training, progress: Progress) -> dict[str, Tensor]:
     """Weights, buffers, their average, the optimizer's state and the figures of the epoch so far, on the CPU, bit for
     bit."""
-    found = dict(_networks(training)) | dict(_optimizer(training))
+    found = living(training)
     if progress.figures:
         found["figures"] = torch.stack(progress.figures)
     return on_cpu(found)
+
+
+def living(training: Training) -> dict[str, Tensor]:
+    """Weights, buffers, their average and the optimizer's state, where they are: what is equal on all ranks."""
+    return dict(_networks(training)) | dict(_optimizer(training))
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from advmix_cli.method.divergence import kl
 from advmix_cli.method.draws import Draws
 from advmix_cli.method.maximizers import Divergence, Maximized, Maximizer, Network
-from advmix_cli.networks.batch_norm import Mode, batch_norm_mode
+from advmix_cli.networks.batch_norm import Mode, batch_norm_mode, own_statistics
+from advmix_cli.ranks import ALONE, Team
 
 
 def update_loss(
@@ -53,6 +54,8 @@ class Step:
     """`update_loss` or `trades_loss`, or a compiled form of it."""
     seen: Callable[[], Network] | None = None
     """Gives the network as the adversary sees it in this batch, which computes the same; None: it sees `logits`."""
+    team: Team = ALONE
+    """The ranks that have the other parts of the batch."""
 
     def __call__(self, x: Tensor, y: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Returns batch means, scalars on the device: `loss` and its parts `adversarial_loss` (in TRADES the KL without
@@ -71,5 +74,20 @@ class Step:
             figures |= {"inner_loss_before": found.path[0].mean(), "inner_loss_after": found.path[-1].mean()}
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        figures = self._of_all({"loss": loss.detach(), **figures, **parts})
         self.optimizer.step()
-        return {"loss": loss.detach(), **figures, **parts}
+        return figures
+
+    def _of_all(self, figures: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The figures of the batch of all ranks. In the same breath the gradients and the batch norms' running
+        statistics become those of all: nothing else of a rank is its own, and after the update all are equal again.
+
+        Not DistributedDataParallel: that orders its sums by the first backward pass of the process, so that of three
+        ranks or more a training that was resumed would differ from one that was not.
+        """
+        if self.team.world == 1:
+            return figures
+        gradients = [value.grad for value in self.network.parameters() if value.grad is not None]
+        row = torch.stack(list(figures.values()))
+        self.team.average([*gradients, *own_statistics(self.network), row])
+        return dict(zip(figures, row.unbind(), strict=True))

@@ -100,7 +100,10 @@ def _full(number):
         "validation": {
             "on": "held-out", "fraction": 0.1, "limit": 200, "steps": 7, "step_size": "3/255", "report": "last",
         },
-        "engine": {"precision": "bf16", "channels_last": False, "compile": "off", "deterministic": True, "threads": 2},
+        "engine": {
+            "precision": "bf16", "channels_last": False, "compile": "off", "deterministic": True, "threads": 2,
+            "batch_norm": ("averaged", "synchronised")[number % 2],
+        },
         "evaluators": EVALUATORS,
     }  # fmt: skip
 

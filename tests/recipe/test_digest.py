@@ -110,5 +110,7 @@ def test_what_is_off_leaves_the_digest_as_it_was_before_it_could_be_on():
     """Run directories and tables know their recipes by it."""
     assert load("digits").digest() == "912aa6b6b5d7b6c2da6f125606e87ad514fa8837946554bd76f76fea47cff8ac"
     assert load("digits", ['averaging={kind="none"}']).digest() == load("digits").digest()
+    assert load("digits", ['engine.batch_norm="averaged"']).digest() == load("digits").digest()
+    assert load("digits", ['engine.batch_norm="synchronised"']).digest() != load("digits").digest()
     averaged = [load("digits", [f"averaging={one}"]) for one in ('{kind="ema"}', '{kind="ema", warmup=false}')]
     assert len({recipe.digest() for recipe in (load("digits"), *averaged)}) == 3

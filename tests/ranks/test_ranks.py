@@ -1,0 +1,299 @@
+"""Two ranks that share every batch of a training: what they compute, and that they never part or wait for ever."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomli_w
+import torch
+from interrupted import CPU, bits, same
+from safetensors.torch import load_file
+from torch import nn
+from trials import SETTINGS, free_ports
+from typer.testing import CliRunner
+
+import advmix_cli
+from advmix_cli import build, engine, machine, run
+from advmix_cli.cli import app
+from advmix_cli.errors import DeviceError, UsageError
+from advmix_cli.networks.batch_norm import SharedBatchNorm2d
+from advmix_cli.ranks import ALONE, Launch, Team, launched
+from advmix_cli.report.results import Results
+from advmix_cli.training import loop
+
+TWO = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "LOCAL_RANK": "1"}
+
+
+def apart(one, other):
+    """The largest difference of two networks' weights and statistics."""
+    found, expected = (load_file(path / "model.safetensors") for path in (one, other))
+    return max(float((found[name].double() - value.double()).abs().max()) for name, value in expected.items())
+
+
+def alone(tiny, tmp_path, watch, name):
+    run.execute(tiny(*SETTINGS[name]), tmp_path / "alone", CPU, watch)
+    return tmp_path / "alone"
+
+
+def test_without_an_attack_two_ranks_are_one(pair, tiny, tmp_path, watch):
+    """Where batch norm is that of the whole batch; where it is not, they are near it and no more."""
+    directory, *_ = pair
+    one = alone(tiny, tmp_path, watch, "synchronised")
+    assert apart(directory / "synchronised", one) <= 1e-6
+    assert apart(directory / "averaged", one) > 1e-3
+
+
+def test_the_adversary_sees_the_whole_batch_where_batch_norm_is_synchronised(pair, tiny, tmp_path, watch):
+    """Signed steps are chaotic: the loss that it reaches in the first epoch is the same but for a few pixels."""
+    directory, *_ = pair
+    one = alone(tiny, tmp_path, watch, "attacked")
+    found, expected = (
+        json.loads((at / "metrics.jsonl").read_text().splitlines()[0]) for at in (directory / "attacked", one)
+    )
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    assert found["inner_loss_before"] == pytest.approx(expected["inner_loss_before"], rel=1e-5)
+    assert expected["loss"] > 1.05 * expected["inner_loss_before"]
+
+
+def test_the_ranks_never_part(pair):
+    _, first, second = pair
+    for name in ("whole", "part.again", "averaged", "synchronised", "rollback", "compiled", "more"):
+        assert first[name]["epochs"] == second[name]["epochs"] != [], name
+    assert len(set(first["whole"]["epochs"])) == 3
+
+
+def test_each_has_its_part_of_one_order_and_noise_of_its_own(pair, tiny):
+    _, first, second = pair
+    recipe = tiny(*SETTINGS["whole"])
+    images = build.dataset(recipe, CPU, print)
+    training = build.training(recipe, images, build.new_network(recipe, images, CPU))
+    whole = training.draw(training.order(1), 1, 0).indices.tolist()
+    own, other = first["whole"]["drawn"][0], second["whole"]["drawn"][0]
+    assert own[0] + other[0] == whole
+    assert own[1:] != other[1:]
+
+
+def test_a_rank_that_is_alone_draws_what_it_always_drew(tiny, monkeypatch):
+    """By the purpose and the place of each generator, which are part of every number that was ever published."""
+    asked = []
+    made = loop.generator
+    monkeypatch.setattr(loop, "generator", lambda *where: asked.append(where[1:]) or made(*where))
+    recipe = tiny()
+    images = build.dataset(recipe, CPU, print)
+    training = build.training(recipe, images, build.new_network(recipe, images, CPU))
+    order = training.order(3)
+    training.draw(order, 3, 1)
+    assert asked == [(0, "order", 3), (0, "augment", 3, 1), (0, "mix", 3, 1), (0, "noise", 3, 1)]
+    del asked[:]
+    training.within(Team(1, 2)).draw(order, 3, 0)
+    assert asked == [(0, "augment", 3, 0, 1), (0, "mix", 3, 0, 1), (0, "noise", 3, 0, 1)]
+
+
+def test_a_signal_to_one_rank_stops_both_and_changes_no_bit(pair):
+    directory, first, second = pair
+    assert not (directory / "fewer" / "model.safetensors").exists()
+    for found, speaks in ((first, True), (second, False)):
+        assert (found["part"]["error"], found["part"]["exit_code"]) == ("StoppedError", 143)
+        assert found["part"]["message"] == "stopped by SIGTERM"
+        assert found["part"]["speaks"] is speaks
+        assert "error" not in found["part.again"]
+    assert "resumed at epoch 2, after 3 of its 4 batches" in first["part.again"]["said"]
+    assert "warning" not in first["part.again"]["said"]
+    whole = bits(directory / "whole")
+    assert set(whole[0]) == {"model.safetensors", "best.safetensors", "average.safetensors", "average-best.safetensors"}
+    assert same(bits(directory / "part"), whole)
+
+
+def test_another_number_of_ranks_goes_on_and_says_so(pair, tiny, tmp_path, watch, said):
+    directory, first, _ = pair
+    shutil.copytree(directory / "fewer", tmp_path / "fewer")
+    results = run.execute(tiny(*SETTINGS["fewer"]), tmp_path / "fewer", CPU, watch)
+    assert "resumed at epoch 2, after 3 of its 4 batches" in said.getvalue()
+    assert "would be: ranks was 2, is 1\n" in said.getvalue()
+    assert "would be: ranks was 1, is 2\n" in first["more"]["said"]
+    for found, ranks in ((results, ["2", "1"]), (Results.load(directory / "more"), ["1", "2"])):
+        assert [machine.said(one, "ranks") for one in found.machines] == ranks
+        assert found.finished
+
+
+def test_what_is_wrong_is_wrong_on_all_and_said_by_the_first(pair):
+    directory, first, second = pair
+    expected = {
+        "indivisible": "schedule.batch_size = 33 cannot be shared by 2 ranks, each of which needs as many images as "
+        "the others, and at least two: 32 or 34 can; --set schedule.batch_size=32, or start another number of ranks",
+        "graph": 'engine.compile = "graph" is for one GPU: a batch of 2 ranks is not captured; use "step" or "auto"',
+    }
+    for name, message in expected.items():
+        assert first[name]["message"] == second[name]["message"] == message
+        assert (first[name]["exit_code"], second[name]["exit_code"]) == (2, 2)
+        assert (first[name]["speaks"], second[name]["speaks"]) == (True, False)
+        assert not (directory / name).exists()
+
+
+def test_what_one_rank_cannot_compile_none_does(pair):
+    _, first, second = pair
+    for found in (first, second):
+        assert found["compiled"]["said"].startswith("engine: eager, rank 1: compiled failed: RuntimeError: no compiler")
+    assert first["compiled"]["epochs"][0] == first["fewer"]["epochs"][0]
+
+
+def test_all_go_back_to_the_best_weights(pair):
+    _, first, second = pair
+    assert "it goes on from the weights of epoch 1" in first["rollback"]["said"]
+    assert "error" not in first["rollback"]
+    assert first["rollback"]["epochs"][:2] == first["whole"]["epochs"][:2]
+    assert first["rollback"]["epochs"][2] == second["rollback"]["epochs"][2] != first["whole"]["epochs"][2]
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_is_so_on_all(pair):
+    directory, first, second = pair
+    for found, speaks in ((first, True), (second, False)):
+        assert (found["infinite"]["error"], found["infinite"]["exit_code"]) == ("DivergedError", 3)
+        assert found["infinite"]["message"] == "the loss became non-finite (nan) at epoch 2, batch 2"
+        assert found["infinite"]["speaks"] is speaks
+    assert Results.load(directory / "infinite").diverged == first["infinite"]["message"]
+
+
+def test_ranks_that_have_come_apart_save_nothing(pair):
+    directory, first, second = pair
+    for found, speaks in ((first, True), (second, False)):
+        assert found["apart"]["message"].startswith("the ranks have come apart by the end of epoch 1 (network.")
+        assert (found["apart"]["exit_code"], found["apart"]["speaks"]) == (1, speaks)
+    assert not list(directory.glob("apart/state/*"))
+    assert not (directory / "apart" / "model.safetensors").exists()
+
+
+def test_a_rank_without_memory_ends_all_and_says_it_itself(pair):
+    _, first, second = pair
+    message = (
+        "out of memory on cpu, with 16 images in each of 2 ranks: start more of them, or choose a smaller "
+        "schedule.batch_size"
+    )
+    assert first["memory"]["message"] == second["memory"]["message"] == message
+    assert (first["memory"]["exit_code"], second["memory"]["exit_code"]) == (1, 1)
+    assert (first["memory"]["speaks"], second["memory"]["speaks"]) == (False, True)
+
+
+def test_a_rank_that_dies_keeps_no_other_waiting(pair):
+    _, first, second = pair
+    assert "death" not in second
+    assert first["death"]["message"].startswith("another rank has ended without a word, or cannot be reached (")
+    assert first["death"]["message"].endswith("the same command with --resume goes on")
+    assert (first["death"]["exit_code"], first["death"]["speaks"]) == (1, True)
+
+
+@pytest.mark.parametrize("mode", ["train", "batch", "eval"])
+def test_shared_batch_norm_of_one_rank_is_batch_norm(mode):
+    torch.manual_seed(0)
+    plain = nn.BatchNorm2d(3)
+    nn.init.normal_(plain.weight)
+    nn.init.normal_(plain.bias)
+    other = nn.BatchNorm2d(3)
+    other.load_state_dict(plain.state_dict())
+    shared = SharedBatchNorm2d(other, lambda value: value[None], lambda value: value)
+    found = []
+    for layer in (plain, shared):
+        layer.train(mode != "eval")
+        layer.track_running_stats = mode != "batch"
+        x = torch.linspace(-1, 2, 4 * 3 * 25).sin().reshape(4, 3, 5, 5).requires_grad_()
+        (layer(x) * torch.linspace(0, 1, 300).reshape(x.shape)).square().sum().backward()
+        found.append([x.grad, layer.weight.grad, layer.bias.grad, *layer.state_dict().values()])
+    for expected, value in zip(*found, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
+    assert int(shared.num_batches_tracked) == (mode == "train")
+
+
+def test_several_ranks_are_compiled_and_never_captured(tiny):
+    team, gpu = Team(0, 8), torch.device("cuda")
+    found, why = engine.candidates(tiny(), gpu, int(8e15), 1000, team)
+    assert found == ["compiled", "eager"]
+    assert why == "the default for a training of 1 PFLOP on each of 8 ranks, whose batches no graph captures"
+    assert engine.candidates(tiny(), gpu, int(7e15), 1000, team)[0] == ["eager"]
+    assert engine.candidates(tiny(), gpu, int(8e15), 1000)[0] == ["captured", "reduce-overhead", "eager"]
+    synchronised = tiny('engine.batch_norm="synchronised"', 'engine.compile="step"')
+    assert engine.candidates(synchronised, gpu, 0, 1000, team)[0] == ["eager"]
+    assert engine.candidates(synchronised, gpu, 0, 1000)[0] == ["compiled", "eager"]
+
+
+def test_the_sizes_that_ranks_can_share():
+    assert [build.share(128, world) for world in (1, 2, 64)] == [128, 64, 2]
+    with pytest.raises(UsageError, match=r"at least two: 96 or 104 can; --set schedule\.batch_size=96"):
+        build.share(100, 8)
+    with pytest.raises(UsageError, match="at least two: 128 can"):
+        build.share(64, 64)
+
+
+def test_each_rank_has_the_gpu_of_its_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    assert build.device("auto", Launch(6, 8, 2, 4)) == torch.device("cuda:2")
+    assert build.device("cuda", Launch(6, 8, 2, 4)) == torch.device("cuda:2")
+    assert build.device("cpu", Launch(6, 8, 2, 4)) == CPU
+    with pytest.raises(DeviceError, match="--device cuda:0: 8 ranks cannot all have it"):
+        build.device("cuda:0", Launch(6, 8, 2, 4))
+    with pytest.raises(DeviceError, match="8 ranks on one machine, where torch sees 4 CUDA devices"):
+        build.device("auto", Launch(6, 8, 6, 8))
+    assert build.device("cuda:0", ALONE) == torch.device("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"RANK": None}, "RANK is not set, but others of torchrun's variables are"),
+        ({"RANK": "2"}, "RANK = 2 in the environment, and should be 0 to 1"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE = two in the environment, and should be 1 or more"),
+        ({"WORLD_SIZE": None}, "WORLD_SIZE is not set"),
+        ({"LOCAL_RANK": None}, "LOCAL_RANK is not set"),
+        ({"MASTER_PORT": None}, "WORLD_SIZE = 2, but MASTER_PORT is not set"),
+    ],
+)
+def test_an_environment_that_makes_no_sense(wrong, message):
+    environment = {name: value for name, value in {**TWO, "RANK": "1", **wrong}.items() if value is not None}
+    with pytest.raises(UsageError, match=message):
+        launched(environment)
+
+
+def test_what_torchrun_says():
+    assert launched({}) == Launch()
+    assert launched({**TWO, "RANK": "1"}) == Launch(1, 2, 1, 2)
+    assert launched({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}) == Launch()
+
+
+@pytest.mark.parametrize(("rank", "says"), [("0", True), ("1", False)])
+def test_other_commands_have_no_ranks(monkeypatch, rank, says):
+    for name, value in {**TWO, "RANK": rank}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("give_way", "outlast_torchrun"):
+        monkeypatch.setattr(f"advmix_cli.cli.{name}", lambda: None)
+    found = CliRunner().invoke(app, ["recipe", "list"])
+    assert found.exit_code == 2
+    expected = (
+        "error: advmix recipe is one process, and torchrun has started 2: only advmix train has ranks; run it without "
+        "torchrun\n"
+    )
+    assert found.stderr == (expected if says else "")
+
+
+def test_torchrun(tiny, tmp_path):
+    """The command itself: SIGTERM to torchrun stops all, and the state is whole; and again, to the end."""
+    path, out = tmp_path / "long.toml", tmp_path / "out"
+    path.write_text(tomli_w.dumps(tiny("schedule.epochs=400", "evaluators=[]").resolved()))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", *free_ports(1)]
+    command += ["-m", "advmix_cli", "train", str(path), "--out", str(out), "--resume", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(advmix_cli.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as torchrun:
+        for line in torchrun.stderr:
+            if line.startswith("epoch 2/400"):
+                torchrun.send_signal(signal.SIGTERM)
+                break
+        out_, err = torchrun.communicate(timeout=60)
+    assert err.count(f"unfinished: stopped by SIGTERM; the same command with --resume goes on in {out}") == 1
+    assert out_ == ""
+    assert list((out / "state").glob("*.json"))
