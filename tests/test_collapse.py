@@ -121,7 +121,9 @@ def test_an_average_is_not_the_best_one_by_the_accuracy_of_what_was_undone(tiny,
     run.execute(recipe, tmp_path, CPU, watch)
     assert lines(tmp_path)[1]["rolled_back_to"] == 1
     averaged = checkpoint.load(tmp_path / "model.safetensors").averaged
-    assert averaged and averaged.best and (averaged.best.epoch, averaged.best.accuracy) == (1, 0.3)
+    assert averaged
+    assert averaged.best
+    assert (averaged.best.epoch, averaged.best.accuracy) == (1, 0.3)
     saved = checkpoint.load(tmp_path / "average-best.safetensors")
     assert (saved.epoch, saved.weights) == (1, averaged.best.digest)
 

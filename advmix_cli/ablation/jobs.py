@@ -3,10 +3,13 @@
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
+from advmix_cli import build
 from advmix_cli.ablation.cells import Cell
 from advmix_cli.ablation.child import WRONG, Child, started
 from advmix_cli.ablation.queue import outcome, prepare
@@ -14,6 +17,7 @@ from advmix_cli.ablation.slots import Slot
 from advmix_cli.errors import CellsFailedError, InUseError
 from advmix_cli.fit import Keeping
 from advmix_cli.locks import is_held
+from advmix_cli.recipe.schema import DigitsData
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.tracking import Kind
 from advmix_cli.rundir import FAILURE
@@ -39,10 +43,11 @@ def run_jobs(
     InUseError at the end.
 
     Asked to stop, it asks the processes, and waits until they have saved: StoppedError. On a KeyboardInterrupt they are
-    killed. None outlives this call.
+    killed. None outlives this call. DataError before anything starts.
     """
     prepare(cells)
     pool = _Pool(cells, watch, keeping, trackers, environment, list(slots))
+    _look_at_data(pool.waiting, watch.say)
     try:
         with keeping.stop.heard_at_checks():
             while pool.work():
@@ -57,6 +62,14 @@ def run_jobs(
         raise
     keeping.stop.check()
     pool.tell()
+
+
+def _look_at_data(cells: Iterable[Cell], say: Callable[[str], None]) -> None:
+    """DataError before anything starts; and what has to be downloaded or decoded first is so once, not by many."""
+    distinct = {(recipe.data, recipe.validation.held_out): recipe for recipe in (cell.row.recipe for cell in cells)}
+    for recipe in distinct.values():
+        if not isinstance(recipe.data, DigitsData):
+            build.dataset(recipe, torch.device("cpu"), say)
 
 
 @dataclass

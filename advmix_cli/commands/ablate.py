@@ -1,5 +1,6 @@
 """`advmix ablate`."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +61,7 @@ def ablate(
     slots = None if jobs is None else wanted_slots(jobs, device, recipes, say)
     look = onlooker([(cell.row.name, cell.row.recipe, cell.directory) for cell in todo])
     started: frozenset[Path] = frozenset()
+    drawn = 0.0
 
     def draw() -> Any:
         return board(chosen.title, look(started), len(slots or [1]), *err.size)
@@ -72,9 +74,11 @@ def ablate(
             else:
 
                 def looked(running: frozenset[Path]) -> None:
-                    nonlocal started
-                    started = running
-                    redraw()
+                    nonlocal started, drawn
+                    if running != started or time.monotonic() - drawn >= 1:
+                        started = running
+                        redraw()
+                        drawn = time.monotonic()
 
                 run_jobs(todo, slots, watch, looked, keeping, kinds)
     except StoppedError as stopped:

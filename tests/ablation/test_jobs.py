@@ -13,7 +13,7 @@ import pytest
 from interrupted import CPU, SMALL, bits
 from typer.testing import CliRunner
 
-from advmix_cli import run, tied
+from advmix_cli import build, run, tied
 from advmix_cli.ablation import child
 from advmix_cli.ablation.cells import cells
 from advmix_cli.ablation.jobs import run_jobs
@@ -21,7 +21,7 @@ from advmix_cli.ablation.queue import prepare
 from advmix_cli.ablation.slots import on_cpu
 from advmix_cli.ablation.standing import standing
 from advmix_cli.cli import app
-from advmix_cli.errors import CellsFailedError, InUseError, StoppedError
+from advmix_cli.errors import CellsFailedError, DataError, InUseError, StoppedError
 from advmix_cli.failures import failure
 from advmix_cli.fit import Keeping
 from advmix_cli.locks import held
@@ -176,6 +176,20 @@ def test_one_that_another_process_works_in_is_left_to_it(table, watch):
     assert str(caught.value) == "in use by other processes: a, seed 0; the other rows are done"
     assert caught.value.exit_code == 2
     assert [cell.results() is not None for cell in todo] == [False, True]
+
+
+def test_images_are_looked_at_once_and_before_anything_starts(tiny, tmp_path, watch, monkeypatch):
+    rows = [Row(name, tiny("data={source='folder', root='nowhere'}", f"seed={n}"), {}) for n, name in enumerate("ab")]
+    todo = cells(Table("t", "T", tuple(rows)), 1, tmp_path / "runs")
+    with pytest.raises(DataError, match="nowhere"):
+        jobs(todo, 2, watch)
+    assert not (todo[0].directory / LOG).exists()
+    loaded = []
+    monkeypatch.setattr(build, "dataset", lambda recipe, *_: loaded.append(recipe.data.source))
+    monkeypatch.setattr(child, "command", lambda *_: [sys.executable, "-c", "raise SystemExit(143)"])
+    with pytest.raises(CellsFailedError):
+        jobs(todo, 2, watch)
+    assert loaded == ["folder"]
 
 
 def test_what_cannot_be_started_leaves_nobody_behind(table, watch):
