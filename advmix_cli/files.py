@@ -2,7 +2,10 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -46,6 +49,13 @@ def append_line(path: Path, line: str) -> None:
             _flush_directory(path.parent)
     except OSError as error:
         raise _named(error, path) from error
+
+
+@contextmanager
+def appended(path: Path) -> Iterator[BinaryIO]:
+    """What a child process says is added to `path`."""
+    with path.open("ab", buffering=0) as stream:
+        yield stream
 
 
 def read_text(path: Path, at_most: int) -> str:

@@ -38,6 +38,18 @@ def held(directory: Path) -> Iterator[None]:
         yield
 
 
+def in_use(directory: Path) -> bool:
+    """Whether a process works in `directory` now; makes nothing."""
+    try:
+        with (directory / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _holder(file: TextIO) -> str:
     """As it names itself, which it does a moment after it has the lock."""
     for _ in range(10):

@@ -12,7 +12,7 @@ from advmix_cli.errors import StoppedError
 LONGEST_IMPORT = 10.0
 """Seconds that a signal waits for an import."""
 
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGALRM") if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGALRM") if hasattr(signal, name)]
 
 
 class Stop:
@@ -82,7 +82,7 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 @contextmanager
 def stoppable(seconds: float | None = None) -> Iterator[Stop]:
-    """SIGINT, SIGTERM and SIGUSR1 ask to stop, and so does the end of `seconds`. For the main thread."""
+    """SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 ask to stop, and so does the end of `seconds`. For the main thread."""
     stop = Stop()
     numbers = [number for number in SIGNALS if seconds is not None or number != signal.SIGALRM]
     before = {number: signal.signal(number, stop.ask) for number in numbers}
