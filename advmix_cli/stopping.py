@@ -12,7 +12,8 @@ from advmix_cli.errors import StoppedError
 LONGEST_IMPORT = 10.0
 """Seconds that a signal waits for an import."""
 
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGALRM") if hasattr(signal, name)]
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGALRM")
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 class Stop:

@@ -7,7 +7,22 @@ import typer
 
 from advmix_cli.commands.console import Format, err, print_table
 from advmix_cli.commands.options import DeviceName, SaveEvery, Settings, StopAfter
-from advmix_cli.errors import DivergedError, InUseError, StoppedError
+from advmix_cli.commands.slurm import launch, show
+from advmix_cli.commands.slurm_options import (
+    Account,
+    Cpus,
+    Gpus,
+    Launcher,
+    LauncherName,
+    Memory,
+    Parallel,
+    Partition,
+    Qos,
+    Status,
+    Time,
+    requested,
+)
+from advmix_cli.errors import DivergedError, InUseError, StoppedError, UsageError
 from advmix_cli.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -27,13 +42,29 @@ def ablate(
         typer.Option("--rows", metavar="ROW", help="Only this row, by its name or number. Can be repeated."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what is still to run.")] = False,
+    status: Status = False,
     stop_after: StopAfter = None,
     save_every: SaveEvery = "5m",  # pyright: ignore[reportArgumentType] (the parser's to read)
     form: Annotated[Format, typer.Option("--format", help="Of the table on stdout.")] = Format.RICH,
     device: DeviceName = "auto",
     settings: Settings = None,
+    launcher: LauncherName = Launcher.LOCAL,
+    partition: Partition = None,
+    time: Time = None,
+    gpus: Gpus = None,
+    cpus: Cpus = None,
+    mem: Memory = None,
+    account: Account = None,
+    qos: Qos = None,
+    parallel: Parallel = None,
 ) -> None:
     """Run the rows of a table, and print it with the paper's numbers beside ours. What is done is not done again."""
+    request = requested(
+        launcher, time, partition=partition, gpus=gpus, cpus=cpus, mem=mem, account=account, qos=qos, parallel=parallel
+    )
+    if request and stop_after is not None:
+        raise UsageError("--stop-after: only with --launcher local; a task stops when its --time is up")
+
     from advmix_cli.recipe.table import load_table
 
     loaded = load_table(table, settings or [])
@@ -49,6 +80,13 @@ def ablate(
     todo = cells(chosen, seeds, directory / chosen.name)
     if dry_run:
         print_table(form, plan_grid(chosen.title, todo), plan_records(todo))
+        return
+    if status:
+        show(chosen.title, todo, form)
+        return
+    known = [cell.results() for cell in todo]
+    if request and not all(found and (found.finished or found.diverged) for found in known):
+        launch(table, chosen.title, todo, request, device, save_every, form)
         return
     place = build.device(device)
     try:

@@ -111,11 +111,16 @@ class Cluster:
 
     def ask(self, *words):
         """What one of the cluster's commands prints, or nothing if it fails."""
-        return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        return "" if done.returncode else done.stdout.strip()
+
+    def tell(self, *words):
+        """What one of the cluster's commands prints; it must not fail."""
+        return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
     def queue(self):
         """{job: its state} of all that is not over."""
-        return dict(line.split("|") for line in self.ask("squeue", "-h", "-r", "-o", "%i|%T").splitlines())
+        return dict(line.split("|") for line in self.tell("squeue", "-h", "-r", "-o", "%i|%T").splitlines())
 
     def wait(self, what, seconds=60):
         """Until `what()` is true."""
@@ -146,7 +151,7 @@ class Cluster:
         self.ask("scancel", "--user", getpass.getuser(), "--signal=KILL")
         self.ask("scancel", "--user", getpass.getuser())
         end = time.monotonic() + 10
-        while self.queue() and time.monotonic() < end:
+        while self.ask("squeue", "-h") and time.monotonic() < end:
             time.sleep(0.1)
         for process in reversed(self._daemons):
             process.terminate()
