@@ -15,6 +15,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scance
 NODES = ("n1", "n2")
 PLACES = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # where a user who is not root has no daemons in the PATH
 
+# cred_expire: a job that is queued again waits so many seconds, and otherwise two minutes.
 CONFIGURATION = """
 ClusterName=advmix
 SlurmctldHost=localhost(127.0.0.1)
@@ -22,7 +23,7 @@ SlurmUser={user}
 SlurmdUser={user}
 SlurmctldPort={ports[0]}
 AuthType=auth/munge
-AuthInfo=socket={root}/munge/socket
+AuthInfo=socket={root}/munge/socket,cred_expire=4
 CommunicationParameters=NoInAddrAny
 StateSaveLocation={root}/state
 SlurmdSpoolDir={root}/spool-%n

@@ -3,9 +3,11 @@
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 
 from advmix_cli.ablation.cells import Cell
@@ -79,7 +81,8 @@ def submit(cells: Sequence[Cell], request: Request, training: Training) -> Submi
         **{name: value for name, value in wanted.items() if value is not None},
     )
     try:
-        jobs = executor.map_array(training, [str(cell.directory.absolute()) for cell in cells])
+        with redirect_stderr(StringIO()):  # where submitit repeats what it raises
+            jobs = executor.map_array(training, [str(cell.directory.absolute()) for cell in cells])
     except (FailedJobError, FailedSubmissionError) as error:
         shutil.rmtree(directory, ignore_errors=True)
         raise SchedulerError(f"sbatch: {scheduler.one_line(str(error))}") from None
