@@ -19,10 +19,10 @@ from advmix_cli.errors import CheckpointError
 from advmix_cli.files import write_atomically
 from advmix_cli.machine import Machine, versions
 from advmix_cli.recipe.schema import Recipe
+from advmix_cli.rundir import LAST
 from advmix_cli.seals import sealed, unsealed
 from advmix_cli.tensors import digest, on_cpu, read
 
-LAST = "model.safetensors"
 BEST = "best.safetensors"
 AVERAGE = "average.safetensors"
 AVERAGE_BEST = "average-best.safetensors"

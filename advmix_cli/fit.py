@@ -39,17 +39,14 @@ from advmix_cli.measure import share_correct
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.progress import Watcher
+from advmix_cli.rundir import LONGEST_METRICS, METRICS, STATE
 from advmix_cli.state import State
 from advmix_cli.stopping import Stop
 from advmix_cli.tensors import digest, on_cpu
 from advmix_cli.training import collapse, resuming
 from advmix_cli.training.loop import Progress, Training
 
-METRICS = "metrics.jsonl"
-STATE = "state"
 NOT_THE_SAME = "not bit for bit what an uninterrupted training would be"
-LONGEST_METRICS = 2**30
-"""Bytes; the million epochs that a recipe can have need a third of it."""
 
 
 @dataclass(frozen=True)

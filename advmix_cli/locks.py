@@ -27,10 +27,8 @@ def held(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise RunDirectoryError(f"{directory} cannot be written: {error.strerror or error}") from None
     with opened as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InUseError(f"{directory} is in use: {_holder(file)}") from None
+        if not _taken(file):
+            raise InUseError(f"{directory} is in use: {_holder(file)}")
         file.truncate(0)
         since = datetime.now(UTC).isoformat(" ", "seconds")
         file.write(f"process {os.getpid()} on {platform.node()}, since {since}\n")
@@ -38,15 +36,31 @@ def held(directory: Path) -> Iterator[None]:
         yield
 
 
-def in_use(directory: Path) -> bool:
-    """Whether a process works in `directory` now; makes nothing."""
+def is_held(directory: Path) -> bool:
+    """Whether somebody works in `directory`. Nothing is written, and nobody is refused for it: the lock can only be
+    seen by sharing it, and who wants it in that moment tries again."""
     try:
-        with (directory / LOCK).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        number = os.open(directory / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
+    try:
+        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(number)
+    return False
+
+
+def _taken(file: TextIO) -> bool:
+    """Whether the lock is ours now. Who only looks has it for microseconds, who works for longer than this waits."""
+    for wait in (0.01, 0.05, 0.1, 0):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(wait)
+        else:
+            return True
     return False
 
 

@@ -18,7 +18,7 @@ import tomli_w
 import torch
 
 from advmix_cli import build, checkpoint, engine
-from advmix_cli.checkpoint import AVERAGE, AVERAGE_BEST, BEST, LAST, Checkpoint
+from advmix_cli.checkpoint import AVERAGE, AVERAGE_BEST, BEST, Checkpoint
 from advmix_cli.data.images import Dataset
 from advmix_cli.errors import DivergedError, RecipeError, RunDirectoryError
 from advmix_cli.evaluation import verdict_files
@@ -26,15 +26,15 @@ from advmix_cli.evaluation.outcome import Evaluated, Outcome
 from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.evaluation.worst import worst_case
 from advmix_cli.files import write_atomically
-from advmix_cli.fit import METRICS, STATE, Keeping, fit
+from advmix_cli.fit import Keeping, fit
 from advmix_cli.locks import LOCK, held
 from advmix_cli.measure import Findings, changed, check_images, evaluate
 from advmix_cli.recipe import load
 from advmix_cli.recipe.schema import WORST, FolderData, Recipe
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.results import Measured, Results
+from advmix_cli.rundir import FAILURE, LAST, METRICS, RECIPE, RESULTS, STATE
 
-RECIPE = "recipe.toml"
 VERDICTS = verdict_files.DIRECTORY
 FINDINGS = "findings"
 
@@ -79,11 +79,12 @@ def _execute(
 ) -> Results:
     """Within the lock: what was seen before it may have changed."""
     check_directory(recipe, directory)
-    for name in (RECIPE, METRICS, BEST, LAST, AVERAGE, AVERAGE_BEST, "results.json"):
+    for name in (RECIPE, METRICS, BEST, LAST, AVERAGE, AVERAGE_BEST, RESULTS):
         for cut_off in directory.glob(f".{name}.*"):
             cut_off.unlink(missing_ok=True)
     for cut_off in (directory / VERDICTS).glob(".*.safetensors.*"):
         cut_off.unlink(missing_ok=True)
+    (directory / FAILURE).unlink(missing_ok=True)  # it is being tried again
     write_atomically(directory / RECIPE, tomli_w.dumps(recipe.resolved()))
     last = _last(recipe, directory)
     known = _results(recipe, directory)

@@ -15,13 +15,11 @@ import tomli_w
 import torch
 from safetensors.torch import load_file
 
-from advmix_cli.checkpoint import LAST
 from advmix_cli.errors import AdvmixError
 from advmix_cli.files import write_atomically
-from advmix_cli.fit import METRICS, STATE
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.results import Results
-from advmix_cli.state import reached
+from advmix_cli.rundir import LAST, METRICS, STATE, reached
 
 TIMINGS = {"seconds", "images_per_second"}
 

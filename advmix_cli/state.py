@@ -21,15 +21,12 @@ from advmix_cli.checkpoint import Best
 from advmix_cli.errors import RunDirectoryError
 from advmix_cli.files import read_text, write_atomically
 from advmix_cli.machine import Machine
+from advmix_cli.rundir import LONGEST_MANIFEST, STEM, manifests
 from advmix_cli.seals import sealed, unsealed
 from advmix_cli.tensors import digest, read
 
 LEFT = 2
 """States in a directory: the one before the newest is there until another one is complete."""
-STEM = r"\d{6,7}-\d{6,9}"
-"""Of a state's files: epoch and batches."""
-LONGEST_MANIFEST = 2**20
-"""Bytes; it has a thousand, and a few hundred more for each machine that the training moved to."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class State:
             rest[name] = rest[name] and asdict(rest[name])
         manifest = sealed({**rest, "tensors": digest(self.tensors)})
         write_atomically(stem.with_suffix(".json"), json.dumps(manifest, indent=2))
-        _remove(directory, {manifest.stem for manifest in _manifests(directory)[:LEFT]})
+        _remove(directory, {manifest.stem for manifest in manifests(directory)[:LEFT]})
 
 
 class _Manifest(BaseModel):
@@ -89,8 +86,8 @@ class _Manifest(BaseModel):
 def newest(directory: Path, say: Callable[[str], None]) -> State | None:
     """The newest state in `directory` that is whole, or None if there is none at all; `say` is told of one that is not.
     RunDirectoryError if none is whole; OSError if the disk does not give one: neither is a reason to start again."""
-    manifests = _manifests(directory)
-    for manifest in manifests:
+    found = manifests(directory)
+    for manifest in found:
         try:
             return _read(manifest)
         except (
@@ -103,7 +100,7 @@ def newest(directory: Path, say: Callable[[str], None]) -> State | None:
             RecursionError,
         ) as e:
             say(f"warning: the state {manifest.with_suffix('')} is damaged: {e!s:.200}")
-    if manifests:
+    if found:
         raise RunDirectoryError(f"{directory} holds no whole state; delete it to start this training again at epoch 1")
     return None
 
@@ -121,22 +118,6 @@ def _remove(directory: Path, wanted: set[str]) -> None:
         ours = re.fullmatch(rf"({STEM})\.(json|safetensors)|\.{STEM}\.(json|safetensors)\..+", path.name)
         if ours and ours[1] not in wanted and path.is_file():
             path.unlink()
-
-
-def reached(directory: Path) -> tuple[int, int] | None:
-    """The epoch and the batches of the newest state, by its name alone, if there is one."""
-    return next((_place(manifest) for manifest in _manifests(directory)), None)
-
-
-def _manifests(directory: Path) -> list[Path]:
-    """The newest first."""
-    named = [path for path in directory.glob("*.json") if re.fullmatch(STEM, path.stem)]
-    return sorted(named, key=_place, reverse=True)
-
-
-def _place(manifest: Path) -> tuple[int, int]:
-    epoch, _, done = manifest.stem.partition("-")
-    return int(epoch), int(done)
 
 
 def _read(manifest: Path) -> State:

@@ -25,7 +25,7 @@ FLOORS = (
     {"evaluation", "data", "checkpoint", "recipe", "state"},
     {"method", "networks", "locks", "stopping", "foreign"},
     {"machine"},
-    {"errors", "seeding", "files", "seals", "tensors", "memory", "clock", "__init__"},
+    {"errors", "seeding", "files", "seals", "tensors", "memory", "clock", "rundir", "__init__"},
 )
 # Within a floor, one way only: an evaluator is given images, a checkpoint holds a recipe.
 BESIDE = {("evaluation", "data"), ("checkpoint", "recipe"), ("state", "checkpoint")}

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from advmix_cli import state
 from advmix_cli.ablation.cells import Cell
-from advmix_cli.checkpoint import LAST
-from advmix_cli.fit import STATE
 from advmix_cli.report.grid import Cell as Text
 from advmix_cli.report.grid import Grid
+from advmix_cli.rundir import LAST, STATE, reached
 
 
 def plan_records(cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -19,7 +17,7 @@ def plan_records(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 def _record(cell: Cell) -> dict[str, Any]:
     recipe, known = cell.row.recipe, cell.results()
     trained = known is not None and (cell.directory / LAST).is_file()
-    begun = state.reached(cell.directory / STATE)
+    begun = reached(cell.directory / STATE)
     if known and known.diverged:
         what = "diverged"
     elif known and known.finished:

@@ -1,36 +1,194 @@
-"""How a cell stands, from its files alone."""
+"""How a run stands, from its files alone: nothing is written, nobody is refused for it, torch is not imported."""
 
 import json
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
-from advmix_cli import state
-from advmix_cli.checkpoint import LAST
-from advmix_cli.locks import in_use
-from advmix_cli.recipe.schema import Recipe
-from advmix_cli.report.results import Results
+from advmix_cli.errors import RunDirectoryError, printable
+from advmix_cli.files import read_bytes, read_text
+from advmix_cli.locks import is_held
+from advmix_cli.recipe.schema import NoAveraging, Recipe
+from advmix_cli.rundir import (
+    FAILURE,
+    LAST,
+    LONGEST_MANIFEST,
+    LONGEST_METRICS,
+    LONGEST_RESULTS,
+    METRICS,
+    RESULTS,
+    STATE,
+    manifests,
+    place,
+)
+from advmix_cli.seals import unsealed
+
+StateName = Literal["waiting", "running", "stopped", "done", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an evaluator found of one set of weights: `selection` is a checkpoint's, `accuracy` a fraction."""
+
+    selection: str
+    evaluator: str
+    accuracy: float
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Standing:
-    state: str
-    epoch: int
+    """`state`: nothing was begun ("waiting"), somebody works in it ("running"), begun and left ("stopped"), "done",
+    "diverged", or given up ("failed"). `error` says why, of the last two.
+
+    `epoch` of `epochs` are done; `line` is the last one's of metrics.jsonl, written `since` seconds ago; an epoch with
+    its validation takes `pace` seconds, if that is known. `found` is what has been measured, of `wanted` measurements.
+    """
+
+    state: StateName
     epochs: int
+    epoch: int = 0
+    trained: bool = False
+    """Whether the last network is there, so that measuring it is all that is left."""
+    line: dict[str, Any] = field(default_factory=dict)
+    since: float | None = None
+    pace: float | None = None
+    found: tuple[Found, ...] = ()
+    wanted: int = 0
     error: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether running it again would do nothing."""
+        return self.state in ("done", "diverged")
 
 
 def standing(recipe: Recipe, directory: Path) -> Standing:
-    known = Results.load(directory)
-    reached = state.reached(directory / "state")
-    epochs = recipe.schedule.epochs
-    trained = (directory / LAST).is_file()
-    epoch = epochs if trained else (reached[0] - 1 if reached else 0)
-    if known and known.finished:
-        return Standing("done", epoch, epochs)
-    if known and known.diverged:
-        return Standing("diverged", epoch, epochs, known.diverged)
-    if in_use(directory):
-        return Standing("running", epoch, epochs)
-    if (directory / "failure.json").is_file():
-        return Standing("failed", epoch, epochs, json.loads((directory / "failure.json").read_text())["error"])
-    return Standing("stopped" if reached or trained else "waiting", epoch, epochs)
+    """How the run of `recipe` in `directory` stands, while others may be writing there; RunDirectoryError names the
+    file that is damaged, or that is another recipe's."""
+    # Before the files: who ends in between has written what is read then.
+    held = is_held(directory)
+    results, failure = _results(recipe, directory / RESULTS), _failure(directory / FAILURE)
+    lines, since = _metrics(recipe, directory / METRICS)
+    trained = results is not None and (directory / LAST).is_file()
+    common = {
+        "epochs": recipe.schedule.epochs,
+        "epoch": recipe.schedule.epochs if trained else lines[-1]["epoch"] if lines else 0,
+        "trained": trained,
+        "line": lines[-1] if lines else {},
+        "since": since,
+        "pace": _pace(recipe, directory / STATE, lines, results),
+        "found": _found(recipe, results),
+        "wanted": _wanted(recipe),
+    }
+    if results and results["diverged"]:
+        return Standing("diverged", **common, error=printable(str(results["diverged"])))
+    if results and results["finished"]:
+        return Standing("done", **common)
+    if held:
+        return Standing("running", **common)
+    if failure:
+        return Standing("failed", **common, error=failure)
+    return Standing("stopped" if results or lines else "waiting", **common)
+
+
+def _results(recipe: Recipe, path: Path) -> dict[str, Any] | None:
+    """What results.json holds, if it is there; what of it is not used here is not looked at."""
+    try:
+        known = unsealed(json.loads(read_text(path, LONGEST_RESULTS)))
+        theirs = known["digest"]
+        _ = known["diverged"], known["finished"], int(known["train_images"])
+        _found(recipe, known)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RunDirectoryError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise RunDirectoryError(f"{path} is damaged or was changed; delete it to measure again") from None
+    if theirs != recipe.digest():
+        raise RunDirectoryError(f"{path.parent} holds the results of another recipe")
+    return known
+
+
+def _found(recipe: Recipe, results: dict[str, Any] | None) -> tuple[Found, ...]:
+    """By the recipe's evaluators, and not the worst case over them, which takes no time."""
+    names = {evaluator.name for evaluator in recipe.evaluators}
+    return tuple(
+        Found(entry["selection"], one["name"], one["correct"] / one["n"], float(one["seconds"]))
+        for entry in (results["measured"] if results else ())
+        for one in entry["outcomes"]
+        if one["name"] in names
+    )
+
+
+def _wanted(recipe: Recipe) -> int:
+    """Each evaluator measures the last network or the best one or both, and the average's likewise."""
+    validation = recipe.validation
+    both = validation.report == "both" and (validation.on == "test" or validation.held_out > 0)
+    networks = 1 if isinstance(recipe.averaging, NoAveraging) else 2
+    return len(recipe.evaluators) * networks * (2 if both else 1)
+
+
+def _failure(path: Path) -> str | None:
+    """Why the run was given up, if it was."""
+    try:
+        known = json.loads(read_text(path, LONGEST_MANIFEST))
+        return printable(f"{known['error']} (exit code {int(known['exit_code'])}, {int(known['attempts'])} attempts)")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RunDirectoryError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise RunDirectoryError(f"{path} is damaged; delete it") from None
+
+
+def _metrics(recipe: Recipe, path: Path) -> tuple[list[dict[str, Any]], float | None]:
+    """The lines of the epochs, and how many seconds ago the last one was written. What follows the last line end is
+    being written, or was torn."""
+    try:
+        since = time.time() - path.stat().st_mtime
+        lines = [json.loads(line) for line in read_bytes(path, LONGEST_METRICS).split(b"\n")[:-1]]
+        numbers = [line["epoch"] for line in lines]
+        if numbers != list(range(1, len(lines) + 1)) or len(lines) > recipe.schedule.epochs:
+            raise ValueError("not the epochs from the first one on")
+        if not all(line["seconds"] >= 0 for line in lines):
+            raise ValueError("no time")
+    except FileNotFoundError:
+        return [], None
+    except OSError as error:
+        raise RunDirectoryError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise RunDirectoryError(f"{path} is damaged or was changed; delete {path.parent} to start again") from None
+    return lines, since if lines else None
+
+
+RECENT = 5
+"""Epochs whose pace is that of the ones to come: a machine that is shared changes its pace."""
+
+
+def _pace(recipe: Recipe, states: Path, lines: list[dict[str, Any]], results: dict[str, Any] | None) -> float | None:
+    """Seconds of an epoch with its validation. A line has those of its training alone; a state those of all that was
+    before it. An epoch in which the training was resumed has only what was left of it, or nothing."""
+    longest = max((line["seconds"] for line in lines[-RECENT:]), default=0.0)
+    whole = [line["seconds"] for line in lines[-RECENT:] if line["seconds"] > longest / 2]
+    if not whole:
+        return None
+    return sum(whole) / len(whole) * _overhead(recipe, states, lines, results)
+
+
+def _overhead(recipe: Recipe, states: Path, lines: list[dict[str, Any]], results: dict[str, Any] | None) -> float:
+    """How many times as long as its training an epoch with its validation has been, before the newest state."""
+    for manifest in manifests(states):
+        epoch, done = place(manifest)
+        trained = sum(line["seconds"] for line in lines[: epoch - 1])
+        batches = max(1, results["train_images"] // recipe.schedule.batch_size) if results else 1
+        try:
+            # A damaged one is the next training's to tell.
+            passed = float(json.loads(read_text(manifest, LONGEST_MANIFEST))["seconds"])
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            continue
+        share = (epoch - 1) / (epoch - 1 + min(done / batches, 1.0)) if epoch > 1 else 0.0
+        if trained and share and passed * share > trained:
+            return passed * share / trained
+    return 1.0

@@ -46,9 +46,10 @@ def launch(
     from advmix_cli import run
     from advmix_cli.ablation.slurm.standings import places
     from advmix_cli.ablation.slurm.submissions import DIRECTORY, remove_over, submissions
-    from advmix_cli.ablation.slurm.task import LOG, Training
+    from advmix_cli.ablation.slurm.task import Training
     from advmix_cli.files import write_atomically
     from advmix_cli.locks import held
+    from advmix_cli.rundir import LOG, RECIPE
 
     where = todo[0].directory.parent
     for cell in todo:
@@ -60,7 +61,7 @@ def launch(
         left = [place.cell for place in places(todo, submitted, tasks) if place.to_submit]
         if left:
             for cell in left:
-                write_atomically(cell.directory / run.RECIPE, tomli_w.dumps(cell.row.recipe.resolved()))
+                write_atomically(cell.directory / RECIPE, tomli_w.dumps(cell.row.recipe.resolved()))
             done = submit.submit(left, request, Training(str(Path.cwd()), device, save_every))
             remove_over(submitted, tasks)
             job = next(iter(done.tasks.values())).partition("_")[0]

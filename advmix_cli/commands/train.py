@@ -30,13 +30,13 @@ def train(
     chosen = load(recipe, [*(settings or []), *([f"seed={seed}"] if seed is not None else [])])
 
     from advmix_cli import build, run
-    from advmix_cli.checkpoint import LAST
-    from advmix_cli.fit import STATE, Keeping
+    from advmix_cli.fit import Keeping
     from advmix_cli.locks import held
     from advmix_cli.report.differences import gaps
     from advmix_cli.report.progress import watcher
     from advmix_cli.report.results import Results
     from advmix_cli.report.tables import gap_line, outcome_grid
+    from advmix_cli.rundir import LAST, STATE
 
     place = build.device(device)
     target = directory or Path("runs") / f"{Path(recipe).stem}-seed{chosen.seed}-{chosen.digest()[:12]}"

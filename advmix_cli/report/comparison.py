@@ -15,8 +15,9 @@ from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.recipe.schema import WORST
 from advmix_cli.report.differences import SIGNIFICANT
 from advmix_cli.report.grid import Cell, Grid
-from advmix_cli.report.results import NAME, Results
+from advmix_cli.report.results import Results
 from advmix_cli.report.tables import TEST_SELECTED, percent, spanned
+from advmix_cli.rundir import RESULTS
 
 
 class Compared(NamedTuple):
@@ -67,7 +68,7 @@ def records(place: Path, selection: str) -> dict[str, Record]:
     if known is None:
         found = [verdict_files.load(path) for path in sorted(place.glob("*.safetensors"))]
         if not found:
-            raise UsageError(f"{place} holds neither {NAME} nor files of verdicts")
+            raise UsageError(f"{place} holds neither {RESULTS} nor files of verdicts")
         names = [record.found.outcome.name for record in found]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"{place} holds several files of {', '.join(twice)}: name one of them")
@@ -88,7 +89,7 @@ def _of_run(place: Path, known: Results, selection: str) -> dict[str, Record]:
     for outcome in entry.outcomes:
         record = verdict_files.load(verdict_files.place(directory, outcome.name, entry.epoch, entry.weights))
         if record.found.outcome != outcome:
-            raise UsageError(f"{directory}: its verdicts of {outcome.name} are not those that {NAME} is of")
+            raise UsageError(f"{directory}: its verdicts of {outcome.name} are not those that {RESULTS} is of")
         found[outcome.name] = replace(record, selection=entry.selection)
     return found
 

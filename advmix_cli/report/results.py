@@ -11,11 +11,8 @@ from advmix_cli.errors import RunDirectoryError
 from advmix_cli.evaluation.outcome import Outcome
 from advmix_cli.files import read_text, write_atomically
 from advmix_cli.machine import Machine
+from advmix_cli.rundir import LONGEST_RESULTS, RESULTS
 from advmix_cli.seals import sealed, unsealed
-
-NAME = "results.json"
-LONGEST = 2**26
-"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +91,14 @@ class Results:
     def save(self, directory: Path) -> None:
         """Write results.json, whole or not at all."""
         text = json.dumps(sealed(self.to_json()), indent=2, ensure_ascii=False)
-        write_atomically(directory / NAME, text + "\n")
+        write_atomically(directory / RESULTS, text + "\n")
 
     @classmethod
     def load(cls, directory: Path) -> "Results | None":
         """Those of a run directory, or None if there are none yet; RunDirectoryError if they cannot be read."""
-        path = directory / NAME
+        path = directory / RESULTS
         try:
-            data = unsealed(json.loads(read_text(path, LONGEST)))
+            data = unsealed(json.loads(read_text(path, LONGEST_RESULTS)))
             known = TypeAdapter(cls).validate_json(json.dumps({**data, "measured": []}), strict=True)
             return replace(known, measured=tuple(Measured.from_json(entry) for entry in data["measured"]))
         except FileNotFoundError:

@@ -12,6 +12,8 @@ from interrupted import bits
 from typer.testing import CliRunner
 
 from advmix_cli.cli import app
+from advmix_cli.files import write_atomically
+from advmix_cli.recipe.load import load
 
 ROOT = Path(__file__).parents[2]
 ASKED = ["--launcher", "slurm", "--time", "20m", "--cpus", "1"]
@@ -108,6 +110,7 @@ def test_a_cell_that_is_preempted_goes_on_and_ends_with_the_same_bits(table, clu
     cell = named(directory, "one")
     cluster.wait(lambda: epochs(cell) >= 2)
     (job,) = cluster.queue()
+    assert states() == ["running"]
     cluster.tell("scancel", "--signal=USR2", job)  # to every process of it
     cluster.wait(lambda: logged(cell).count("resumed at epoch") == 1)
     cluster.tell("sbatch", "--partition=urgent", "--time=1", "--output=/dev/null", "--wrap=true")
@@ -123,32 +126,28 @@ def test_a_cell_that_is_preempted_goes_on_and_ends_with_the_same_bits(table, clu
     assert bits(cell) == bits(Path("here") / "small" / cell.name)
 
 
-def kill_next(cluster, cell, before=""):
-    """As the kernel does when memory is out: the training in `cell` that is not the one called `before`."""
-    lock = cell / ".lock"
-    cluster.wait(lambda: lock.exists() and lock.read_text() not in ("", before))
-    holder = lock.read_text()
-    os.kill(int(holder.split()[1]), signal.SIGKILL)
-    return holder
-
-
 def test_a_cell_that_crashes_twice_has_failed_and_the_others_go_on(table, cluster):
-    directory = table({"bad": {}, "lucky": {"seed": 1}, "good": {"seed": 2}}, "schedule.epochs=20")
-    given, _ = ablate(*ASKED, "--partition", "main")
-    bad, lucky = named(directory, "bad"), Path(given["cells"][1]["directory"])
-    first = kill_next(cluster, bad)
-    kill_next(cluster, lucky)
-    kill_next(cluster, bad, first)
+    directory = table({"bad": {}, "killed": {"seed": 1}}, "schedule.epochs=20")
+    bad, killed = (Path(cell["directory"]) for cell in ablate("--status")[0]["cells"])
+    write_atomically(bad / "recipe.toml", tomli_w.dumps(load(Path("base.toml"), ["title='bad'"]).resolved()))
+    (bad / "metrics.jsonl").mkdir()  # where a training would write
+    ablate(*ASKED, "--partition", "main")
+    cluster.wait(lambda: epochs(killed) >= 2)
+    os.kill(int((killed / ".lock").read_text().split()[1]), signal.SIGKILL)  # as the kernel does when memory is out
     cluster.wait(lambda: not cluster.queue())
-    assert states() == ["failed", "done", "done"]
+    (bad / "metrics.jsonl").rmdir()
+    assert states() == ["failed", "done"]
     failure = json.loads((bad / "failure.json").read_text())
-    assert (failure["attempts"], failure["exit_code"]) == (2, -signal.SIGKILL)
-    assert not (lucky / "failure.json").exists()
+    assert failure == {"attempts": 2, "exit_code": 1, "error": failure["error"]}
+    assert f"{bad}/metrics.jsonl: Is a directory" in failure["error"]
+    assert logged(bad).count("Is a directory") == 2
+    assert logged(killed).count("resumed at epoch") == 1
     given, said = ablate(*ASKED, "--partition", "main")
-    assert "1 of 3 cells" in said
-    assert [cell["task"] is None for cell in given["cells"]] == [False, True, True]
+    assert "1 of 2 cells" in said
+    assert [cell["task"] is None for cell in given["cells"]] == [False, True]
+    assert len(list((directory / ".slurm").iterdir())) == 2  # the lock, and no submission that is over
     cluster.wait(lambda: not cluster.queue())
-    assert states() == ["done"] * 3
+    assert states() == ["done", "done"]
     assert not (bad / "failure.json").exists()
 
 
@@ -160,7 +159,7 @@ def test_what_slurm_refuses_is_said_in_a_line_and_leaves_no_job(table, cluster):
         "specified\n"
     )
     assert cluster.queue() == {}
-    assert not list((directory / ".slurm").glob("*"))
+    assert [path.name for path in (directory / ".slurm").iterdir()] == [".lock"]
     assert states() == ["waiting"]
     _, said = ablate(*ASKED, "--mem", "much", code=2)
     assert said.startswith("error: sbatch: Invalid --mem specification")

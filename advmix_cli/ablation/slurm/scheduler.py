@@ -40,8 +40,11 @@ def tasks(name: str) -> dict[str, Task]:
     """Those of the jobs called `name` that are not over, by their identity ("12_0"); SchedulerError if SLURM does not
     say. One that is missing here is over, or the scheduler has forgotten it."""
     said = _ask("squeue", "--noheader", "--array", f"--name={name}", "--format=%i|%T|%N|%r|%M")
-    fields = (line.strip().split("|") for line in said.splitlines() if line.count("|") == 4)
-    return {task.identity: task for task in (Task(*map(printable, found)) for found in fields)}
+    fields = (printable(line.strip()).split("|") for line in said.splitlines() if line.count("|") == 4)
+    found = [
+        Task(identity, state, node, "" if why == "None" else why, time) for identity, state, node, why, time in fields
+    ]
+    return {task.identity: task for task in found}
 
 
 def state(identity: str) -> str:

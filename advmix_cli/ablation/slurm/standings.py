@@ -27,7 +27,7 @@ class Place:
     @property
     def state(self) -> str:
         """What holds: of what is not done, SLURM knows better whether it waits or has started."""
-        if self.task is None or self.files.state in ("done", "diverged"):
+        if self.task is None or self.files.ended:
             return self.files.state
         if self.task.state == PENDING:
             return "waiting"
@@ -75,22 +75,23 @@ def places_records(found: Sequence[Place]) -> list[dict[str, Any]]:
 
 def places_grid(title: str, found: Sequence[Place], captions: Sequence[str]) -> Grid:
     """The same for a person."""
+    given = any(place.log for place in found)
+    columns = ("row", "seed", "state", "epoch", *(("task", "SLURM") if given else ()))
     rows: list[tuple[Text, ...]] = []
     for place in found:
-        error = (place.files.error,) if place.state == "failed" and place.files.error else ()
+        error = (place.files.error,) if place.files.error and place.state in ("failed", "diverged") else ()
         name = Text(place.cell.row.name, (place.cell.directory.name, *error))
         epoch = f"{place.files.epoch}/{place.files.epochs}"
-        row = [str(place.cell.row.recipe.seed), place.state, epoch, *_said(place.task)]
+        row = [str(place.cell.row.recipe.seed), place.state, epoch, *(_said(place.task) if given else ())]
         rows.append((name, *map(Text, row)))
     states = [place.state for place in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     last = (f"{counts}; in {found[0].cell.directory.parent}", *captions)
-    return Grid(title, ("row", "seed", "state", "epoch", "task", "SLURM"), tuple(rows), last)
+    return Grid(title, columns, tuple(rows), last)
 
 
 def _said(task: Task | None) -> tuple[str, str]:
     if task is None:
         return "", ""
-    if task.state == PENDING:
-        return task.identity, f"{task.state}, {task.reason}"
-    return task.identity, f"{task.state} on {task.node}, {task.time}"
+    about = f" on {task.node}, {task.time}" if task.state != PENDING else f", {task.reason}" if task.reason else ""
+    return task.identity, task.state + about

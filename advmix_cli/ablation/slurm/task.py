@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING
 from advmix_cli.ablation.slurm import scheduler
 from advmix_cli.errors import AdvmixError, SchedulerError, printable
 from advmix_cli.files import appended, write_atomically
-from advmix_cli.locks import in_use
+from advmix_cli.locks import is_held
+from advmix_cli.rundir import FAILURE, LOG, RECIPE
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
-LOG = "log.txt"
-FAILURE = "failure.json"
 ATTEMPTS = 2
 DIVERGED = 3
 TOLD = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -54,7 +53,7 @@ class Training:
             if stopped_by(code) is not None:
                 _go_on_later(code)
                 return
-            if in_use(Path(directory)):
+            if is_held(Path(directory)):
                 raise AdvmixError(f"{directory} is in use by another process")
         failure = {"attempts": ATTEMPTS, "exit_code": code, "error": last_line(Path(directory) / LOG)}
         write_atomically(Path(directory) / FAILURE, json.dumps(failure, indent=2, ensure_ascii=False) + "\n")
@@ -72,7 +71,7 @@ class Training:
 
     def _attempt(self, directory: Path) -> int:
         """Its exit code; of what ended by a signal, minus the number of that."""
-        words = ["train", str(directory / "recipe.toml"), "--out", str(directory), "--resume"]
+        words = ["train", str(directory / RECIPE), "--out", str(directory), "--resume"]
         words += ["--device", self.device, "--save-every", f"{self.save_every:g}"]
         # As many threads as the task has cores; a recipe that has a number of its own keeps it.
         threads = os.environ.get("SLURM_CPUS_ON_NODE")

@@ -1,0 +1,163 @@
+"""How a run stands, by its files, whatever is being done to them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from interrupted import CPU, SMALL, stopped
+from processes import command, wait_for
+
+from advmix_cli import run
+from advmix_cli.ablation.standing import standing
+from advmix_cli.errors import InUseError, RunDirectoryError
+from advmix_cli.locks import held, is_held
+from advmix_cli.rundir import FAILURE, METRICS, RESULTS
+
+FAILED = json.dumps({"attempts": 2, "exit_code": 1, "error": "out of memory"})
+
+
+def test_a_run_from_waiting_to_done(tiny, tmp_path, watch):
+    recipe, part = tiny("schedule.epochs=3", "schedule.batch_size=32", "validation.report='last'"), tmp_path / "part"
+    found = standing(recipe, part)
+    assert (found.state, found.epoch, found.epochs, found.line, found.pace) == ("waiting", 0, 3, {}, None)
+    assert not part.exists()
+    stopped(recipe, part, watch, at=6)  # of the four batches of an epoch
+    found = standing(recipe, part)
+    assert (found.state, found.epoch, found.line["epoch"], found.trained) == ("stopped", 1, 1, False)
+    assert found.pace >= found.line["seconds"] > 0
+    with held(part):
+        assert standing(recipe, part).state == "running"
+    results = run.execute(recipe, part, CPU, watch)
+    found = standing(recipe, part)
+    assert (found.state, found.epoch, found.trained, found.wanted, found.error) == ("done", 3, True, 2, None)
+    assert [(one.selection, one.evaluator) for one in found.found] == [("last", "pristine"), ("last", "PGD2")]
+    assert [one.accuracy for one in found.found] == [one.accuracy for one in results.measured[0].outcomes[:2]]
+
+
+def test_both_epochs_of_both_networks_are_measured(tiny, tmp_path):
+    assert standing(tiny(), tmp_path).wanted == 4
+    assert standing(tiny("validation.fraction=0"), tmp_path).wanted == 2
+    assert standing(tiny("averaging={kind='ema'}"), tmp_path).wanted == 8
+
+
+def test_who_failed_says_why_until_it_is_tried_again(tiny, tmp_path, watch):
+    recipe, part = tiny(*SMALL), tmp_path / "part"
+    stopped(recipe, part, watch, at=2)
+    (part / FAILURE).write_text(FAILED)
+    found = standing(recipe, part)
+    assert (found.state, found.error) == ("failed", "out of memory (exit code 1, 2 attempts)")
+    with held(part):
+        assert standing(recipe, part).state == "running"
+    stopped(recipe, part, watch, at=2)
+    assert standing(recipe, part).state == "stopped"
+
+
+def test_a_run_that_diverged_says_where(tiny, tmp_path, watch, monkeypatch):
+    recipe = tiny(*SMALL)
+    monkeypatch.setattr(run, "fit", lambda *_: (_ for _ in ()).throw(run.DivergedError("at epoch 2")))
+    with pytest.raises(run.DivergedError):
+        run.execute(recipe, tmp_path / "part", CPU, watch)
+    found = standing(recipe, tmp_path / "part")
+    assert (found.state, found.error, found.ended) == ("diverged", "at epoch 2", True)
+
+
+@pytest.fixture
+def one_epoch(tiny, tmp_path, watch):
+    """(recipe, directory) of a run that was stopped in its second epoch."""
+    recipe, part = tiny(*SMALL), tmp_path / "part"
+    stopped(recipe, part, watch, at=6)
+    return recipe, part
+
+
+@pytest.mark.parametrize("torn", ["", '{"epoch": 2, "lo', "\x00\x00", '{"epoch": 2}'])
+def test_a_line_without_its_end_is_none(one_epoch, torn):
+    recipe, part = one_epoch
+    with (part / METRICS).open("a") as stream:
+        stream.write(torn)
+    assert standing(recipe, part).epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        (METRICS, '{"epoch": 1}\n', "metrics.jsonl is damaged or was changed"),
+        (METRICS, "[1]\n", "metrics.jsonl is damaged or was changed"),
+        (METRICS, '{"epoch": 2, "seconds": 1}\n', "metrics.jsonl is damaged or was changed"),
+        (RESULTS, "{", "results.json is damaged or was changed"),
+        (RESULTS, "[]", "results.json is damaged or was changed"),
+        (FAILURE, "{}", "failure.json is damaged; delete it"),
+    ],
+)
+def test_a_damaged_file_is_named(one_epoch, name, content, told):
+    recipe, part = one_epoch
+    (part / name).write_text(content)
+    with pytest.raises(RunDirectoryError, match=told):
+        standing(recipe, part)
+
+
+def test_another_recipe_s_results_are_not_believed(one_epoch, tiny):
+    _, part = one_epoch
+    with pytest.raises(RunDirectoryError, match="holds the results of another recipe"):
+        standing(tiny("seed=1"), part)
+
+
+def test_looking_writes_nothing_and_refuses_nobody(one_epoch):
+    recipe, part = one_epoch
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in [part, *part.rglob("*")]}
+    look = "import sys, pathlib; from advmix_cli.locks import is_held\nwhile 1: is_held(pathlib.Path(sys.argv[1]))"
+    watching = subprocess.Popen([sys.executable, "-c", look, str(part)])
+    try:
+        time.sleep(0.3)
+        until = time.monotonic() + 1
+        taken = 0
+        while time.monotonic() < until:
+            with held(part):
+                assert is_held(part)
+                taken += 1
+        assert taken > 10
+    finally:
+        watching.kill()
+        watching.wait()
+    standing(recipe, part)
+    after = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in [part, *part.rglob("*")]}
+    assert {path: state for path, state in after.items() if path.name != ".lock"} == {
+        path: state for path, state in before.items() if path.name != ".lock"
+    }
+
+
+def test_a_process_that_is_killed_leaves_a_run_that_is_stopped(long, tmp_path):
+    from advmix_cli.recipe.load import load
+
+    part = tmp_path / "part"
+    process = command(long, part)
+    wait_for(part / METRICS, process)
+    assert standing(load(str(long)), part).state == "running"
+    with pytest.raises(InUseError), held(part):
+        pytest.fail("entered")
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert standing(load(str(long)), part).state == "stopped"
+
+
+def test_the_pace_is_that_of_whole_epochs_with_their_validation(one_epoch):
+    recipe, part = one_epoch
+    for manifest in (part / "state").glob("*"):
+        manifest.unlink()
+    recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"epochs": 9})})
+    results = json.loads((part / RESULTS).read_text())
+    from advmix_cli.seals import sealed, unsealed
+
+    (part / RESULTS).write_text(json.dumps(sealed({**unsealed(results), "digest": recipe.digest()})))
+    # The second was resumed just before its end.
+    times = [2.0, 0.1, 4.0]
+    (part / METRICS).write_text("".join(f'{{"epoch": {n}, "seconds": {s}}}\n' for n, s in enumerate(times, 1)))
+    assert standing(recipe, part).pace == pytest.approx(4.0)
+    (part / METRICS).write_text("".join(f'{{"epoch": {n}, "seconds": 2.0}}\n' for n in range(1, 4)))
+    assert standing(recipe, part).pace == pytest.approx(2.0)
+    # Half of it again was for validations: 6 s of training until the fourth epoch, of 9 in all.
+    (part / "state" / "000004-000000.json").write_text('{"seconds": 9.0}')
+    assert standing(recipe, part).pace == pytest.approx(3.0)
