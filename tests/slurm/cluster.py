@@ -23,7 +23,7 @@ SlurmUser={user}
 SlurmdUser={user}
 SlurmctldPort={ports[0]}
 AuthType=auth/munge
-AuthInfo=socket={root}/munge/socket,cred_expire=4
+AuthInfo=socket={root}/munge/socket,cred_expire=5
 CommunicationParameters=NoInAddrAny
 StateSaveLocation={root}/state
 SlurmdSpoolDir={root}/spool-%n
@@ -123,6 +123,14 @@ class Cluster:
         """{job: its state} of all that is not over."""
         return dict(line.split("|") for line in self.tell("squeue", "-h", "-r", "-o", "%i|%T").splitlines())
 
+    def clear(self):
+        """End every job."""
+        self.ask("scancel", "--user", getpass.getuser(), "--signal=KILL")
+        self.ask("scancel", "--user", getpass.getuser())
+        end = time.monotonic() + 10
+        while self.ask("squeue", "-h") and time.monotonic() < end:
+            time.sleep(0.1)
+
     def wait(self, what, seconds=60):
         """Until `what()` is true."""
         self._until(what, "what was waited for", seconds)
@@ -148,12 +156,7 @@ class Cluster:
         return "\n".join([self.ask("squeue", "-r"), self.ask("sinfo", "-N", "-l"), *ends])
 
     def _end(self):
-        """Jobs first, which would live on without their daemons."""
-        self.ask("scancel", "--user", getpass.getuser(), "--signal=KILL")
-        self.ask("scancel", "--user", getpass.getuser())
-        end = time.monotonic() + 10
-        while self.ask("squeue", "-h") and time.monotonic() < end:
-            time.sleep(0.1)
+        self.clear()  # jobs would live on without their daemons
         for process in reversed(self._daemons):
             process.terminate()
         for process in self._daemons:

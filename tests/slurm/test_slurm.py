@@ -130,16 +130,16 @@ def test_a_cell_that_crashes_twice_has_failed_and_the_others_go_on(table, cluste
     directory = table({"bad": {}, "killed": {"seed": 1}}, "schedule.epochs=20")
     bad, killed = (Path(cell["directory"]) for cell in ablate("--status")[0]["cells"])
     write_atomically(bad / "recipe.toml", tomli_w.dumps(load(Path("base.toml"), ["title='bad'"]).resolved()))
-    (bad / "metrics.jsonl").mkdir()  # where a training would write
+    (bad / "best.safetensors").mkdir()  # where a training would write
     ablate(*ASKED, "--partition", "main")
     cluster.wait(lambda: epochs(killed) >= 2)
     os.kill(int((killed / ".lock").read_text().split()[1]), signal.SIGKILL)  # as the kernel does when memory is out
     cluster.wait(lambda: not cluster.queue())
-    (bad / "metrics.jsonl").rmdir()
+    (bad / "best.safetensors").rmdir()
     assert states() == ["failed", "done"]
     failure = json.loads((bad / "failure.json").read_text())
     assert failure == {"attempts": 2, "exit_code": 1, "error": failure["error"]}
-    assert f"{bad}/metrics.jsonl: Is a directory" in failure["error"]
+    assert f"{bad}/best.safetensors: Is a directory" in failure["error"]
     assert logged(bad).count("Is a directory") == 2
     assert logged(killed).count("resumed at epoch") == 1
     given, said = ablate(*ASKED, "--partition", "main")
