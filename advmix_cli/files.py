@@ -2,8 +2,6 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,11 +49,9 @@ def append_line(path: Path, line: str) -> None:
         raise _named(error, path) from error
 
 
-@contextmanager
-def appended(path: Path) -> Iterator[BinaryIO]:
-    """What a child process says is added to `path`."""
-    with path.open("ab", buffering=0) as stream:
-        yield stream
+def appended(path: Path) -> BinaryIO:
+    """A log, for a process that writes into it itself; made if it is not there."""
+    return path.open("ab", buffering=0)
 
 
 def read_text(path: Path, at_most: int) -> str:

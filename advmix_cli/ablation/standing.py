@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from advmix_cli.errors import RunDirectoryError, printable
+from advmix_cli.failures import failure
 from advmix_cli.files import read_bytes, read_text
 from advmix_cli.locks import is_held
 from advmix_cli.recipe.schema import NoAveraging, Recipe
 from advmix_cli.rundir import (
-    FAILURE,
     LAST,
     LONGEST_MANIFEST,
     LONGEST_METRICS,
@@ -69,7 +69,7 @@ def standing(recipe: Recipe, directory: Path) -> Standing:
     file that is damaged, or that is another recipe's."""
     # Before the files: who ends in between has written what is read then.
     held = is_held(directory)
-    results, failure = _results(recipe, directory / RESULTS), _failure(directory / FAILURE)
+    results, given_up = _results(recipe, directory / RESULTS), failure(directory)
     lines, since = _metrics(recipe, directory / METRICS)
     trained = results is not None and (directory / LAST).is_file()
     common = {
@@ -88,8 +88,8 @@ def standing(recipe: Recipe, directory: Path) -> Standing:
         return Standing("done", **common)
     if held:
         return Standing("running", **common)
-    if failure:
-        return Standing("failed", **common, error=failure)
+    if given_up:
+        return Standing("failed", **common, error=str(given_up))
     return Standing("stopped" if results or lines else "waiting", **common)
 
 
@@ -128,19 +128,6 @@ def _wanted(recipe: Recipe) -> int:
     both = validation.report == "both" and (validation.on == "test" or validation.held_out > 0)
     networks = 1 if isinstance(recipe.averaging, NoAveraging) else 2
     return len(recipe.evaluators) * networks * (2 if both else 1)
-
-
-def _failure(path: Path) -> str | None:
-    """Why the run was given up, if it was."""
-    try:
-        known = json.loads(read_text(path, LONGEST_MANIFEST))
-        return printable(f"{known['error']} (exit code {int(known['exit_code'])}, {int(known['attempts'])} attempts)")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise RunDirectoryError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise RunDirectoryError(f"{path} is damaged; delete it") from None
 
 
 def _metrics(recipe: Recipe, path: Path) -> tuple[list[dict[str, Any]], float | None]:

@@ -131,7 +131,7 @@ class Cluster:
         while self.ask("squeue", "-h") and time.monotonic() < end:
             time.sleep(0.1)
 
-    def wait(self, what, seconds=60):
+    def wait(self, what, seconds=180):
         """Until `what()` is true."""
         self._until(what, "what was waited for", seconds)
 

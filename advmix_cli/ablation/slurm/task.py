@@ -6,7 +6,6 @@ it, but the training does, since SLURM signals every process of a step. All that
 that a task which starts again only has to start the same command again.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from advmix_cli.ablation.slurm import scheduler
 from advmix_cli.errors import AdvmixError, SchedulerError, printable
-from advmix_cli.files import appended, write_atomically
+from advmix_cli.failures import Failure
+from advmix_cli.files import appended
 from advmix_cli.locks import is_held
 from advmix_cli.rundir import FAILURE, LOG, RECIPE
 
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
 ATTEMPTS = 2
-DIVERGED = 3
+"""At a cell that fails, before it is given up."""
+WRONG, DIVERGED = 2, 3
+"""Exit codes."""
+LAST_SAID = 4096
+"""Bytes of the log that its last line is looked for in."""
 TOLD = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """The signals that a training stops at with its state saved."""
 BY_SLURM = (signal.SIGTERM, signal.SIGUSR2)
@@ -44,24 +48,27 @@ class Training:
 
     def __call__(self, directory: str) -> None:
         """Until the cell is done, has diverged, was stopped, or has failed for good: AdvmixError, and failure.json."""
-        code = 0
-        (Path(directory) / FAILURE).unlink(missing_ok=True)
-        for _ in range(ATTEMPTS):
-            code = self._attempt(Path(directory))
+        cell = Path(directory)
+        (cell / FAILURE).unlink(missing_ok=True)
+        for attempt in range(1, ATTEMPTS + 1):
+            code = self._attempt(cell)
             if code in (0, DIVERGED):
                 return
             if stopped_by(code) is not None:
                 _go_on_later(code)
                 return
-            if is_held(Path(directory)):
-                raise AdvmixError(f"{directory} is in use by another process")
-        failure = {"attempts": ATTEMPTS, "exit_code": code, "error": last_line(Path(directory) / LOG)}
-        write_atomically(Path(directory) / FAILURE, json.dumps(failure, indent=2, ensure_ascii=False) + "\n")
-        raise AdvmixError(f"{directory}: {failure['error']}")
+            if code == WRONG and is_held(cell):
+                raise AdvmixError(f"{cell} is in use by another process")
+            # Who has not even started would say the same again.
+            if attempt == ATTEMPTS or code == WRONG:
+                failure = Failure(attempt, code, _why(code, cell / LOG))
+                failure.save(cell)
+                raise AdvmixError(f"{cell}: {failure}")
 
     def checkpoint(self, directory: str) -> "DelayedSubmission":
         """Within the handler of SIGUSR2, wherever `__call__` is: end the training, and say what is to be called when
-        the task starts again. The training may have heard the signal too, which does not matter."""
+        the task starts again. The training may have heard the signal too, which does not matter; one that is being
+        started at this very moment ends with the step, and has nothing to lose."""
         from submitit.core.utils import DelayedSubmission
 
         if self._child:
@@ -72,10 +79,12 @@ class Training:
     def _attempt(self, directory: Path) -> int:
         """Its exit code; of what ended by a signal, minus the number of that."""
         words = ["train", str(directory / RECIPE), "--out", str(directory), "--resume"]
-        words += ["--device", self.device, "--save-every", f"{self.save_every:g}"]
+        words += ["--device", self.device, "--save-every", f"{self.save_every:.3f}s"]
         # As many threads as the task has cores; a recipe that has a number of its own keeps it.
         threads = os.environ.get("SLURM_CPUS_ON_NODE")
         environment = {**({"OMP_NUM_THREADS": threads} if threads else {}), **os.environ}
+        for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):  # a log is no terminal, whatever the submitter's is
+            environment.pop(name, None)
         with appended(directory / LOG) as log:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "advmix_cli", *words],
@@ -91,13 +100,15 @@ def stopped_by(code: int) -> int | None:
     return next((number for number in TOLD if code in (128 + number, -number)), None)
 
 
-def last_line(log: Path) -> str:
-    """What a process said last: the end of it, or nothing."""
-    with suppress(OSError), log.open("rb") as stream:
-        stream.seek(max(0, log.stat().st_size - 4096))
-        lines = [line.strip() for line in stream.read(4096).decode(errors="replace").splitlines() if line.strip()]
-        return printable(lines[-1]) if lines else ""
-    return ""
+def _why(code: int, log: Path) -> str:
+    """What killed it, or what it said last."""
+    if code < 0:
+        name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
+        return f"killed by {name}{', as is what has used up its memory' if -code == signal.SIGKILL else ''}"
+    with log.open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - LAST_SAID))
+        lines = [line.strip() for line in stream.read().decode(errors="replace").splitlines() if line.strip()]
+    return printable(lines[-1].removeprefix("error: ")) if lines else "it said nothing"
 
 
 def _wait(child: subprocess.Popen[bytes]) -> None:
