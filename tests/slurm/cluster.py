@@ -103,7 +103,8 @@ class Cluster:
     def start(self, name):
         """The daemon of a node; returns when the node can be used."""
         self.slurmd[name] = self._daemon("slurmd", "-D", "-N", name)
-        self._until(lambda: "idle" in self.ask("sinfo", "-h", "-n", name, "-p", "main", "-o", "%t"), name)
+        # It may have a job at once; what does not answer has a star behind its state.
+        self._until(lambda: self.ask("sinfo", "-h", "-n", name, "-p", "main", "-o", "%t") in ("idle", "alloc"), name)
 
     def kill(self, name):
         """The daemon of a node, as a machine that loses its power would."""

@@ -125,5 +125,5 @@ def test_squeue_is_asked_for_all_and_what_it_says_is_read(bare, monkeypatch):
     assert scheduler.state("1") == "!"
     bare("squeue", "while :; do :; done")
     monkeypatch.setattr(scheduler, "LONGEST", 0.2)
-    with pytest.raises(SchedulerError, match="squeue has not answered for 0.2 seconds"):
+    with pytest.raises(SchedulerError, match=r"squeue has not answered for 0\.2 seconds"):
         scheduler.tasks("advmix-t")

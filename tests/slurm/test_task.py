@@ -102,6 +102,7 @@ def test_a_preemption_waits_until_the_training_has_saved(cell, training):
             training(str(directory))
     finally:
         signal.signal(signal.SIGUSR2, before)
+    assert training._child.wait() == 140
     assert not (directory / "failure.json").exists()
 
 
