@@ -86,7 +86,7 @@ def ablate(
         return
     known = [cell.results() for cell in todo]
     if request and not all(found and (found.finished or found.diverged) for found in known):
-        launch(table, chosen.title, todo, request, device, save_every, form)
+        launch(chosen.title, todo, request, device, save_every, form)
         return
     place = build.device(device)
     try:

@@ -32,10 +32,9 @@ def show(title: str, todo: "Sequence[Cell]", form: Format) -> None:
 
 
 def launch(
-    table: str, title: str, todo: "Sequence[Cell]", request: "Request", device: str, save_every: float, form: Format
+    title: str, todo: "Sequence[Cell]", request: "Request", device: str, save_every: float, form: Format
 ) -> None:
-    """Submit what nobody has done, does, or is going to do, as one array, and show how the cells stand then. `table`
-    is what the user calls it."""
+    """Submit what nobody has done, does, or is going to do, as one array, and show how the cells stand then."""
     from advmix_cli.ablation.slurm import scheduler, submit
 
     submit.check_installed()
@@ -69,5 +68,5 @@ def launch(
             say(f"what the trainings say: {where}/*/{LOG}; what SLURM does with them: {done.directory}")
         else:
             say("nothing to submit: what is not done is in the queue, or at work")
-    say(f"how they stand: advmix ablate {table} --status; the table, when all is done: advmix ablate {table}")
+    say("how they stand: the same command with --status; the table, when all is done: the same command")
     show(title, todo, form)
