@@ -69,20 +69,22 @@ def ablate(
 
     loaded = load_table(table, settings or [])
 
-    from advmix_cli import build
     from advmix_cli.ablation.cells import cells, select
+
+    chosen = select(loaded, rows or [])
+    todo = cells(chosen, seeds, directory / chosen.name)
+    if status:
+        show(chosen.title, todo, form)
+        return
+
+    from advmix_cli import build
     from advmix_cli.ablation.plan import plan_grid, plan_records
     from advmix_cli.ablation.queue import run_cells
     from advmix_cli.fit import Keeping
     from advmix_cli.report.live import live_table
 
-    chosen = select(loaded, rows or [])
-    todo = cells(chosen, seeds, directory / chosen.name)
     if dry_run:
         print_table(form, plan_grid(chosen.title, todo), plan_records(todo))
-        return
-    if status:
-        show(chosen.title, todo, form)
         return
     known = [cell.results() for cell in todo]
     if request and not all(found and (found.finished or found.diverged) for found in known):
