@@ -1,11 +1,10 @@
 """What runs in a task, without a cluster: its child is a script."""
 
 import json
-import os
 import signal
 import sys
+import threading
 import time
-from threading import Timer
 
 import pytest
 
@@ -80,8 +79,10 @@ def test_what_another_process_works_in_is_not_marked(cell, training):
 SAVES = "trap 'sleep 0.3; echo saved; exit 140' USR2; echo ready > ready; while :; do sleep 0.02; done"
 
 
-def test_a_preemption_waits_until_the_training_has_saved(cell, training):
-    """The handler of the signal interrupts the wait for the child, as submitit's does."""
+@pytest.mark.parametrize("to_main", [True, False])
+def test_a_preemption_waits_until_the_training_has_saved(cell, training, to_main):
+    """The handler of the signal interrupts the wait for the child, as submitit's does, even if it is another thread
+    that the system gives the signal to."""
     directory = cell(SAVES)
 
     def preempted(*_):
@@ -93,11 +94,12 @@ def test_a_preemption_waits_until_the_training_has_saved(cell, training):
     def when_ready():
         while not (directory / "ready").exists() or training._child is None:
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGUSR2)
+        signal.pthread_kill(threading.main_thread().ident if to_main else threading.get_ident(), signal.SIGUSR2)
+        time.sleep(0.5)
 
     before = signal.signal(signal.SIGUSR2, preempted)
     try:
-        Timer(0, when_ready).start()
+        threading.Thread(target=when_ready).start()
         with pytest.raises(SystemExit):
             training(str(directory))
     finally:

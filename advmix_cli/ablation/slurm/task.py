@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ WRONG, DIVERGED = 2, 3
 """Exit codes."""
 LAST_SAID = 4096
 """Bytes of the log that its last line is looked for in."""
+LOOK = 0.1
+"""Seconds between two looks at a training."""
 TOLD = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """The signals that a training stops at with its state saved."""
 BY_SLURM = (signal.SIGTERM, signal.SIGUSR2)
@@ -113,9 +116,11 @@ def _why(code: int, log: Path) -> str:
 
 def _wait(child: subprocess.Popen[bytes]) -> None:
     """Until it has ended, which is left for Popen to find: `Popen.wait` holds a lock, and this is called from the
-    handler of a signal that may have interrupted it."""
+    handler of a signal that may have interrupted it. By looking again and again: a signal that another thread of this
+    process is given (numpy has some) interrupts nothing, and Python hears it between two looks."""
     with suppress(ChildProcessError):
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            time.sleep(LOOK)
 
 
 def _go_on_later(code: int) -> None:
