@@ -75,6 +75,10 @@ class DeviceError(UsageError):
     """The device asked for is not there."""
 
 
+class SchedulerError(UsageError):
+    """SLURM is not here, does not answer, or refuses; nothing was submitted."""
+
+
 class EngineError(AdvmixError):
     """The formulation asked for cannot be used, or computes something else than the eager one."""
 

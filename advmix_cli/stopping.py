@@ -12,7 +12,8 @@ from advmix_cli.errors import StoppedError
 LONGEST_IMPORT = 10.0
 """Seconds that a signal waits for an import."""
 
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGALRM") if hasattr(signal, name)]
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGALRM")
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 class Stop:
@@ -89,7 +90,7 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 @contextmanager
 def stoppable(seconds: float | None = None) -> Iterator[Stop]:
-    """SIGINT, SIGTERM and SIGUSR1 ask to stop, and so does the end of `seconds`. For the main thread."""
+    """SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 ask to stop, and so does the end of `seconds`. For the main thread."""
     stop = Stop()
     numbers = [number for number in SIGNALS if seconds is not None or number != signal.SIGALRM]
     before = {number: signal.signal(number, stop.ask) for number in numbers}

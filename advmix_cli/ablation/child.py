@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from advmix_cli import tied
@@ -63,26 +64,33 @@ class Child:
     def failure(self, attempts: int) -> Failure:
         """Of one that failed."""
         code = self.process.returncode
-        if code < 0:
-            name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
-            hint = ", which is also what a system without memory sends" if name == "SIGKILL" else ""
-            return Failure(attempts, code, f"killed by {name}{hint}")
-        return Failure(attempts, code, self._last_said() or "it said nothing")
-
-    def _last_said(self) -> str:
-        with (self.cell.directory / LOG).open("rb") as log:
-            end = log.seek(0, os.SEEK_END)
-            log.seek(max(self.before, end - LAST_SAID))
-            lines = log.read().decode(errors="replace").splitlines()
-        said = [line.strip() for line in lines if line.strip()]
-        return printable(said[-1].removeprefix("error: ")) if said else ""
+        return Failure(attempts, code, cause(code, self.cell.directory, self.before))
 
 
-def command(cell: Cell, slot: Slot, save_every: float, trackers: Sequence[Kind] = ()) -> list[str]:
-    """What a person would type to go on with the cell."""
-    words = [sys.executable, "-m", "advmix_cli", "train", str(cell.directory / RECIPE), "--out", str(cell.directory)]
-    words += ["--resume", "--device", slot.device, "--save-every", f"{save_every:.3f}s"]
+def cause(code: int, directory: Path, before: int = 0) -> str:
+    """What killed the process of a cell, or what it said last, since its log had `before` bytes."""
+    if code < 0:
+        name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
+        hint = ", which is also what a system without memory sends" if name == "SIGKILL" else ""
+        return f"killed by {name}{hint}"
+    with (directory / LOG).open("rb") as log:
+        end = log.seek(0, os.SEEK_END)
+        log.seek(max(before, end - LAST_SAID))
+        lines = log.read().decode(errors="replace").splitlines()
+    said = [line.strip() for line in lines if line.strip()]
+    return printable(said[-1].removeprefix("error: ")) if said else "it said nothing"
+
+
+def command(directory: Path, device: str, save_every: float, trackers: Sequence[Kind] = ()) -> list[str]:
+    """What a person would type to go on with the cell in `directory`."""
+    words = [sys.executable, "-m", "advmix_cli", "train", str(directory / RECIPE), "--out", str(directory)]
+    words += ["--resume", "--device", device, "--save-every", f"{save_every:.3f}s"]
     return [*words, *(word for kind in trackers for word in ("--track", kind))]
+
+
+def plain(environment: Mapping[str, str]) -> dict[str, str]:
+    """Of a process that writes a log, which is no terminal, whatever ours is taken for."""
+    return {name: value for name, value in environment.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE")}
 
 
 def started(
@@ -91,16 +99,14 @@ def started(
     """Start the cell; its recipe.toml is there. In a session of its own, so that a terminal's Ctrl-C comes to us alone,
     and told to stop if we end without a word (`tied`)."""
     tie = [sys.executable, "-I", tied.__file__, str(os.getpid())]
-    # A log is no terminal, whatever ours is taken for.
-    plain = {name: value for name, value in environment.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE")}
     with appended(cell.directory / LOG) as log:
         before = log.tell()
         process = subprocess.Popen(
-            [*tie, *command(cell, slot, save_every, trackers)],
+            [*tie, *command(cell.directory, slot.device, save_every, trackers)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**plain, **slot.environment},
+            env={**plain(environment), **slot.environment},
             start_new_session=True,
         )
     return Child(cell, slot, process, before)

@@ -1,7 +1,7 @@
 """`advmix ablate`."""
 
-import time
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,7 +9,22 @@ import typer
 from advmix_cli.commands.console import Format, err, print_table, say
 from advmix_cli.commands.jobs import Jobs, wanted_slots
 from advmix_cli.commands.options import DeviceName, SaveEvery, Settings, StopAfter, Track, trackers
-from advmix_cli.errors import CellsFailedError, DivergedError, InUseError, StoppedError
+from advmix_cli.commands.slurm import launch, show
+from advmix_cli.commands.slurm_options import (
+    Account,
+    Cpus,
+    Gpus,
+    Launcher,
+    LauncherName,
+    Memory,
+    Parallel,
+    Partition,
+    Qos,
+    Status,
+    Time,
+    requested,
+)
+from advmix_cli.errors import CellsFailedError, DivergedError, InUseError, StoppedError, UsageError
 from advmix_cli.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -30,32 +45,59 @@ def ablate(
     ] = None,
     jobs: Jobs = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what is still to run.")] = False,
+    status: Status = False,
     stop_after: StopAfter = None,
     save_every: SaveEvery = "5m",  # pyright: ignore[reportArgumentType] (the parser's to read)
     form: Annotated[Format, typer.Option("--format", help="Of the table on stdout.")] = Format.RICH,
     track: Track = None,
     device: DeviceName = "auto",
     settings: Settings = None,
+    launcher: LauncherName = Launcher.LOCAL,
+    partition: Partition = None,
+    time: Time = None,
+    gpus: Gpus = None,
+    cpus: Cpus = None,
+    mem: Memory = None,
+    account: Account = None,
+    qos: Qos = None,
+    parallel: Parallel = None,
 ) -> None:
     """Run the rows of a table, and print it with the paper's numbers beside ours. What is done is not done again."""
+    request = requested(
+        launcher, time, partition=partition, gpus=gpus, cpus=cpus, mem=mem, account=account, qos=qos, parallel=parallel
+    )
+    if request and stop_after is not None:
+        raise UsageError("--stop-after: only with --launcher local; a task stops when its --time is up")
+    if request and jobs is not None:
+        raise UsageError("--jobs: only with --launcher local; --parallel says how many tasks run at once")
+
     from advmix_cli.recipe.table import load_table
 
     loaded = load_table(table, settings or [])
 
+    from advmix_cli.ablation.cells import cells, select
+
+    kinds = trackers(track)
+    chosen = select(loaded, rows or [])
+    todo = cells(chosen, seeds, directory / chosen.name)
+    if status:
+        show(chosen.title, todo, form)
+        return
+
     from advmix_cli import build
     from advmix_cli.ablation.board import board, onlooker
-    from advmix_cli.ablation.cells import cells, select
     from advmix_cli.ablation.jobs import run_jobs
     from advmix_cli.ablation.plan import plan_grid, plan_records
     from advmix_cli.ablation.queue import run_cells
     from advmix_cli.fit import Keeping
     from advmix_cli.report.live import live_view
 
-    kinds = trackers(track)
-    chosen = select(loaded, rows or [])
-    todo = cells(chosen, seeds, directory / chosen.name)
     if dry_run:
         print_table(form, plan_grid(chosen.title, todo), plan_records(todo))
+        return
+    known = [cell.results() for cell in todo]
+    if request and not all(found and (found.finished or found.diverged) for found in known):
+        launch(chosen.title, todo, request, device, save_every, kinds, form)
         return
     recipes = [row.recipe for row in chosen.rows]
     slots = None if jobs is None else wanted_slots(jobs, device, recipes, say)
@@ -75,10 +117,10 @@ def ablate(
 
                 def looked(running: frozenset[Path]) -> None:
                     nonlocal started, drawn
-                    if running != started or time.monotonic() - drawn >= 1:
+                    if running != started or monotonic() - drawn >= 1:
                         started = running
                         redraw()
-                        drawn = time.monotonic()
+                        drawn = monotonic()
 
                 run_jobs(todo, slots, watch, looked, keeping, kinds)
     except StoppedError as stopped:

@@ -28,7 +28,7 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _some_seconds(text: str) -> float:
+def some_seconds(text: str) -> float:
     """As `_seconds`, and more than none."""
     seconds = _seconds(text)
     if not seconds:
@@ -38,7 +38,7 @@ def _some_seconds(text: str) -> float:
 
 StopAfter = Annotated[
     float | None,
-    typer.Option("--stop-after", metavar="TIME", parser=_some_seconds, help="Stop by then (90s, 9m), all work saved."),
+    typer.Option("--stop-after", metavar="TIME", parser=some_seconds, help="Stop by then (90s, 9m), all work saved."),
 ]
 SaveEvery = Annotated[
     float,

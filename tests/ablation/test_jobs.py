@@ -57,7 +57,7 @@ match lines[0].split():
 def table(tiny, tmp_path, monkeypatch):
     """table(a="done", b="kill done"): cells that do this, one word or two an attempt, instead of training."""
     (tmp_path / "fake.py").write_text(FAKE)
-    monkeypatch.setattr(child, "command", lambda cell, *_: [sys.executable, tmp_path / "fake.py", cell.directory])
+    monkeypatch.setattr(child, "command", lambda directory, *_: [sys.executable, tmp_path / "fake.py", directory])
 
     def make(**does):
         rows = [Row(name, tiny(f"schedule.epochs={n}"), {}) for n, name in enumerate(does, 1)]

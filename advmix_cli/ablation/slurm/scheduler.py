@@ -1,0 +1,82 @@
+"""What SLURM's own commands say."""
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from advmix_cli.errors import SchedulerError, printable
+
+PROGRAMS = ("sbatch", "srun", "squeue", "scontrol")
+"""What has to be there to submit; submitit asks for srun too."""
+LONGEST = 60
+"""Seconds that the scheduler has to answer in."""
+RUNNING = "RUNNING"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One of a job that is not over. `state` is SLURM's word (PENDING, RUNNING, COMPLETING, ...), `node` where it is,
+    `reason` why it waits, `time` how long it has run, as [days-][[hours:]minutes:]seconds."""
+
+    identity: str
+    state: str
+    node: str
+    reason: str
+    time: str
+
+
+def check_programs() -> None:
+    """SchedulerError if this machine is none from which jobs are submitted."""
+    absent = [name for name in PROGRAMS if not shutil.which(name)]
+    if absent:
+        raise SchedulerError(
+            f"--launcher slurm: this machine has no {', '.join(absent)}; submit from a login node of the cluster"
+        )
+
+
+def tasks(name: str) -> dict[str, Task]:
+    """Those of the jobs called `name` that are not over, by their identity ("12_0"); SchedulerError if SLURM does not
+    say. One that is missing here is over, or the scheduler has forgotten it."""
+    said = _ask("squeue", "--noheader", "--array", f"--name={name}", "--format=%i|%T|%N|%r|%M")
+    fields = (printable(line.strip()).split("|") for line in said.splitlines() if line.count("|") == 4)
+    found = [
+        Task(identity, state, node, "" if why == "None" else why, time) for identity, state, node, why, time in fields
+    ]
+    return {task.identity: task for task in found}
+
+
+def state(identity: str) -> str:
+    """Of one task, by its identity; SchedulerError if SLURM does not say."""
+    return _ask("squeue", "--noheader", "--array", f"--jobs={identity}", "--format=%T").strip()
+
+
+def longest_array() -> int | None:
+    """How many tasks an array may have, if SLURM says it; the largest index is one less than MaxArraySize, and ours
+    count from 0."""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config"), re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def one_line(said: str) -> str:
+    """What a command of SLURM's complains of, without its name before each line."""
+    lines = (re.sub(r"^\w+: (error|fatal): ", "", line.strip()) for line in said.splitlines())
+    return printable("; ".join(line for line in lines if line)) or "no reason given"
+
+
+def _ask(*words: str) -> str:
+    # SQUEUE_USERS and its like would hide what is asked for.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
+    try:
+        found = subprocess.run(
+            words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=LONGEST, check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise SchedulerError(f"this machine has no {words[0]}") from None
+    except subprocess.TimeoutExpired:
+        raise SchedulerError(f"{words[0]} has not answered for {LONGEST} seconds") from None
+    if found.returncode:
+        raise SchedulerError(f"{words[0]}: {one_line(found.stderr)}")
+    return found.stdout
