@@ -128,6 +128,15 @@ def test_an_error_is_the_last_line_of_its_own_attempt(table, watch):
     assert log.count(b"session True threads ") == 2
 
 
+def test_who_says_nothing_is_not_told_by_what_others_said_before(table, watch, monkeypatch):
+    todo = table(a="")
+    (todo[0].directory / LOG).write_text("error: an older attempt\n")
+    monkeypatch.setattr(child, "command", lambda *_: [sys.executable, "-c", "raise SystemExit(9)"])
+    with pytest.raises(CellsFailedError):
+        jobs(todo, 1, watch)
+    assert failure(todo[0].directory).error == "it said nothing"
+
+
 def test_asked_to_stop_it_asks_them_and_starts_no_more(table, watch, said):
     todo = table(a="sleep, done", b="sleep, done", c="done")
     keeping = Keeping()
