@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,9 +81,9 @@ def _shipped(place: Path, found: Sequence[tuple[Path, Recipe]]) -> There | None:
     variants: dict[tuple[str, ...], int] = {}
     for _, recipe in found:
         row = next((row for row in table.rows if row.name == recipe.title), None)
-        edits = row and _edits(row.recipe, recipe)
-        if edits is None:
+        if row is None:
             return None
+        edits = _edits(row.recipe, recipe)
         variants[edits] = variants.get(edits, 0) + 1
     if len(variants) > 1:
         lines = [f"  {_command(place, edits)}  ({count} of them)" for edits, count in variants.items()]
@@ -102,13 +102,31 @@ def _command(place: Path, edits: Sequence[str]) -> str:
     return shlex.join([*words, *(word for edit in edits for word in ("--set", edit))])
 
 
-def _edits(row: Recipe, recipe: Recipe) -> tuple[str, ...] | None:
-    """What --set makes `recipe` of `row`, but for its seed; None if that cannot be written so."""
-    ours, theirs = flat(row.resolved()), flat(recipe.resolved())
-    differ = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key) and key not in ("seed", "title")]
-    if any(key not in theirs for key in differ):
-        return None
-    return tuple(f"{key}={json.dumps(theirs[key], ensure_ascii=False)}" for key in differ)
+def _edits(row: Recipe, recipe: Recipe) -> tuple[str, ...]:
+    """What --set makes `recipe` of `row`, but for seed and title."""
+    ours, theirs = ({**one.resolved(), "seed": 0, "title": ""} for one in (row, recipe))
+    return tuple(_differences(ours, theirs))
+
+
+def _differences(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Field by field. What lacks a field is replaced as a whole, and so is an array."""
+    for key in [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]:
+        one, other, name = ours.get(key), theirs.get(key), f"{prefix}{key}"
+        if isinstance(one, dict) and isinstance(other, dict) and set(one) <= set(other):
+            yield from _differences(one, other, f"{name}.")
+        else:
+            yield f"{name}={_toml(other)}"
+
+
+def _toml(value: object) -> str:
+    """On one line."""
+    match value:
+        case dict():
+            return f"{{{', '.join(f'{key}={_toml(inner)}' for key, inner in value.items())}}}"
+        case list():
+            return f"[{', '.join(map(_toml, value))}]"
+        case _:
+            return json.dumps(value, ensure_ascii=False)
 
 
 def _by_title(place: Path, found: Sequence[tuple[Path, Recipe]]) -> There:
@@ -117,7 +135,7 @@ def _by_title(place: Path, found: Sequence[tuple[Path, Recipe]]) -> There:
     for directory, recipe in sorted(found, key=lambda one: (one[1].seed, one[0])):
         name = recipe.title or directory.name
         row = rows.setdefault(name, Row(name, recipe, {}))
-        if _edits(row.recipe, recipe) != ():
+        if _edits(row.recipe, recipe):
             raise UsageError(
                 f"{place}: two experiments are called '{name}': name the table's file, with its --set and "
                 f"--out {place.parent}"

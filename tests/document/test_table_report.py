@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import shlex
 import shutil
 
 import pytest
@@ -97,6 +98,21 @@ def test_edits_are_found_again_in_the_directory(tmp_path):
     assert done.exit_code == 2
     assert f"advmix report digits --out {tmp_path} --set {SET}  (7 of them)" in done.stderr
     assert f"advmix report digits --out {tmp_path}  (7 of them)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "edit", ['evaluators=[{kind="pristine"}]', 'optimizer={kind="adam", lr=0.01}', "data.test_limit=40",
+             "threat.epsilon=0.1", 'averaging={kind="ema"}', "validation.fraction=0", 'engine.precision="bf16"']
+)  # fmt: skip
+def test_any_edit_is_found_again(tmp_path, edit):
+    """The command that a report names makes the very same cells."""
+    directory = digits_table(tmp_path, settings=[edit])
+    text = advmix("report", directory, "--format", "markdown").stdout
+    assert "Table digits, 7 cells" in text
+    (command,) = [line for line in text.split("\n") if line.startswith("advmix report ")]
+    again = advmix(*shlex.split(command)[1:], "--format", "markdown")
+    assert again.exit_code == 0, again.output
+    assert again.stdout == text
 
 
 def test_some_rows(tmp_path):

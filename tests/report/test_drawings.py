@@ -13,7 +13,7 @@ from advmix_cli.evaluation.significance import wilson
 from advmix_cli.report.ablation import Line
 from advmix_cli.report.curves import row_curves, said, training_curves
 from advmix_cli.report.dots import dot_plot
-from advmix_cli.report.figures import GREY, GRID, INK, LINES, written
+from advmix_cli.report.figures import GREY, GRID, INK, LINES, _laid_out, written
 from advmix_cli.report.metrics import Gap
 from advmix_cli.report.results import Measured, Results
 
@@ -150,6 +150,13 @@ def test_the_same_numbers_give_the_same_bytes_without_a_date(tmp_path):
             image = Image.open(tmp_path / "a" / name)
             assert set(image.info) <= {"dpi", "Software"}
             assert image.convert("L").getextrema() == (0, 255)
+
+
+def test_panels_stand_where_no_address_in_memory_decides():
+    """The solver's last digits are not the same in every process, and an SVG's names are made of all of them."""
+    figure = _laid_out(training_curves("T", epochs(8)))
+    for axes in figure.axes:
+        assert all(number == pytest.approx(round(number, 6), abs=1e-15) for number in axes.get_position().bounds)
 
 
 def test_a_hostile_name_is_drawn_and_no_formula(tmp_path):
