@@ -28,6 +28,7 @@ from advmix_cli.run import RECIPE
 _FROM_PROBE = {
     "pairs": "Images x_i and x_j, their perturbations, and what is trained on, with λ before and after the ascent "
     "(advmix probe)",
+    "mixing-ratio": "λ of each pair of the batch after the ascent, over λ before it (advmix probe)",
     "loss-path": "The adversary's objective step by step, for every algorithm (advmix probe)",
 }
 """Figures that another command draws, and what they show."""

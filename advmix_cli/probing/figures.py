@@ -1,4 +1,4 @@
-"""A probe as pictures: the path of the loss, and pairs of images on their way into the mixture."""
+"""A probe as pictures: the path of the loss, where λ went, and pairs of images on their way into the mixture."""
 
 import itertools
 from pathlib import Path
@@ -10,13 +10,13 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from advmix_cli.method.maximizers import Asked
+from advmix_cli.method.maximizers import Asked, Integrated
 from advmix_cli.method.mixing import Mixture, interpolate
 from advmix_cli.probing.compare import Standing
 from advmix_cli.probing.look import label_ratio
 from advmix_cli.probing.perturbation import Perturbation, roles
 from advmix_cli.probing.probe import Probe
-from advmix_cli.report.figures import LINES, as_text, written
+from advmix_cli.report.figures import GREY, GRID, LINES, as_text, written
 from advmix_cli.report.tables import levels
 
 SHOWN = 6
@@ -24,9 +24,14 @@ SHOWN = 6
 
 
 def draw(found: Probe, directory: Path) -> list[Path]:
-    """Write loss-path and pairs, as PNG and as SVG: the same bytes for the same probe and versions. Without a
-    perturbation there are no pairs."""
-    return written({"loss-path": lambda: loss_path(found), "pairs": lambda: pairs(found)}, directory)
+    """Write loss-path, mixing-ratio and pairs, as PNG and as SVG: the same bytes for the same probe and versions.
+    Without a perturbation there are no pairs, and λ is drawn where it is learned."""
+    drawn = {
+        "loss-path": lambda: loss_path(found),
+        "mixing-ratio": lambda: mixing_ratio(found),
+        "pairs": lambda: pairs(found),
+    }
+    return written(drawn, directory)
 
 
 # ---- the path of the loss ------------------------------------------------------------------------------------------
@@ -86,6 +91,39 @@ def _apart(values: list[float], room: float, high: float) -> list[float]:
 
 def _title(found: Probe, rest: str) -> str:
     return f"{as_text(found.recipe.title, 50)}: {rest}" if found.recipe.title else rest
+
+
+# ---- λ -------------------------------------------------------------------------------------------------------------
+
+
+def mixing_ratio(found: Probe) -> Figure | None:
+    """λ of each pair after the ascent over λ before it; on the line it has not moved. None where it is not learned."""
+    maximizer = found.climb.maximizer
+    if not isinstance(maximizer, Integrated) or not maximizer.learned:
+        return None
+    before, after = (values.flatten().double().cpu() for values in (found.climb.ratio_before, found.climb.found.ratio))
+    least = maximizer.learned.kappa
+    figure = Figure(figsize=(4.6, 4.6), layout="constrained")
+    axes = figure.add_subplot(aspect="equal")
+    axes.plot([least, 1], [least, 1], color=GREY, linestyle="--", linewidth=0.8)
+    fell = after < before
+    for chosen, mark, face, name in (
+        (fell, "v", "#0072B2", f"fell: {int(fell.sum())} of {len(before)}"),
+        (~fell, "^", "white", f"rose or stayed: {int((~fell).sum())}"),
+    ):
+        axes.plot(
+            before[chosen].numpy(), after[chosen].numpy(), linestyle="", marker=mark, markersize=5,
+            markeredgecolor="#0072B2", markerfacecolor=face, alpha=0.8, clip_on=False, label=name,
+        )  # fmt: skip
+    axes.set_xlabel("λ before the ascent")
+    axes.set_ylabel("λ after it")
+    axes.set_xlim(least, 1)
+    axes.set_ylim(least, 1)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.legend(loc="upper left", frameon=False, fontsize=8.5)
+    means = f"mean {before.mean():.3f} → {after.mean():.3f}; κ = {least:g}"
+    axes.set_title(f"{_title(found, found.network)}\n{means}", loc="left", fontsize=9)
+    return figure
 
 
 # ---- pairs of images -----------------------------------------------------------------------------------------------
