@@ -93,7 +93,7 @@ def test_what_is_measured_is_what_training_would_use(tiny, probed, monkeypatch):
     """Which formulation it is depends on the FLOPs of the whole training, not on those of the probe."""
     seen = []
 
-    def candidates(_recipe, _place, flops, train_images):
+    def candidates(_recipe, _place, flops, train_images, _team):
         seen.append((flops, train_images))
         return ["eager"], "for a test"
 
