@@ -7,7 +7,7 @@ from typing import assert_never
 import torch
 from torch import nn
 
-from advmix_cli import checkpoint
+from advmix_cli import __version__, checkpoint
 from advmix_cli.data import folder, sources
 from advmix_cli.data.images import Dataset, Raw
 from advmix_cli.data.outline import WHOLE, Outline
@@ -81,6 +81,11 @@ def named_device(name: str) -> torch.device:
     if chosen.type == "cuda" and (chosen.index or 0) >= there:
         raise DeviceError(f"--device {name}: not there; torch {torch.__version__} sees {there or 'no'} CUDA devices")
     return chosen
+
+
+def kind_of(place: torch.device) -> str:
+    """What all ranks of a training must have alike: what they say to each other depends on it."""
+    return f"{place.type}, torch {torch.__version__}, advmix {__version__}"
 
 
 def arithmetic(recipe: Measuring) -> None:

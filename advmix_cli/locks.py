@@ -47,6 +47,8 @@ def is_held(directory: Path) -> bool:
         fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:  # a file system without locks
+        return False
     finally:
         os.close(number)
     return False

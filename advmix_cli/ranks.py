@@ -25,6 +25,8 @@ Shared = TypeVar("Shared")
 
 LONGEST_WAIT = timedelta(hours=2)
 """For another rank, which may be validating, downloading or compiling. One that has ended is noticed at once."""
+JOINING = timedelta(minutes=10)
+"""For all ranks to come: one that has failed before is noticed by nothing else on the other machines."""
 GIVEN_WAY = 2.0
 """Seconds in which the rank that says an error is not ended by torchrun, which ends all when the first one fails."""
 FAILED, OVER = "advmix/failed", "advmix/over"
@@ -43,7 +45,7 @@ class Launch:
 
 def launched(environment: Mapping[str, str] = os.environ) -> Launch:
     """What torchrun says in the environment; without it, one process. UsageError where it says nonsense."""
-    if "WORLD_SIZE" not in environment and "RANK" not in environment:
+    if environment.get("WORLD_SIZE", "1") == "1" and ("WORLD_SIZE" in environment or "RANK" not in environment):
         return Launch()
     hint = "start it with torchrun --nproc-per-node N -m advmix_cli train RECIPE, or unset RANK and WORLD_SIZE"
 
@@ -58,8 +60,6 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch:
 
     world = number("WORLD_SIZE", 1)
     rank = number("RANK", 0, world)
-    if world == 1:
-        return Launch()
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if not environment.get(name):
             raise UsageError(f"WORLD_SIZE = {world}, but {name} is not set; {hint}")
@@ -211,7 +211,7 @@ class Team(Launch):
     def raise_if_different(self, text: str, what: str) -> None:
         """UsageError on all ranks if `text` is not the same on each."""
         if self.world > 1 and len(set(self._gathered(text))) > 1:
-            raise self._on_all(UsageError(f"the ranks have different {what}: give all the same files"))
+            raise self._on_all(UsageError(f"the ranks have different {what}"))
 
     def raise_if_apart(self, tensors: Mapping[str, "Tensor"], when: str) -> None:
         """RanksError on all ranks if a tensor's bits, summed, are not the same on each."""
@@ -306,7 +306,8 @@ def joined(launch: Launch) -> Iterator[Team]:
 
     backend = "cpu:gloo,cuda:nccl" if dist.is_nccl_available() and _has_gpu() else "gloo"
     try:
-        store, rank, world = next(dist.rendezvous("env://"))  # pyright: ignore[reportPrivateImportUsage]
+        store, rank, world = next(dist.rendezvous("env://", timeout=JOINING))  # pyright: ignore[reportPrivateImportUsage]
+        _wait_for_all(store, rank, world)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=LONGEST_WAIT)
     except (RuntimeError, ValueError) as error:
         raise RanksError(f"rank {launch.rank} of {launch.world} could not join the others: {error}") from None
@@ -319,6 +320,18 @@ def joined(launch: Launch) -> Iterator[Team]:
     if dist.is_initialized():
         team.leave()
     team.end()
+
+
+def _wait_for_all(store: "Store", rank: int, world: int) -> None:
+    """RuntimeError that names who has not come."""
+    keys = [f"advmix/here/{number}" for number in range(world)]
+    store.set(keys[rank], "")
+    try:
+        store.wait(keys, JOINING)
+    except RuntimeError:
+        absent = [str(number) for number, key in enumerate(keys) if not store.check([key])]
+        minutes = JOINING.total_seconds() / 60
+        raise RuntimeError(f"after {minutes:g} minutes there is no rank {', '.join(absent)}") from None
 
 
 def _has_gpu() -> bool:

@@ -35,10 +35,7 @@ from advmix_cli.recipe import load
 from advmix_cli.recipe.schema import WORST, FolderData, Recipe
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.results import Measured, Results
-from advmix_cli.rundir import FAILURE, LAST, METRICS, RECIPE, RESULTS, STATE
-
-VERDICTS = verdict_files.DIRECTORY
-FINDINGS = "findings"
+from advmix_cli.rundir import FAILURE, FINDINGS, LAST, METRICS, RECIPE, RESULTS, STATE, VERDICTS
 
 
 def execute(
@@ -129,7 +126,7 @@ def _images(recipe: Recipe, place: torch.device, watch: Watcher, team: Team) -> 
                 images = build.dataset(recipe, place, watch.say)
                 build.share(min(recipe.schedule.batch_size, len(images.train)), team.world)
     assert images
-    team.raise_if_different(json.dumps(images.fingerprints()), "images")
+    team.raise_if_different(json.dumps(images.fingerprints()), "images: give all the same files")
     return images
 
 

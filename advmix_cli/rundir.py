@@ -7,6 +7,8 @@ RECIPE = "recipe.toml"
 METRICS = "metrics.jsonl"
 RESULTS = "results.json"
 STATE = "state"
+VERDICTS = "verdicts"
+FINDINGS = "findings"
 LAST = "model.safetensors"
 LOG = "log.txt"
 """What the process of a cell said; appended."""
@@ -26,7 +28,10 @@ STEM = r"\d{6,7}-\d{6,9}"
 
 def manifests(directory: Path) -> list[Path]:
     """Those of the states in `directory`, the newest first."""
-    named = [path for path in directory.glob("*.json") if re.fullmatch(STEM, path.stem)]
+    try:
+        named = [path for path in directory.glob("*.json") if re.fullmatch(STEM, path.stem)]
+    except FileNotFoundError:  # a training that has just ended has removed it
+        return []
     return sorted(named, key=place, reverse=True)
 
 

@@ -48,7 +48,7 @@ def entry(name: str, recipe: Recipe, directory: Path) -> Entry:
     """That of a run, as its files are now."""
     try:
         return Entry(name, directory, recipe, standing(recipe, directory))
-    except RunDirectoryError as error:
+    except (RunDirectoryError, OSError) as error:
         return Entry(name, directory, recipe, None, str(error))
 
 

@@ -20,8 +20,8 @@ from advmix_cli.report.tracking import Kind
 from advmix_cli.rundir import LOG, RECIPE
 
 Ending = Literal["done", "diverged", "stopped", "busy", "failed"]
-STOPPED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}
-"""Exit codes of who was told to stop, and has saved its state."""
+TOLD = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""The signals that a training stops at with its state saved."""
 WRONG = 2
 """Exit code of who has not started anything, because a recipe, a flag or a file is wrong."""
 LAST_SAID = 4096
@@ -42,10 +42,9 @@ class Child:
         self.process.terminate()
 
     def kill(self) -> None:
-        """It and all that it started."""
+        """It and all that it started, without waiting for it."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
     def ending(self) -> Ending | None:
         """How it ended, or None if it has not."""
@@ -57,14 +56,25 @@ class Child:
             return "done"
         if known and known.diverged:
             return "diverged"
-        if code in STOPPED:
+        if stopped_by(code) is not None:
             return "stopped"
-        return "busy" if code == WRONG and is_held(self.cell.directory) else "failed"
+        return "busy" if is_busy(code, self.cell.directory, self.before) else "failed"
 
     def failure(self, attempts: int) -> Failure:
         """Of one that failed."""
         code = self.process.returncode
         return Failure(attempts, code, cause(code, self.cell.directory, self.before))
+
+
+def stopped_by(code: int) -> int | None:
+    """The signal that a training was stopped by, if that is what its exit code says: it has saved and said so, or was
+    not yet, or no more, at work."""
+    return next((number for number in TOLD if code in (128 + number, -number)), None)
+
+
+def is_busy(code: int, directory: Path, before: int = 0) -> bool:
+    """Whether it has left the cell to another process, which may have ended since."""
+    return code == WRONG and (is_held(directory) or f"{directory} is in use: " in cause(code, directory, before))
 
 
 def cause(code: int, directory: Path, before: int = 0) -> str:

@@ -4,6 +4,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,7 +59,11 @@ def run_jobs(
         raise
     except BaseException:
         pool.ask()
-        pool.wait()
+        try:
+            pool.wait()
+        except BaseException:
+            pool.kill()
+            raise
         raise
     keeping.stop.check()
     pool.tell()
@@ -145,7 +150,8 @@ class _Pool:
             self.waiting.appendleft(cell)
         else:
             self._say(cell, f"failed: {failure}")
-            failure.save(cell.directory)
+            with suppress(OSError):  # a full disk is no reason to end the others
+                failure.save(cell.directory)
             self.failed.append(cell)
 
     def ask(self) -> None:
@@ -164,6 +170,7 @@ class _Pool:
         """All that run."""
         for child in self.running:
             child.kill()
+        self.wait()
 
     def tell(self) -> None:
         """What is not done, and why."""

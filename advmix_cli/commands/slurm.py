@@ -55,10 +55,10 @@ def launch(
     where = todo[0].directory.parent
     for cell in todo:
         run.check_directory(cell.row.recipe, cell.directory)
-    tasks = scheduler.tasks(submit.job_name(where))
     # Between SLURM's answer and the note of it nothing may be interrupted: the jobs would be there, and not known.
     with stoppable() as stop, stop.heard_at_checks(), held(where / DIRECTORY):
-        submitted = submissions(where)
+        # Within the lock: what was seen before another submission is none of it.
+        tasks, submitted = scheduler.tasks(submit.job_name(where)), submissions(where)
         left = [place.cell for place in places(todo, submitted, tasks) if place.to_submit]
         if left:
             for cell in left:

@@ -42,7 +42,8 @@ def train(
 
             place = build.device(device, team)
             kinds = trackers(track)
-        team.raise_if_different(chosen.digest(), "recipes")
+        team.raise_if_different(chosen.digest(), "recipes: give all the same file")
+        team.raise_if_different(build.kind_of(place), "devices or versions")
         target = directory or Path("runs") / f"{Path(recipe).stem}-seed{chosen.seed}-{chosen.digest()[:12]}"
 
         from advmix_cli import run

@@ -23,8 +23,6 @@ from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
 from advmix_cli.files import write_atomically
 from advmix_cli.seals import sealed, unsealed
 
-DIRECTORY = "verdicts"
-"""In a run directory."""
 ADVERSARIAL = "adversarial"
 """Beside a checkpoint: what `advmix eval --save-adversarial` keeps."""
 SCHEMA = 1

@@ -17,7 +17,7 @@ from advmix_cli.report.differences import SIGNIFICANT
 from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.results import Results
 from advmix_cli.report.tables import TEST_SELECTED, percent, setting, spanned
-from advmix_cli.rundir import RESULTS
+from advmix_cli.rundir import RESULTS, VERDICTS
 
 
 class Compared(NamedTuple):
@@ -87,7 +87,7 @@ def _of_run(place: Path, known: Results, selection: str) -> dict[str, Record]:
             f"{place}: its {selection} epoch was not measured (there is: {chosen}); "
             f"`advmix eval {place / checkpoint.name_of(selection)} --save DIR` measures it"
         )
-    directory = place / verdict_files.DIRECTORY
+    directory = place / VERDICTS
     found: dict[str, Record] = {}
     for outcome in entry.outcomes:
         record = verdict_files.load(verdict_files.place(directory, outcome.name, entry.epoch, entry.weights))

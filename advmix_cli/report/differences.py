@@ -13,6 +13,7 @@ from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.significance import Interval, Paired, pooled, wilson
 from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.report.results import Results
+from advmix_cli.rundir import VERDICTS
 
 SIGNIFICANT = 0.05
 
@@ -54,7 +55,7 @@ def right(known: Results, directory: Path, selection: str, evaluator: str) -> Ri
     outcome = entry and entry.outcome(evaluator)
     if not entry or not outcome:
         return None
-    path = verdict_files.place(directory / verdict_files.DIRECTORY, evaluator, entry.epoch, entry.weights)
+    path = verdict_files.place(directory / VERDICTS, evaluator, entry.epoch, entry.weights)
     try:
         record = _load(path, outcome.verdicts)
     except RunDirectoryError:

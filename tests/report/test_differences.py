@@ -15,6 +15,7 @@ from advmix_cli.report.ablation import Line, ablation_grid, ablation_records
 from advmix_cli.report.differences import Right, _load, difference, gaps, pooled_interval, right
 from advmix_cli.report.results import Measured, Results
 from advmix_cli.report.tables import gap_line
+from advmix_cli.rundir import VERDICTS
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def ran(tmp_path):
             whole = Verdicts(("pgd",), torch.ones_like(robust), broken, robust.float() - 0.5)
             one = Evaluated.of("PGD20", whole, torch.zeros(len(found), dtype=torch.int64), 1.0, {"split": "test"}, {})
             weights = f"{name}{seed}{epoch}" * 8
-            path = verdict_files.place(directory / verdict_files.DIRECTORY, "PGD20", epoch, weights)
+            path = verdict_files.place(directory / VERDICTS, "PGD20", epoch, weights)
             Record(one, weights, images, ("0",)).save(path)
             entries.append(Measured(selection, epoch, weights, (one.outcome,)))
         known = Results("t", seed, f"d{seed}", 5, 9, {"test": images}, measured=tuple(entries), finished=True)

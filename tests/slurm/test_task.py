@@ -88,7 +88,7 @@ def test_a_preemption_waits_until_the_training_has_saved(cell, training, to_main
     def preempted(*_):
         again = training.checkpoint(str(directory))
         assert (directory / "log.txt").read_text() == "saved\n"
-        assert (again.function, again.args) == (Training(training.place, "cpu", 300), (str(directory),))
+        assert (again.function.place, again.function.device, again.args) == (training.place, "cpu", (str(directory),))
         raise SystemExit
 
     def when_ready():
@@ -108,6 +108,18 @@ def test_a_preemption_waits_until_the_training_has_saved(cell, training, to_main
     assert not (directory / "failure.json").exists()
 
 
+def test_one_that_is_stopped_again_and_again_where_it_was_is_given_up(training, tmp_path):
+    again = training.checkpoint(str(tmp_path)).function
+    for _ in range(2):
+        again = again.checkpoint(str(tmp_path)).function
+    (tmp_path / "metrics.jsonl").write_text("an epoch")
+    for _ in range(3):  # from anew, since it has got on
+        again = again.checkpoint(str(tmp_path)).function
+    with pytest.raises(AdvmixError, match="stopped 4 times at the same place: a task needs more --time"):
+        again.checkpoint(str(tmp_path))
+    assert json.loads((tmp_path / "failure.json").read_text())["attempts"] == 4
+
+
 def test_a_preemption_before_the_training_has_started(training, tmp_path):
     assert training.checkpoint(str(tmp_path)).args == (str(tmp_path),)
 
@@ -122,14 +134,16 @@ def test_what_slurm_stopped_goes_back_into_the_queue_unless_slurm_ends_the_task(
     """SIGTERM alone, the start of a preemption with a time of grace."""
 
     def asked(identity):
-        assert identity == "12"
+        assert identity == "12_3"
         if state is None:
             raise SchedulerError("it does not answer")
         return state
 
     heard = []
     monkeypatch.setattr(scheduler, "state", asked)
-    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_JOB_ID", "12")  # as the array's, of which it is the last task
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     before = signal.signal(signal.SIGUSR2, lambda *_: heard.append(True))
     try:
         training(str(cell(f"exit {code}")))

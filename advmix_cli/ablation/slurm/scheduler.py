@@ -39,7 +39,7 @@ def check_programs() -> None:
 def tasks(name: str) -> dict[str, Task]:
     """Those of the jobs called `name` that are not over, by their identity ("12_0"); SchedulerError if SLURM does not
     say. One that is missing here is over, or the scheduler has forgotten it."""
-    said = _ask("squeue", "--noheader", "--array", f"--name={name}", "--format=%i|%T|%N|%r|%M")
+    said = _ask("squeue", "--all", "--noheader", "--array", f"--name={name}", "--format=%i|%T|%N|%r|%M")
     fields = (printable(line.strip()).split("|") for line in said.splitlines() if line.count("|") == 4)
     found = [
         Task(identity, state, node, "" if why == "None" else why, time) for identity, state, node, why, time in fields
@@ -49,7 +49,7 @@ def tasks(name: str) -> dict[str, Task]:
 
 def state(identity: str) -> str:
     """Of one task, by its identity; SchedulerError if SLURM does not say."""
-    return _ask("squeue", "--noheader", "--array", f"--jobs={identity}", "--format=%T").strip()
+    return _ask("squeue", "--all", "--noheader", "--array", f"--jobs={identity}", "--format=%T").strip()
 
 
 def longest_array() -> int | None:
@@ -66,7 +66,7 @@ def one_line(said: str) -> str:
 
 
 def _ask(*words: str) -> str:
-    # SQUEUE_USERS and its like would hide what is asked for.
+    # SQUEUE_USERS and its like would hide what is asked for, as without --all a partition that is hidden is.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
     try:
         found = subprocess.run(

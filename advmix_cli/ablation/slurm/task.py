@@ -15,14 +15,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advmix_cli.ablation.child import WRONG, cause, command, plain
+from advmix_cli.ablation.child import WRONG, cause, command, is_busy, plain, stopped_by
 from advmix_cli.ablation.slurm import scheduler
 from advmix_cli.errors import AdvmixError, SchedulerError
 from advmix_cli.failures import Failure
 from advmix_cli.files import appended
-from advmix_cli.locks import is_held
 from advmix_cli.report.tracking import Kind
-from advmix_cli.rundir import FAILURE, LOG
+from advmix_cli.rundir import FAILURE, FINDINGS, LOG, METRICS, STATE, VERDICTS, reached
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
@@ -31,10 +30,10 @@ ATTEMPTS = 2
 """At a cell that fails, before it is given up."""
 DIVERGED = 3
 """Exit code of who has said so in results.json."""
+STUCK = 3
+"""Times that a task may be stopped where it was stopped before."""
 LOOK = 0.1
 """Seconds between two looks at a training."""
-TOLD = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""The signals that a training stops at with its state saved."""
 BY_SLURM = (signal.SIGTERM, signal.SIGUSR2)
 
 
@@ -47,6 +46,9 @@ class Training:
     device: str
     save_every: float
     trackers: tuple[Kind, ...] = ()
+    at: str = ""
+    stuck: int = 0
+    """How often a task began at `at` of the cell, and was stopped there again."""
     _child: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, directory: str) -> None:
@@ -60,7 +62,7 @@ class Training:
             if stopped_by(code) is not None:
                 _go_on_later(code)
                 return
-            if code == WRONG and is_held(cell):
+            if is_busy(code, cell):
                 raise AdvmixError(f"{cell} is in use by another process")
             # Who has not even started would say the same again.
             if attempt == ATTEMPTS or code == WRONG:
@@ -77,7 +79,14 @@ class Training:
         if self._child:
             self._child.send_signal(signal.SIGUSR2)
             _wait(self._child)
-        return DelayedSubmission(replace(self), directory)
+        cell = Path(directory)
+        at = _progress(cell)
+        stuck = self.stuck + 1 if at == self.at else 0
+        if stuck == STUCK:
+            said = f"stopped {STUCK + 1} times at the same place: a task needs more --time, or something stops it"
+            Failure(stuck + 1, 0, said).save(cell)
+            raise AdvmixError(f"{cell}: {said}")
+        return DelayedSubmission(replace(self, at=at, stuck=stuck), directory)
 
     def _attempt(self, directory: Path) -> int:
         """Its exit code; of what ended by a signal, minus the number of that."""
@@ -93,12 +102,6 @@ class Training:
         return self._child.wait()
 
 
-def stopped_by(code: int) -> int | None:
-    """The signal that a training was stopped by, if that is what its exit code says: it has saved and said so, or was
-    not yet, or no more, at work."""
-    return next((number for number in TOLD if code in (128 + number, -number)), None)
-
-
 def _wait(child: subprocess.Popen[bytes]) -> None:
     """Until it has ended, which is left for Popen to find: `Popen.wait` holds a lock, and this is called from the
     handler of a signal that may have interrupted it. By looking again and again: a signal that another thread of this
@@ -108,11 +111,24 @@ def _wait(child: subprocess.Popen[bytes]) -> None:
             time.sleep(LOOK)
 
 
+def _progress(cell: Path) -> str:
+    """What changes when the cell gets on."""
+    files = [cell / METRICS, *(path for part in (FINDINGS, VERDICTS) for path in sorted((cell / part).glob("*")))]
+    sizes = [(path.name, path.stat().st_size) for path in files if path.is_file()]
+    return f"{reached(cell / STATE)} {sizes}"
+
+
+def _identity() -> str:
+    """Of this task. The one of an array whose number is the array's own would be asked for as all of them."""
+    own = [os.environ.get(name) for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")]
+    return f"{own[0]}_{own[1]}" if all(own) else os.environ["SLURM_JOB_ID"]
+
+
 def _go_on_later(code: int) -> None:
     """What SLURM stopped goes back into the queue, unless SLURM is at ending the task: then it has been cancelled, or
     is put back by SLURM itself. By the signal that submitit heeds, which does not return from here."""
     with suppress(SchedulerError):
-        if stopped_by(code) in BY_SLURM and scheduler.state(os.environ["SLURM_JOB_ID"]) == scheduler.RUNNING:
+        if stopped_by(code) in BY_SLURM and scheduler.state(_identity()) == scheduler.RUNNING:
             from submitit.core.job_environment import JobEnvironment
 
             signal.raise_signal(getattr(signal, f"SIG{JobEnvironment.USR_SIG}"))
