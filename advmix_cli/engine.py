@@ -156,7 +156,8 @@ def prepare(recipe: Recipe, images: Dataset, network: nn.Module, place: torch.de
     tried, why = candidates(recipe, place, flops, len(images.train), team)
     # What one rank's machine cannot do, none does.
     if only_eager := team.first_of(why if tried == ["eager"] else ""):
-        tried[:], why = ["eager"], only_eager
+        eager: list[Formulation] = ["eager"]
+        tried, why = eager, only_eager
     reasons: list[str] = []
     forget_compiled()
     for formulation in tried:

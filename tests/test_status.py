@@ -106,3 +106,11 @@ def test_it_is_quick_because_it_needs_no_torch(tiny, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_runs_of_one_name_are_told_apart_by_their_directories(tiny, tmp_path, watch):
+    for place in ("first", "second"):
+        stopped(tiny(*SMALL[:2]), tmp_path / place, watch, at=2)
+    stopped(tiny(*SMALL[:2], "seed=7"), tmp_path / "third", watch, at=2)
+    told = [line.split()[0] for line in status(tmp_path).stdout.splitlines()[4:7]]
+    assert told == ["first", "second", "tiny"]

@@ -21,7 +21,7 @@ from advmix_cli.locks import is_held
 from advmix_cli.recipe.schema import DigitsData
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.tracking import Kind
-from advmix_cli.rundir import FAILURE
+from advmix_cli.rundir import FAILURE, LAST, STATE, reached
 
 LOOK = 0.1
 """Seconds between two looks at the processes."""
@@ -135,7 +135,8 @@ class _Pool:
                 self._say(cell, "left to another process, which works in it")
                 self.busy.append(cell)
             case "stopped":
-                self._say(cell, "stopped, its state is saved")
+                begun = reached(cell.directory / STATE) or (cell.directory / LAST).exists()
+                self._say(cell, f"stopped, {'its state is saved' if begun else 'nothing was trained yet'}")
                 self.stopped.append(cell)
             case _:
                 self._fail(child)
@@ -185,7 +186,8 @@ class _Pool:
         ]
         if parts:
             error = CellsFailedError if self.failed or self.stopped else InUseError
-            raise error(f"{'; '.join(parts)}; the other rows are done")
+            others = len(self.cells) - len(self.failed) - len(self.stopped) - len(self.busy)
+            raise error(f"{'; '.join(parts)}{'; the other rows are done' if others else ''}")
 
     def _say(self, cell: Cell, what: str) -> None:
         self.watch.say(f"[{self.cells.index(cell) + 1}/{len(self.cells)}] {_name(cell)}: {what}")

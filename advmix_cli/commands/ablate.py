@@ -63,9 +63,12 @@ def ablate(
     parallel: Parallel = None,
 ) -> None:
     """Run the rows of a table, and print it with the paper's numbers beside ours. What is done is not done again."""
+    asked = Launcher.LOCAL if status else launcher  # whose --status is the same
     request = requested(
-        launcher, time, partition=partition, gpus=gpus, cpus=cpus, mem=mem, account=account, qos=qos, parallel=parallel
+        asked, time, partition=partition, gpus=gpus, cpus=cpus, mem=mem, account=account, qos=qos, parallel=parallel
     )
+    if status and (dry_run or jobs is not None or stop_after is not None or track):
+        raise UsageError("--status starts nothing: --dry-run, --jobs, --stop-after and --track mean nothing to it")
     if request and stop_after is not None:
         raise UsageError("--stop-after: only with --launcher local; a task stops when its --time is up")
     if request and jobs is not None:

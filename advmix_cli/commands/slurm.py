@@ -53,6 +53,10 @@ def launch(
     from advmix_cli.rundir import LOG, RECIPE
 
     where = todo[0].directory.parent
+    try:
+        scheduler.tasks(submit.job_name(where))
+    except SchedulerError as error:
+        raise SchedulerError(f"--launcher slurm: no SLURM answers here; submit from a login node ({error})") from None
     for cell in todo:
         run.check_directory(cell.row.recipe, cell.directory)
     # Between SLURM's answer and the note of it nothing may be interrupted: the jobs would be there, and not known.

@@ -1,7 +1,9 @@
 """`advmix status`."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,4 +96,7 @@ def _entries(runs: list[Path]) -> "list[Entry]":
             found.append(Entry(directory.name, directory, None, None, str(error)))
             continue
         found.append(entry(recipe.title or directory.name, recipe, directory))
+    # Two edits of a row, and runs of one recipe in several places, are told apart by their directories.
+    named = Counter(one.title for one in found)
+    found = [replace(one, name=one.directory.name) if named[one.title] > 1 else one for one in found]
     return sorted(found, key=lambda one: (one.recipe.seed if one.recipe else 0, one.name))

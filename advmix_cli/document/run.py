@@ -186,7 +186,7 @@ def environment(runs: Sequence[Results]) -> list[Part]:
     images = list(dict.fromkeys((part, digest) for run in runs for part, digest in run.images.items()))
     if images:
         rows = tuple((Cell(part), Cell(digest)) for part, digest in images)
-        parts.append(Grid("Images", ("part", "SHA-256"), rows, (_time(runs),)))
+        parts.append(Grid("Images", ("part", "SHA-256"), rows, _time(runs)))
     return parts
 
 
@@ -194,9 +194,11 @@ def _described(machine: Machine) -> tuple[tuple[str, str], ...]:
     return tuple((name, str(value)) for name, value in machine.items() if not name.startswith("from_"))
 
 
-def _time(runs: Sequence[Results]) -> str:
-    count = "" if len(runs) == 1 else f" of {len(runs)} trainings"
-    return f"{seconds(sum(run.seconds for run in runs))}{count}, with their validation"
+def _time(runs: Sequence[Results]) -> tuple[str, ...]:
+    """Of those that have ended: of the others it is not known."""
+    ended = [run.seconds for run in runs if run.seconds]
+    count = "" if len(runs) == 1 else f" of {len(ended)} trainings"
+    return (f"{seconds(sum(ended))}{count}, with their validation",) if ended else ()
 
 
 def again(found: Found) -> str:

@@ -42,18 +42,19 @@ def document(there: There, figures: Path) -> Document:
     return Document(
         title=title,
         about=f"Table {table.name}, {len(there.cells):,} cells in {there.directory}",
-        stamps=tuple(_stamps(there, found)),
+        stamps=tuple(_stamps(there, found, lines)),
         damage=(*there.damage, *wrong, *(message for one in found.values() for message in one.damage)),
         sections=tuple(section for section in sections if section.parts),
     )
 
 
-def _stamps(there: There, found: dict[Path, Found]) -> list[str]:
+def _stamps(there: There, found: dict[Path, Found], lines: list[Line]) -> list[str]:
     """The cells', by row and seed; what all would say alike is said once."""
     done = sum(bool(one.results and (one.results.finished or one.results.diverged)) for one in found.values())
     said = []
     if done < len(there.cells):
         said.append(f"UNFINISHED: {done:,} of {len(there.cells):,} cells are measured")
+    said += [f"FAILED: {line.name}, {why}" for line in lines for why in line.failed]
     test_selected = False
     for cell in there.cells:
         one = found.get(cell.directory)

@@ -149,7 +149,7 @@ def test_asked_to_stop_it_asks_them_and_starts_no_more(table, watch, said):
         jobs(todo, 2, watch, keeping, looked)
     assert states(todo) == ["waiting"] * 3
     assert "2 trainings are told to save their state and end" in said.getvalue()
-    assert said.getvalue().count("stopped, its state is saved") == 2
+    assert said.getvalue().count("stopped, nothing was trained yet") == 2
     jobs(todo, 2, watch)
     assert states(todo) == ["done"] * 3
 
@@ -245,7 +245,7 @@ def test_the_table_names_who_failed_and_why(tmp_path, monkeypatch):
     words = ["ablate", "--rows", "1", "--out", str(tmp_path), "--jobs", "1", "--device", "cpu"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 1
-    assert done.stderr.splitlines()[-1] == "error: failed: Attack, seed 0; the other rows are done"
+    assert done.stderr.splitlines()[-1] == "error: failed: Attack, seed 0"
     assert "FAILED: Attack, seed 0: out of [red]memory[/red] (exit code 1, 2 attempts)" in done.stdout
     (line,) = (line for line in done.stdout.splitlines() if line.strip().startswith("Attack"))
     assert line.split() == ["Attack", "failed", "failed", "failed"]

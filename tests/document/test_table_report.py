@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from advmix_cli.ablation.cells import cells
 from advmix_cli.cli import app
+from advmix_cli.failures import Failure
 from advmix_cli.recipe.table import load_table
 from advmix_cli.report.results import Measured
 
@@ -78,9 +79,12 @@ def test_what_is_missing_is_said(tmp_path):
     (one,) = directory.glob("ours-frozen-lambda-seed0*")
     recipe = load_table("digits").rows[4].recipe.model_copy(update={"title": "Ours, frozen λ"})
     write_run(one, recipe, [], lines=epoch_lines(3), finished=False)
+    Failure(2, 1, "no memory").save(one)
     done = advmix("report", directory)
     assert (done.exit_code, done.stdout) == (0, "")
-    assert "UNFINISHED: 1 of 7 cells are measured" in shown(directory / "report.html")
+    read = shown(directory / "report.html")
+    assert "UNFINISHED: 1 of 7 cells are measured" in read
+    assert read.index("FAILED: Ours, frozen λ, seed 0: no memory (exit code 1, 2 attempts)") < read.index("Results")
 
 
 def test_edits_are_found_again_in_the_directory(tmp_path):

@@ -53,6 +53,11 @@ def test_a_machine_without_slurm(bare):
     for name in ("sbatch", "squeue", "scontrol"):
         bare(name, "exit 1")
     assert "this machine has no srun; submit" in ablate(*SLURM)
+    bare("srun", "exit 1")
+    bare("squeue", "echo 'squeue: error: no host' >&2; exit 1")
+    assert ablate(*SLURM) == (
+        "error: --launcher slurm: no SLURM answers here; submit from a login node (squeue: no host)"
+    )
 
 
 def test_submitit_is_an_extra(monkeypatch):
@@ -68,6 +73,9 @@ def test_options_that_mean_nothing():
         "error: --launcher slurm needs --time, how long a task may run at a time: --time 4h"
     )
     assert "--stop-after: only with --launcher local" in ablate(*SLURM, "--stop-after", "9m")
+    assert "--jobs: only with --launcher local" in ablate(*SLURM, "--jobs", "2")
+    for words in (["--jobs", "2"], ["--dry-run"], ["--stop-after", "5m"], ["--track", "wandb"]):
+        assert ablate("--status", *words).startswith("error: --status starts nothing: ")
     assert "'4 hours' is no time; write 90s, 9m or 1.5h" in ablate("--launcher", "slurm", "--time", "4 hours")
     assert "should be less than or equal to 1" in ablate(*SLURM, "--gpus", "2")
     assert "is not one of 'local', 'slurm'" in ablate("--launcher", "pbs")
