@@ -27,7 +27,7 @@ from advmix_cli.commands.status import status
 from advmix_cli.commands.train import train
 from advmix_cli.commands.verify import verify
 from advmix_cli.errors import AdvmixError, RecipeError, StoppedError, UsageError
-from advmix_cli.ranks import give_way, is_first, launched, outlast_torchrun
+from advmix_cli.ranks import end_at_once, give_way, is_first, launched, outlast_torchrun
 from advmix_cli.stopping import stoppable
 
 
@@ -123,6 +123,9 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that has no λ still gets its numbers
     try:
         app()
+    except SystemExit as end:
+        end_at_once(end.code if isinstance(end.code, int) else 0)
+        raise
     finally:
         # While the interpreter ends there is nothing to save any more, and an exception would only be printed.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
