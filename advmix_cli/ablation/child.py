@@ -22,6 +22,8 @@ from advmix_cli.rundir import LOG, RECIPE
 Ending = Literal["done", "diverged", "stopped", "busy", "failed"]
 TOLD = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """The signals that a training stops at with its state saved."""
+ATTEMPTS = 2
+"""At a cell that fails, before it is given up."""
 WRONG = 2
 """Exit code of who has not started anything, because a recipe, a flag or a file is wrong."""
 LAST_SAID = 4096

@@ -12,7 +12,7 @@ import torch
 
 from advmix_cli import build
 from advmix_cli.ablation.cells import Cell
-from advmix_cli.ablation.child import WRONG, Child, started
+from advmix_cli.ablation.child import ATTEMPTS, WRONG, Child, started
 from advmix_cli.ablation.queue import outcome, prepare
 from advmix_cli.ablation.slots import Slot
 from advmix_cli.errors import CellsFailedError, InUseError
@@ -25,8 +25,6 @@ from advmix_cli.rundir import FAILURE, LAST, STATE, reached
 
 LOOK = 0.1
 """Seconds between two looks at the processes."""
-ATTEMPTS = 2
-"""At a cell that fails, before it is given up."""
 
 
 def run_jobs(

@@ -53,7 +53,7 @@ def launch(
     from advmix_cli.rundir import LOG, RECIPE
 
     where = todo[0].directory.parent
-    try:
+    try:  # before anything is written
         scheduler.tasks(submit.job_name(where))
     except SchedulerError as error:
         raise SchedulerError(f"--launcher slurm: no SLURM answers here; submit from a login node ({error})") from None

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advmix_cli.ablation.child import WRONG, cause, command, is_busy, plain, stopped_by
+from advmix_cli.ablation.child import ATTEMPTS, WRONG, cause, command, is_busy, plain, stopped_by
 from advmix_cli.ablation.slurm import scheduler
 from advmix_cli.errors import AdvmixError, SchedulerError
 from advmix_cli.failures import Failure
@@ -26,8 +26,6 @@ from advmix_cli.rundir import FAILURE, FINDINGS, LOG, METRICS, STATE, VERDICTS, 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
-ATTEMPTS = 2
-"""At a cell that fails, before it is given up."""
 DIVERGED = 3
 """Exit code of who has said so in results.json."""
 STUCK = 3
