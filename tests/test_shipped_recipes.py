@@ -40,10 +40,12 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-def test_there_are_ten_recipes_and_four_tables():
-    assert len(FILES) == 14
-    assert len(recipe_names()) == 10
-    assert table_names() == ["digits", "table1", "table2", "table3"]
+def test_there_are_eleven_recipes_and_seven_tables():
+    assert len(FILES) == 18
+    assert len(recipe_names()) == 11
+    assert table_names() == [
+        "digits", "digits-sensitivities", "table1", "table1-mini", "table1-short", "table2", "table3",
+    ]  # fmt: skip
     assert {path.parent for path in FILES} == {ROOT, ROOT / "tables"}
 
 
@@ -56,7 +58,8 @@ def test_every_file_is_valid_and_opens_with_its_command(path):
     assert all(line.startswith("#") for line in header)
     command = f"advmix ablate {path.stem}" if is_table else f"advmix train {path.stem}"
     # The table `digits` is the default.
-    assert f"#   {command.removesuffix(' digits') if is_table else command}" in header
+    command = f"#   {command.removesuffix(' digits') if is_table else command}"
+    assert any(line == command or line.startswith(f"{command} --") for line in header)
     assert read(path).data["title"]
 
 
@@ -77,7 +80,7 @@ def test_digits_has_the_rows_of_table_1_and_no_numbers():
     assert all(row.paper == {} for row in table.rows)
 
 
-@pytest.mark.parametrize("name", ["digits", "table1", "table2"])
+@pytest.mark.parametrize("name", ["digits", "table1", "table1-mini", "table1-short", "table2"])
 def test_the_seven_methods(name):
     """Kind, δ, λ and labels of each row; everything that is not named is one setting for all rows."""
     found = []
@@ -124,6 +127,40 @@ def test_settings_of_tables_1_and_2(name, source):
             assert (evaluator.step_size, evaluator.restarts, evaluator.init) == (2 / 255, 1, "uniform")
 
 
+def test_table1_short_is_table_1_but_for_the_epochs_and_the_precision():
+    edits = ["schedule.epochs=30", 'engine.precision="bf16"']
+    for short, row in zip(load_table("table1-short").rows, load_table("table1", edits).rows, strict=True):
+        assert (short.name, short.recipe.digest(), short.paper) == (row.name, row.recipe.digest(), {})
+
+
+def test_table1_mini_keeps_the_threat_the_ascent_and_the_evaluators():
+    table = load_table("table1-mini")
+    assert table.columns == ("pristine", "PGD20", "PGD20 train", "PGD100", "AA cheap-2020")
+    for row, whole in zip(table.rows, load_table("table1").rows, strict=True):
+        mini, full = row.recipe, whole.recipe
+        assert (row.name, row.paper, mini.maximizer, mini.threat) == (whole.name, {}, full.maximizer, full.threat)
+        assert mini.evaluators[:2] + mini.evaluators[3:] == full.evaluators
+        seen = mini.evaluators[2]
+        assert seen.model_copy(update={"split": "test", "limit": None, "name": "PGD20"}) == full.evaluators[1]
+        assert (seen.split, seen.limit, mini.data.train_limit, mini.data.test_limit) == ("train", 1000, 2000, 1000)
+
+
+def test_a_sensitivity_is_one_changed_field():
+    ours, *rows = load_table("digits-sensitivities").rows
+    assert ours.recipe == load("digits")
+    for row in rows:
+        changed = dict(_leaves(row.recipe.resolved()) - _leaves(ours.recipe.resolved()))
+        changed.pop("maximizer.labels.detach", None), changed.pop("maximizer.labels.kind", None)
+        assert len(changed) == 1, (row.name, changed)
+
+
+def _leaves(content, prefix=""):
+    """{("a.b", repr of the value)} of nested tables."""
+    if not isinstance(content, dict):
+        return {(prefix.removesuffix("."), repr(content))}
+    return set().union(*(_leaves(value, f"{prefix}{key}.") for key, value in content.items()))
+
+
 def test_settings_of_table_3():
     rows = load_table("table3").rows
     for row in rows:
@@ -157,6 +194,7 @@ def test_settings_of_table_3():
         ("digits", "Ours", "digits"),
         ("table1", "Attack", "cifar10-attack"),
         ("table1", "Ours", "cifar10-ours"),
+        ("table1-mini", "Attack", "cifar10-mini-attack"),
         ("table2", "Attack", "cifar100-attack"),
         ("table2", "Ours", "cifar100-ours"),
         ("table3", "Baseline", "cifar10-wrn-attack"),

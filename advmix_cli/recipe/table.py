@@ -30,6 +30,8 @@ class _TableFile(Section):
     title: Title = ""
     base: str
     """A shipped recipe, or a path relative to this file."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Leaves of the base recipe, with the values that all rows give them, before their own."""
     rows: Annotated[list[_Row], Field(min_length=1)]
 
 
@@ -119,14 +121,15 @@ def _directory(path: Path) -> str:
 
 
 def _rows(document: Document, file: _TableFile, base: Document, edits: Sequence[Edit]) -> list[Row]:
-    """The rows of `file`, each edited by `edits` after its own; RecipeError with every fault, a line each. Rows can
+    """The rows of `file`, each edited by what all have in common, then its own, then `edits`; RecipeError with every fault, a line each. Rows can
     stand in one table if their names and recipes differ and their evaluators do not."""
     faults: list[str] = []
     rows: list[Row] = []
+    common = leaves(file.set, ("set",), document.where)
     for index, row in enumerate(file.rows):
         try:
             own = leaves(row.set, ("rows", index, "set"), document.where)
-            rows.append(Row(row.name, base.edited([*own, *edits]).recipe(), row.paper))
+            rows.append(Row(row.name, base.edited([*common, *own, *edits]).recipe(), row.paper))
         except RecipeError as error:
             # A fault of the base is every row's: say it once.
             faults += [line for line in str(error).splitlines() if line not in faults]

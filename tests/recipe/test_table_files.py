@@ -64,6 +64,21 @@ def test_settings_edit_every_row_after_its_own():
     assert [row.recipe.maximizer.ascent.steps for row in rows] == [3, 3]
 
 
+def test_what_all_rows_have_in_common_comes_before_their_own(here):
+    """[set] edits the base; a row's own edits come after it, --set after both."""
+    text = TABLE.replace("[[rows]]", "[set]\nschedule.epochs = 4\nmaximizer.ascent.steps = 9\n[[rows]]", 1)
+    (here / "t.toml").write_text(text, encoding="utf-8")
+    epochs = [row.recipe.schedule.epochs for row in load_table("t.toml").rows]
+    steps = [row.recipe.maximizer.ascent.steps for row in load_table("t.toml").rows]
+    assert (epochs, steps) == ([4, 4], [9, 7])
+    assert [row.recipe.schedule.epochs for row in load_table("t.toml", ["schedule.epochs=2"]).rows] == [2, 2]
+
+
+def test_a_fault_of_what_all_have_in_common_is_said_once(faults):
+    replaced = {'base = "r.toml"\n': 'base = "r.toml"\nset = { schedule = { epoch = 4 } }\n'}
+    assert faults(replaced) == ["t.toml:3:22: unknown key 'epoch' in [schedule]; did you mean 'epochs'?"]
+
+
 def test_the_base_lies_beside_the_table(table, tmp_path, monkeypatch):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
