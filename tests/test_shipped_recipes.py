@@ -224,8 +224,11 @@ def test_no_shipped_recipe_chooses_on_test_images(name):
     assert load(name).validation.on == "held-out"
 
 
-def test_the_recipe_in_the_readme_is_the_shipped_one(tmp_path):
+def test_the_recipe_in_the_readme_is_the_shipped_one_and_its_table_loads(tmp_path):
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    block = readme.split("```toml\n")[1].split("```")[0]
-    (tmp_path / "readme.toml").write_text(block, encoding="utf-8")
+    recipe, table = (part.split("```")[0] for part in readme.split("```toml\n")[1:])
+    (tmp_path / "readme.toml").write_text(recipe, encoding="utf-8")
     assert load(str(tmp_path / "readme.toml")) == load("digits")
+    (tmp_path / "steps.toml").write_text(table.replace("# paper", "paper"), encoding="utf-8")
+    rows = load_table(str(tmp_path / "steps.toml")).rows
+    assert [(row.recipe.schedule.epochs, row.recipe.maximizer.ascent.steps) for row in rows] == [(10, 5), (10, 10)]
