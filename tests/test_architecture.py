@@ -22,6 +22,7 @@ FLOORS = (
     {"engine"},
     {"cost"},
     {"build"},
+    {"builders"},
     {"training", "report", "factories"},
     {"evaluation", "data", "checkpoint", "recipe", "state"},
     {"method", "networks", "locks", "stopping", "foreign", "failures"},

@@ -13,6 +13,7 @@ from torch import nn
 
 from advmix_cli import build, engine
 from advmix_cli.attacked import subject_of
+from advmix_cli.builders import loop, method
 from advmix_cli.errors import DeviceError, EngineError
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.subject import AtLeastTwo
@@ -354,12 +355,13 @@ WRONG = [
 
 
 def disguised(monkeypatch, right, other):
-    """`build` gets `other` where it asks for a compiled form of `right`."""
+    """The builders get `other` where it asks for a compiled form of `right`."""
 
     def formed(function, formulation, *, dynamic=False):  # noqa: ARG001
         return other if function is right and formulation != "eager" else function
 
-    monkeypatch.setattr(build, "formed", formed)
+    for place in (loop, method):
+        monkeypatch.setattr(place, "formed", formed)
 
 
 @pytest.mark.parametrize(("right", "wrong", "precision"), WRONG)

@@ -121,8 +121,9 @@ def _directory(path: Path) -> str:
 
 
 def _rows(document: Document, file: _TableFile, base: Document, edits: Sequence[Edit]) -> list[Row]:
-    """The rows of `file`, each edited by what all have in common, then its own, then `edits`; RecipeError with every fault, a line each. Rows can
-    stand in one table if their names and recipes differ and their evaluators do not."""
+    """The rows of `file`, each edited by what all have in common, then by its own, then by `edits`; RecipeError with
+    every fault, a line each. Rows can stand in one table if their names and recipes differ and their evaluators do
+    not."""
     faults: list[str] = []
     rows: list[Row] = []
     common = leaves(file.set, ("set",), document.where)
