@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from advmix_cli import build, checkpoint, engine, fitting, machine, seals, state
 from advmix_cli.attacked import subject_of
-from advmix_cli.checkpoint import Averaged, Best, Checkpoint, name_of
+from advmix_cli.checkpoint import Averaged, Checkpoint, name_of
+from advmix_cli.course import Course, Weights, epoch_line, improved, lines_before
 from advmix_cli.data.images import Dataset, Images
 from advmix_cli.errors import (
     CheckpointError,
@@ -34,16 +35,15 @@ from advmix_cli.evaluation.outcome import Evaluator
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.pristine import Pristine
 from advmix_cli.evaluation.subject import Subject
-from advmix_cli.files import append_line, read_bytes, write_atomically
+from advmix_cli.files import append_line, write_atomically
 from advmix_cli.measure import share_correct
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.ranks import ALONE, Team
 from advmix_cli.recipe.schema import Recipe
-from advmix_cli.report.progress import SEPARATOR, Watcher
-from advmix_cli.rundir import LONGEST_METRICS, METRICS, STATE
+from advmix_cli.report.progress import Watcher
+from advmix_cli.rundir import METRICS, STATE
 from advmix_cli.state import State
 from advmix_cli.stopping import Stop
-from advmix_cli.tensors import digest, on_cpu
 from advmix_cli.training import collapse, resuming
 from advmix_cli.training.loop import Epoch, Progress, Training
 
@@ -93,40 +93,6 @@ def fit(
     raise MemoryExhaustedError(fitting.advice(recipe, images, place))
 
 
-@dataclass
-class _Weights:
-    """A network that a training makes, its own or the average, and the best epoch of it so far. Its accuracies have
-    `prefix` before their names; `selected_last` and `selected_best` are what its checkpoints are."""
-
-    network: nn.Module
-    prefix: str
-    selected_last: str
-    selected_best: str
-    best: Best | None = None
-
-
-@dataclass
-class _Course:
-    """What of a training is kept between its epochs: where it is, and what it has found."""
-
-    own: _Weights
-    averaged: _Weights | None
-    at: Progress = field(default_factory=Progress)
-    lines: list[str] = field(default_factory=list)
-    """Of metrics.jsonl, of the epochs before `at`."""
-    machines: tuple[dict[str, Any], ...] = ()
-    seconds: float = 0.0
-    """Before this process."""
-
-    def metrics(self) -> str:
-        """All of metrics.jsonl."""
-        return "".join(f"{line}\n" for line in self.lines)
-
-    def weights(self) -> list[_Weights]:
-        """Its own, and the average if there is one."""
-        return [self.own, self.averaged] if self.averaged else [self.own]
-
-
 @dataclass(frozen=True)
 class _Fit:
     recipe: Recipe
@@ -168,7 +134,7 @@ class _Fit:
         state.leave_only(known, self.directory / STATE)
         return known
 
-    def _spread(self, training: Training, course: _Course, known: State | None) -> None:
+    def _spread(self, training: Training, course: Course, known: State | None) -> None:
         """Where the first rank goes on, all do."""
         epoch, done, names = self.team.from_first((course.at.epoch, course.at.done, course.at.names))
         if self.team.from_first(known is not None):
@@ -176,16 +142,16 @@ class _Fit:
             if not self.team.first:
                 course.at = resuming.restore(training, saved, epoch, done, names)
 
-    def _begun(self, training: Training) -> _Course:
+    def _begun(self, training: Training) -> Course:
         best = "best on test" if self.recipe.validation.on == "test" else "best on validation"
-        own, average = _Weights(training.network, "", "last", best), training.average
-        averaged = average and _Weights(average.network, "average_", "averaged last", f"averaged {best}")
-        return _Course(own, averaged)
+        own, average = Weights(training.network, "", "last", best), training.average
+        averaged = average and Weights(average.network, "average_", "averaged last", f"averaged {best}")
+        return Course(own, averaged)
 
-    def _restore(self, training: Training, course: _Course, known: State) -> None:
+    def _restore(self, training: Training, course: Course, known: State) -> None:
         if (known.recipe, known.images) != (self.recipe.digest(), self.fingerprints):
             raise RunDirectoryError(f"{self.directory / STATE} belongs to another recipe or other images")
-        course.lines = _lines_before(self.directory / METRICS, known.epoch, known.metrics)
+        course.lines = lines_before(self.directory / METRICS, known.epoch, known.metrics)
         course.machines, course.seconds = known.machines, known.seconds
         try:
             course.at = at = resuming.restore(training, known.tensors, known.epoch, known.done, known.names)
@@ -200,7 +166,7 @@ class _Fit:
             self._check_best(weights, before=at.epoch)
         self.watch.say(f"resumed at epoch {at.epoch}, after {at.done} of its {training.batches} batches")
 
-    def _check_best(self, weights: _Weights, before: int | None = None) -> Checkpoint | None:
+    def _check_best(self, weights: Weights, before: int | None = None) -> Checkpoint | None:
         """What the file of the best epoch holds, if there is one. RunDirectoryError if that is another epoch, and not
         one from `before` on: after damage to the newest state such an epoch is trained anew."""
         best, path = weights.best, self.directory / name_of(weights.selected_best)
@@ -217,7 +183,7 @@ class _Fit:
             )
         return saved
 
-    def _notice(self, course: _Course, here: dict[str, str]) -> None:
+    def _notice(self, course: Course, here: dict[str, str]) -> None:
         """Say what is not as it was, and note it."""
         last = course.machines[-1] if course.machines else here
         names = dict.fromkeys([*here, "ranks"])
@@ -234,7 +200,7 @@ class _Fit:
         if differ or not course.machines:
             course.machines += ({"from_epoch": course.at.epoch, "from_batches": course.at.done, **here},)
 
-    def _epochs(self, training: Training, course: _Course) -> None:
+    def _epochs(self, training: Training, course: Course) -> None:
         """Write metrics.jsonl and the checkpoints of the best and of the last epoch. From the first batch to the last
         checkpoint a signal waits until nothing is lost by it."""
         judges = {
@@ -291,11 +257,11 @@ class _Fit:
                     if self.team.from_first(back is not None):
                         resuming.roll_back(training, self.team.tensors_from_first(back))
                     # The weights of an epoch that was rolled back are gone, and its average with them.
-                    improved = [] if back else [one for one in course.weights() if _improved(one, found)]
-                    if self.team.from_first(bool(improved)):
+                    better = [] if back else [one for one in course.weights() if improved(one, found)]
+                    if self.team.from_first(bool(better)):
                         # First the state, whose weights are the best ones: a kill between the two loses neither.
                         save()
-                    for weights in improved:
+                    for weights in better:
                         self._save(weights, weights.selected_best, course)
             except StoppedError:
                 save()
@@ -304,7 +270,7 @@ class _Fit:
                 if self.team.first:
                     self._finish(course, seconds())
 
-    def _state(self, training: Training, course: _Course, seconds: float) -> State:
+    def _state(self, training: Training, course: Course, seconds: float) -> State:
         return State(
             recipe=self.recipe.digest(),
             images=self.fingerprints,
@@ -322,7 +288,7 @@ class _Fit:
     def _judged(
         self,
         epoch: Epoch,
-        course: _Course,
+        course: Course,
         judges: Mapping[str, Evaluator],
         subjects: Sequence[Subject],
         judged: Images,
@@ -337,16 +303,16 @@ class _Fit:
                 raise DivergedError(f"{error} (in the validation after epoch {epoch.number})") from error
         return found
 
-    def _noted(self, found: dict[str, Any], training: Training, course: _Course) -> Mapping[str, Tensor] | None:
+    def _noted(self, found: dict[str, Any], training: Training, course: Course) -> Mapping[str, Tensor] | None:
         """Write the line of an epoch; the weights to go back to, if it collapsed."""
         fallen = self._collapse(found, course)
         course.lines.append(json.dumps(found))
         append_line(self.directory / METRICS, course.lines[-1])
-        self.watch.epoch(_epoch_line(found, training.epochs))
+        self.watch.epoch(epoch_line(found, training.epochs))
         # Before a state is saved: it would know nothing of it.
         return self._after_collapse(fallen, found, course) if fallen else None
 
-    def _finish(self, course: _Course, seconds: float) -> None:
+    def _finish(self, course: Course, seconds: float) -> None:
         """Write the checkpoints of the last epoch."""
         for weights in course.weights():
             self._check_best(weights)
@@ -362,7 +328,7 @@ class _Fit:
         }
         self._save(course.own, course.own.selected_last, course, **last)
 
-    def _collapse(self, found: dict[str, Any], course: _Course) -> str | None:
+    def _collapse(self, found: dict[str, Any], course: Course) -> str | None:
         """What happened, if the epoch of the line `found` collapsed; the line is told of it."""
         before, after = collapse.before(course.lines), found.get(collapse.ACCURACY)
         if not collapse.is_collapse(before, after, len(self.images.classes)):
@@ -375,7 +341,7 @@ class _Fit:
         fell = " to ".join(f"{100 * accuracy:.1f} %" for accuracy in (before, after) if accuracy is not None)
         return f"the accuracy under the validation's attack fell from {fell} within epoch {found['epoch']}"
 
-    def _after_collapse(self, fallen: str, found: dict[str, Any], course: _Course) -> Mapping[str, Tensor] | None:
+    def _after_collapse(self, fallen: str, found: dict[str, Any], course: Course) -> Mapping[str, Tensor] | None:
         """The weights to go back to, if the recipe says so and there are some."""
         if self.recipe.schedule.on_collapse == "stop":
             raise DivergedError(f'{fallen}, and schedule.on_collapse is "stop"')
@@ -386,7 +352,7 @@ class _Fit:
         self.watch.say(f"warning: {fallen}: it goes on from the weights of epoch {found['rolled_back_to']}")
         return best.state
 
-    def _save(self, weights: _Weights, selection: str, course: _Course, **more: Any) -> Checkpoint:
+    def _save(self, weights: Weights, selection: str, course: Course, **more: Any) -> Checkpoint:
         """Write the weights as they are after the last epoch that is done."""
         line = json.loads(course.lines[-1])
         saved = Checkpoint(
@@ -405,54 +371,9 @@ class _Fit:
         return saved
 
 
-def _validated(
-    weights: _Weights, judges: Mapping[str, Evaluator], subject: Subject, judged: Images
-) -> dict[str, float]:
+def _validated(weights: Weights, judges: Mapping[str, Evaluator], subject: Subject, judged: Images) -> dict[str, float]:
     """The accuracies of an epoch; none without images."""
     if not len(judged):
         return {}
     with measured(weights.network):
         return {f"{weights.prefix}{name}": share_correct(judge, subject, judged) for name, judge in judges.items()}
-
-
-def _improved(weights: _Weights, line: dict[str, Any]) -> bool:
-    """Whether the epoch of this line is the best one so far; then it is noted."""
-    accuracy = line.get(f"{weights.prefix}validation_pgd_accuracy", -1.0)
-    if accuracy <= (weights.best.accuracy if weights.best else -1.0):
-        return False
-    weights.best = Best(accuracy, line["epoch"], digest(on_cpu(weights.network.state_dict())))
-    return True
-
-
-def _lines_before(path: Path, epoch: int, expected: str) -> list[str]:
-    """The lines of the epochs before `epoch`, whose digest is `expected`; what follows them is trained anew.
-    RunDirectoryError if they are not what they were."""
-    try:
-        # A line that was torn can hold anything.
-        lines = [line.decode() for line in read_bytes(path, LONGEST_METRICS).split(b"\n")[: epoch - 1]]
-    except (FileNotFoundError, ValueError):
-        lines = []
-    if seals.digest("".join(f"{line}\n" for line in lines)) != expected:
-        raise RunDirectoryError(
-            f"{path} lacks an epoch that has been trained, or was changed; delete {path.parent} to start again"
-        )
-    return lines
-
-
-def _epoch_line(line: dict[str, Any], epochs: int) -> str:
-    parts = [f"loss {line['loss']:.4f}"]
-    if "validation_accuracy" in line:
-        parts.append(f"validation {_accuracies(line, '')}")
-    if "average_validation_accuracy" in line:
-        parts.append(f"average {_accuracies(line, 'average_')}")
-    if "inner_loss_before" in line:
-        parts.append(f"inner {line['inner_loss_before']:.4f} -> {line['inner_loss_after']:.4f}")
-    if line["ratio"] != 1:  # where nothing is mixed there is no λ
-        parts.append(f"λ {line['ratio']:.3f}")
-    parts += [f"lr {line['lr']:.3g}", f"{line['images_per_second']:,.0f} images/s"]
-    return f"epoch {line['epoch']}/{epochs}: {SEPARATOR.join(parts)}"
-
-
-def _accuracies(line: dict[str, Any], prefix: str) -> str:
-    pristine, robust = (100 * line[f"{prefix}{name}"] for name in ("validation_accuracy", "validation_pgd_accuracy"))
-    return f"{pristine:.1f} %, under PGD {robust:.1f} %"

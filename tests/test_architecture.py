@@ -17,6 +17,7 @@ FLOORS = (
     {"ablation", "bench", "plan", "probing", "selftest", "verify", "diagnosis"},
     {"run"},
     {"fit", "foreign_model"},
+    {"course"},
     {"measure", "fitting"},
     {"attacked"},
     {"engine"},

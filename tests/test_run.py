@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from advmix_cli import checkpoint, fit, run
+from advmix_cli import checkpoint, run
+from advmix_cli.course import epoch_line
 from advmix_cli.errors import CheckpointError, DataError, DeviceError, DivergedError, RecipeError, RunDirectoryError
 from advmix_cli.evaluation import verdict_files
 from advmix_cli.measure import evaluate_checkpoint
@@ -525,5 +526,5 @@ def test_verdicts_of_another_measurement_are_not_those_behind_an_outcome(done):
 
 def test_an_epoch_s_line_has_a_ratio_where_something_is_mixed():
     line = {"epoch": 1, "loss": 1.0, "ratio": 0.93, "lr": 0.1, "images_per_second": 10.0}
-    assert fit._epoch_line(line, 2) == "epoch 1/2: loss 1.0000 · λ 0.930 · lr 0.1 · 10 images/s"
-    assert fit._epoch_line({**line, "ratio": 1.0}, 2) == "epoch 1/2: loss 1.0000 · lr 0.1 · 10 images/s"
+    assert epoch_line(line, 2) == "epoch 1/2: loss 1.0000 · λ 0.930 · lr 0.1 · 10 images/s"
+    assert epoch_line({**line, "ratio": 1.0}, 2) == "epoch 1/2: loss 1.0000 · lr 0.1 · 10 images/s"
