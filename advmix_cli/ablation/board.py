@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Group
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from advmix_cli.ablation.cells import Cell
 from advmix_cli.ablation.eta import Eta, etas, total
 from advmix_cli.ablation.standing import Found, Standing, standing
 from advmix_cli.errors import RunDirectoryError, printable
@@ -70,6 +71,29 @@ def onlooker(runs: Sequence[tuple[str, Recipe, Path]]) -> Callable[[Collection[P
         return found
 
     return look
+
+
+class LiveBoard:
+    """The board of cells that are run here, as they were when they were last looked at; it fits the terminal as that
+    is."""
+
+    def __init__(self, title: str, cells: Sequence[Cell], jobs: int) -> None:
+        self._title, self._jobs = title, jobs
+        self._look = onlooker([(cell.row.name, cell.row.recipe, cell.directory) for cell in cells])
+        self._entries: list[Entry] = []
+        self._drawn: tuple[ConsoleDimensions, Group] | None = None
+        self.started: frozenset[Path] = frozenset()
+        """Directories in which this process has started something."""
+
+    def look(self) -> None:
+        """At all that has not ended."""
+        self._entries, self._drawn = self._look(self.started), None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # Drawn again only where it is another one: it is shown several times a second.
+        if self._drawn is None or self._drawn[0] != options.size:
+            self._drawn = options.size, board(self._title, self._entries, self._jobs, *options.size)
+        yield self._drawn[1]
 
 
 def runs_of(entries: Sequence[Entry]) -> list[tuple[Recipe, Standing]]:
