@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console, ConsoleDimensions, ConsoleOptions, Group, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -81,7 +81,7 @@ class LiveBoard:
         self._title, self._jobs = title, jobs
         self._look = onlooker([(cell.row.name, cell.row.recipe, cell.directory) for cell in cells])
         self._entries: list[Entry] = []
-        self._drawn: tuple[ConsoleDimensions, Group] | None = None
+        self._drawn: tuple[tuple[int, int], Group] | None = None
         self.started: frozenset[Path] = frozenset()
         """Directories in which this process has started something."""
 
@@ -91,8 +91,9 @@ class LiveBoard:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         # Drawn again only where it is another one: it is shown several times a second.
-        if self._drawn is None or self._drawn[0] != options.size:
-            self._drawn = options.size, board(self._title, self._entries, self._jobs, *options.size)
+        size = options.max_width, options.size.height
+        if self._drawn is None or self._drawn[0] != size:
+            self._drawn = size, board(self._title, self._entries, self._jobs, *size)
         yield self._drawn[1]
 
 

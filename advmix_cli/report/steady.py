@@ -8,6 +8,10 @@ from rich.live import Live
 from rich.segment import ControlType, Segment
 
 
+ROOM = 2
+"""Columns behind the last line, where a terminal shows "^C": it would go into a row that nobody erases."""
+
+
 class Steady(Live):
     """Erases what it has drawn as it stands there now: a terminal that becomes narrower breaks lines in two, and rich
     goes up by the lines that it wrote. (A terminal that cuts lines off instead, as xterm does, loses as many of those
@@ -31,7 +35,8 @@ class _Drawn:
         self._widths: Sequence[int] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        lines = [_without_end(line) for line in console.render_lines(self._shown, options, pad=False)]
+        narrower = options.update(width=max(1, options.max_width - ROOM))
+        lines = [_without_end(line) for line in console.render_lines(self._shown, narrower, pad=False)]
         self._widths = [Segment.get_line_length(line) for line in lines[: options.size.height]]
         for line in lines:
             yield from line

@@ -69,10 +69,10 @@ def terminal(monkeypatch):
 
 
 class Wide:
-    """Two lines as wide as the terminal, or almost, a short one, and an empty one."""
+    """Lines as wide as there is room, or almost, a short one, and an empty one."""
 
     def __rich_console__(self, console, options):
-        for text in ("=" * console.width, "", "-" * (console.width - 3), "short"):
+        for text in ("=" * options.max_width, "", "-" * (options.max_width - 3), "short", "+" * options.max_width):
             yield Text(text)
 
 
@@ -85,9 +85,11 @@ def test_nothing_is_left_of_what_was_drawn_before(terminal, widths):
             made.resize(width)
             live.refresh()
             live.refresh()
-            assert made.shown() == ["before", "=" * width, "-" * (width - 3), "short"]
+            drawn = ["=" * (width - 2), "-" * (width - 5), "short"[: width - 2], "+" * (width - 2)]
+            assert made.shown() == ["before", *drawn]
+            made.write("^C")
             console.print("kept")
-            assert made.shown() == ["before", "kept", "=" * width, "-" * (width - 3), "short"]
+            assert made.shown() == ["before", "kept", *drawn]
             del made.lines[1]  # of the test's
             made.row -= 1
     assert made.shown() == ["before"]
@@ -104,8 +106,8 @@ def test_a_bar_under_a_view_leaves_nothing(terminal):
         redraw()
         watch.say("said")
         shown = made.shown()
-        assert shown[:4] == ["said", "=" * 25, "-" * 22, "short"]
-        assert len(shown) == 5
-        assert shown[4].startswith("tra")
+        assert shown[:4] == ["said", "=" * 23, "-" * 20, "short"]
+        assert len(shown) == 6
+        assert shown[5].startswith("tra")
     assert made.shown() == ["said"]
     assert looked == [60, 60, 60, 25]
