@@ -68,7 +68,7 @@ def test_a_table_a_run_and_a_directory_of_tables(table, tmp_path):
         ["[b]idle", "2", "waiting"],
     ]
     assert "1/3" in lines[5]
-    assert done.stdout.splitlines()[7] == "1 of 3 done · 1 stopped · 1 waiting"
+    assert done.stdout.splitlines()[7] == "1 of 3 runs done · 1 stopped · 1 waiting"
     assert "best on validation: pristine " in done.stdout
     assert status(tmp_path / "runs").stdout == done.stdout
     one = status(table[1].directory).stdout
@@ -108,13 +108,15 @@ def test_what_is_damaged_is_said_and_the_others_are_shown(table, tmp_path):
     assert status(tmp_path / "runs", "--json").exit_code == 1
 
 
-@pytest.mark.parametrize("name", ["empty", "nothing", "file"])
-def test_a_place_without_runs_is_a_mistake(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "said"), [("empty", "holds no run, nor do"), ("nothing", "is not there"), ("file", "is not a directory")]
+)
+def test_a_place_without_runs_is_a_mistake(tmp_path, name, said):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     done = status(tmp_path / name)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert str(tmp_path / name) in done.stderr
+    assert f"{tmp_path / name} {said}" in done.stderr
 
 
 def test_it_is_quick_because_it_needs_no_torch(tiny, tmp_path):

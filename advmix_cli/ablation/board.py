@@ -126,7 +126,7 @@ def board(title: str, entries: Sequence[Entry], jobs: int, width: int, height: i
     for one in shown:
         style = _STYLES.get(one.state, "")
         table.add_row(*(Text(rows[one.directory][name], style) for name in columns))
-    captions = [summary(entries, jobs)]
+    captions = [summary(entries, jobs)] if len(entries) > 1 else []
     hidden = Counter(one.state for one in entries if one.directory not in rows)
     if hidden:
         captions.append("not shown: " + ", ".join(f"{count} {state}" for state, count in hidden.items()))
@@ -146,7 +146,7 @@ _STYLES = {"running": "bold", "waiting": "dim", "failed": "red", "diverged": "re
 def summary(entries: Sequence[Entry], jobs: int) -> str:
     """How many are done, and when all will be."""
     counted = Counter(one.state for one in entries)
-    parts = [f"{counted['done']} of {len(entries)} done"]
+    parts = [f"{counted['done']} of {len(entries)} runs done"]
     eta = total(runs_of(entries), jobs)
     if eta and eta.seconds:
         parts.append(f"eta {eta}")

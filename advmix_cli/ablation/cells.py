@@ -24,8 +24,13 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """For a person."""
+        """Of a row with a seed, for a person."""
         return f"{self.row.name}, seed {self.row.recipe.seed}"
+
+    @property
+    def listed(self) -> str:
+        """The same among others, as a row's name may have a comma."""
+        return f"{self.row.name} (seed {self.row.recipe.seed})"
 
     def results(self) -> "Results | None":
         """What is known of it so far; RunDirectoryError for results of another recipe."""

@@ -85,6 +85,7 @@ def _failure_of(
         failure.save(cell.directory)
         if not ours:
             append_line(cell.directory / LOG, traceback.format_exc())
+            watch.say(f"the traceback is in {cell.directory / LOG}")
         return failure
     return None
 

@@ -19,7 +19,7 @@ class Unfinished:
     def tell(self) -> None:
         """CellsFailedError or InUseError with their names, if there are any."""
         parts = [
-            f"{why}: {', '.join(cell.name for cell in found)}"
+            f"{why}: {', '.join(cell.listed for cell in found)}"
             for why, found in (
                 ("failed", self.failed),
                 ("stopped from outside", self.stopped),
@@ -29,5 +29,6 @@ class Unfinished:
         ]
         if parts:
             error = CellsFailedError if self.failed or self.stopped else InUseError
-            others = self.cells - len(self.failed) - len(self.stopped) - len(self.busy)
-            raise error(f"{'; '.join(parts)}{'; the other rows are done' if others else ''}")
+            if self.cells > len(self.failed) + len(self.stopped) + len(self.busy):
+                parts.append("the other rows are done")
+            raise error("; ".join([*parts, "the same command tries again"]))

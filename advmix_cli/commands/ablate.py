@@ -128,6 +128,6 @@ def _table_at_the_end(table: "Table", todo: "list[Cell]", form: Format) -> Itera
         show_table()
         raise
     show_table()
-    diverged = [cell.name for cell in todo if (found := cell.results()) and found.diverged]
+    diverged = [cell.listed for cell in todo if (found := cell.results()) and found.diverged]
     if diverged:
         raise DivergedError(f"diverged: {', '.join(diverged)}; the other rows are measured")

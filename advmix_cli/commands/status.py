@@ -32,7 +32,9 @@ def status(
 
     tables = _tables(place)
     if not tables:
-        raise UsageError(f"{place} holds no run, nor do the directories in it")
+        raise UsageError(
+            f"{place} holds no run, nor do the directories in it: name a run, a table's directory, or one of tables"
+        )
     document: list[dict[str, object]] = []
     for directory, entries in tables:
         jobs = sum(one.state == "running" for one in entries)
@@ -77,7 +79,7 @@ def _tables(place: Path) -> "list[tuple[Path, list[Entry]]]":
     if (place / RECIPE).is_file():
         return [(place, _entries([place], []))]
     if not place.is_dir():
-        raise UsageError(f"{place} is not a directory")
+        raise UsageError(f"{place} is not {'a directory' if place.exists() else 'there'}")
     inner = sorted(path for path in place.iterdir() if path.is_dir())
     found = [(directory, [path for path in sorted(directory.iterdir()) if (path / RECIPE).is_file()])
              for directory in (place, *inner)]  # fmt: skip

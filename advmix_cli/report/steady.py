@@ -7,7 +7,6 @@ from rich.control import Control
 from rich.live import Live
 from rich.segment import ControlType, Segment
 
-
 ROOM = 2
 """Columns behind the last line, where a terminal shows "^C": it would go into a row that nobody erases."""
 

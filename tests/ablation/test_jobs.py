@@ -102,7 +102,7 @@ def test_one_that_fails_twice_is_marked_and_the_others_go_on(table, watch, said)
     todo = table(a="exit 1, exit 7, done", b="done", c="exit 2, done")
     with pytest.raises(CellsFailedError) as caught:
         jobs(todo, 1, watch)
-    assert str(caught.value) == "failed: a, seed 0, c, seed 0; the other rows are done"
+    assert str(caught.value) == "failed: a (seed 0), c (seed 0); the other rows are done; the same command tries again"
     assert caught.value.exit_code == 1
     assert states(todo) == ["failed", "done", "failed"]
     mark = json.loads((todo[0].directory / FAILURE).read_text())
@@ -176,7 +176,9 @@ def test_one_that_somebody_stops_is_left_and_told(table, watch):
     todo = table(a="exit 143", b="done")
     with pytest.raises(CellsFailedError) as caught:
         jobs(todo, 1, watch)
-    assert str(caught.value) == "stopped from outside: a, seed 0; the other rows are done"
+    assert (
+        str(caught.value) == "stopped from outside: a (seed 0); the other rows are done; the same command tries again"
+    )
     assert states(todo) == ["waiting", "done"]
 
 
@@ -184,7 +186,10 @@ def test_one_that_another_process_works_in_is_left_to_it(table, watch):
     todo = table(a="done", b="done")
     with held(todo[0].directory), pytest.raises(InUseError) as caught:
         jobs(todo, 2, watch)
-    assert str(caught.value) == "in use by other processes: a, seed 0; the other rows are done"
+    assert (
+        str(caught.value)
+        == "in use by other processes: a (seed 0); the other rows are done; the same command tries again"
+    )
     assert caught.value.exit_code == 2
     assert [cell.results() is not None for cell in todo] == [False, True]
 
@@ -247,7 +252,7 @@ def test_the_table_names_who_failed_and_why(tmp_path, monkeypatch):
     words = ["ablate", "--rows", "1", "--out", str(tmp_path), "--jobs", "1", "--device", "cpu"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 1
-    assert done.stderr.splitlines()[-1] == "error: failed: Attack, seed 0"
+    assert done.stderr.splitlines()[-1] == "error: failed: Attack (seed 0); the same command tries again"
     assert "FAILED: Attack, seed 0: out of [red]memory[/red] (exit code 1, 2 attempts)" in done.stdout
     (line,) = (line for line in done.stdout.splitlines() if line.strip().startswith("Attack"))
     assert line.split() == ["Attack", "failed", "failed", "failed"]

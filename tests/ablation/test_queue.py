@@ -7,10 +7,12 @@ import pytest
 import tomli_w
 import torch
 from rich.console import Console
+from typer.testing import CliRunner
 
 from advmix_cli import run
 from advmix_cli.ablation.cells import cells
 from advmix_cli.ablation.queue import prepare, run_cells
+from advmix_cli.cli import app
 from advmix_cli.errors import (
     AdvmixError,
     CellsFailedError,
@@ -125,7 +127,10 @@ def test_a_cell_that_another_process_works_in_is_left_to_it_and_told_at_the_end(
     with held(busy), pytest.raises(InUseError) as caught:
         ran(todo(tmp_path), Lines(Console(file=said, width=300)))
     assert names == ["b", "c"]
-    assert str(caught.value) == "in use by other processes: a, seed 0; the other rows are done"
+    assert (
+        str(caught.value)
+        == "in use by other processes: a (seed 0); the other rows are done; the same command tries again"
+    )
     assert caught.value.exit_code == 2
     assert f"left to another process: {busy} is in use: process " in said.getvalue()
 
@@ -165,7 +170,8 @@ def test_a_cell_that_fails_is_marked_and_does_not_stop_the_others(tmp_path, monk
     with pytest.raises(CellsFailedError) as caught:
         ran(cells, Lines(Console(file=said, width=300)))
     assert failing.names == ["a", "b", "c"]
-    assert (str(caught.value), caught.value.exit_code) == ("failed: b, seed 0; the other rows are done", 1)
+    assert str(caught.value) == "failed: b (seed 0); the other rows are done; the same command tries again"
+    assert caught.value.exit_code == 1
     mark = failure(cells[1].directory)
     assert (mark.attempts, mark.exit_code) == (1, 1)
     assert mark.error.startswith(why)
@@ -173,10 +179,25 @@ def test_a_cell_that_fails_is_marked_and_does_not_stop_the_others(tmp_path, monk
     log = cells[1].directory / LOG
     assert log.exists() != isinstance(error, AdvmixError)
     assert not log.exists() or "Traceback" in log.read_text()
+    assert (f"the traceback is in {log}" in said.getvalue()) == log.exists()
     failing.error = None
     ran(cells)
     assert failing.names == ["a", "b", "c", "b"]
     assert failure(cells[1].directory) is None
+
+
+def test_the_table_says_who_failed_and_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "fit", lambda *_: (_ for _ in ()).throw(MemoryError))
+    words = ["ablate", "--rows", "1", "--rows", "2", "--out", str(tmp_path), "--device", "cpu"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1] == (
+        "error: failed: Attack (seed 0), Mix-then-Attack (seed 0); the same command tries again"
+    )
+    assert done.stdout.count("seed 0: MemoryError (exit code 1, 1 attempt)") == 2
+    shown = CliRunner().invoke(app, ["status", str(tmp_path)])
+    assert shown.exit_code == 0
+    assert "0 of 2 runs done · 2 failed" in shown.stdout
 
 
 def test_what_a_cell_that_failed_held_is_given_back_before_the_next_one(tmp_path, monkeypatch):
