@@ -242,7 +242,7 @@ class _Fit:
 
         if self.team.first:
             write_atomically(self.directory / METRICS, course.metrics())
-        self.watch.begin(self.recipe.title or "training", training.epochs * training.batches)
+        self.watch.begin(self.recipe.title or "training", training.epochs * training.batches, "batches")
         self.watch.advance((course.at.epoch - 1) * training.batches + course.at.done)
         with self.keeping.stop.heard_at_checks():
             try:

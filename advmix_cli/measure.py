@@ -60,7 +60,7 @@ def evaluate(
         batch = wanted[largest].first(made[largest].batch_size)
         subject = subject_of(recipe, network, batch, sum(passes), watch.say)
     for chosen, evaluator, own in zip(evaluators, made, wanted, strict=True):
-        watch.begin(f"measuring {chosen.name}", len(own))
+        watch.begin(f"measuring {chosen.name}", len(own), "images")
         notebook, started = notes(chosen), time.perf_counter()
         with measured(network):
             verdicts = _verdicts(evaluator, subject, own, watch.advance, notebook)

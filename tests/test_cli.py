@@ -219,7 +219,7 @@ def test_eval_prints_a_table_on_stdout_and_progress_on_stderr(trained):
     row = next(line.split() for line in found.stdout.split("\n") if line.strip().startswith("pristine "))
     # evaluator, accuracy, interval, correct, n, time
     assert row[4] == "7"
-    assert "measuring pristine: 7 to do" in found.stderr
+    assert "measuring pristine: 7 images" in found.stderr
     assert "measuring" not in found.stdout
 
 

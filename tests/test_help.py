@@ -55,10 +55,11 @@ def test_h_is_help(path):
     assert CliRunner().invoke(app, [*path, "-h"]).stdout == CliRunner().invoke(app, [*path, "--help"]).stdout
 
 
-def test_help_and_recipe_commands_import_no_torch():
+def test_help_recipe_commands_and_who_only_looks_import_no_torch():
     commands = [[*path, "--help"] for path in COMMANDS]
     commands += [["recipe", "check", "digits", "table1"], ["recipe", "show", "digits"], ["recipe", "list"]]
     commands += [["recipe", "schema"], ["--version"]]
+    commands += [["ablate", *what, "--out", "nowhere"] for what in (["--status"], ["--dry-run", "--format", "json"])]
     script = f"""
 import sys
 from typer.testing import CliRunner

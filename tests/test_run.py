@@ -85,10 +85,10 @@ def test_metrics_have_a_line_an_epoch_of_finite_numbers(done):
 @pytest.mark.usefixtures("done")
 def test_a_run_is_told_as_it_goes(said):
     text = said.getvalue()
-    assert "tiny: 4 to do" in text
+    assert "tiny: 4 batches" in text
     assert "epoch 1/2: loss" in text
     assert "epoch 2/2: loss" in text
-    assert "measuring PGD2: 40 to do" in text
+    assert "measuring PGD2: 40 images" in text
 
 
 def test_both_epochs_are_measured_by_every_evaluator(done):
@@ -285,7 +285,7 @@ def test_a_batch_larger_than_the_training_set_trains_on_all_of_it_and_says_so_on
         "training is eager: schedule.batch_size = 1000, but there are only 128 training images: "
         "each epoch is one batch of them all"
     ]
-    assert "tiny: 2 to do" in said.getvalue()
+    assert "tiny: 2 batches" in said.getvalue()
     assert "engine: eager, schedule.batch_size = 1000" in said.getvalue()
 
 

@@ -21,8 +21,9 @@ from advmix_cli.recipe.table import Row, Table
 def table(tiny, tmp_path, watch):
     """The directory of a table: done, stopped in its second epoch, waiting."""
     rows = tuple(Row(name, tiny(*SMALL[:2], f"seed={n}"), {}) for n, name in enumerate(["done", "begun", "[b]idle"]))
-    todo = cells(Table("t", "T", rows), 1, tmp_path / "runs" / "t")
-    prepare(todo)
+    table = Table("t", "T", rows)
+    todo = cells(table, 1, tmp_path / "runs" / "t")
+    prepare(table, todo)
     run.execute(todo[0].row.recipe, todo[0].directory, CPU, watch)
     stopped(todo[1].row.recipe, todo[1].directory, watch, at=6)
     return todo
@@ -30,6 +31,25 @@ def table(tiny, tmp_path, watch):
 
 def status(*words):
     return CliRunner().invoke(app, ["status", *map(str, words)])
+
+
+def test_rows_stand_as_in_their_table(tiny, tmp_path):
+    rows = tuple(Row(name, tiny(f"schedule.epochs={n}"), {}) for n, name in enumerate("zxya", 1))
+    table = Table("t", "T", rows)
+    todo = cells(table, 2, tmp_path)
+
+    def shown():
+        return [(one["row"], one["seed"]) for one in json.loads(status(tmp_path, "--json").stdout)["tables"][0]["runs"]]
+
+    prepare(table, todo[1:])  # as with --rows
+    own = [(cell.row.name, cell.row.recipe.seed) for cell in todo]
+    assert shown() == own[1:]
+    prepare(table, todo)
+    assert shown() == own == [*((name, 0) for name in "zxya"), *((name, 1) for name in "zxya")]
+    prepare(Table("t", "T", (rows[3], rows[2])), [todo[3], todo[2]])  # two rows have left the file
+    assert shown() == [(name, seed) for seed in (0, 1) for name in "ayxz"]
+    (tmp_path / "rows.json").write_text('["a", 1]')
+    assert shown() == sorted(own, key=lambda one: (one[1], one[0]))
 
 
 def snapshot(directory):
@@ -48,7 +68,7 @@ def test_a_table_a_run_and_a_directory_of_tables(table, tmp_path):
         ["[b]idle", "2", "waiting"],
     ]
     assert "1/3" in lines[5]
-    assert done.stdout.splitlines()[7] == "1 of 3 done · 1 stopped · 1 waiting"
+    assert done.stdout.splitlines()[7] == "1 of 3 runs done · 1 stopped · 1 waiting"
     assert "best on validation: pristine " in done.stdout
     assert status(tmp_path / "runs").stdout == done.stdout
     one = status(table[1].directory).stdout
@@ -88,13 +108,15 @@ def test_what_is_damaged_is_said_and_the_others_are_shown(table, tmp_path):
     assert status(tmp_path / "runs", "--json").exit_code == 1
 
 
-@pytest.mark.parametrize("name", ["empty", "nothing", "file"])
-def test_a_place_without_runs_is_a_mistake(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "said"), [("empty", "holds no run, nor do"), ("nothing", "is not there"), ("file", "is not a directory")]
+)
+def test_a_place_without_runs_is_a_mistake(tmp_path, name, said):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     done = status(tmp_path / name)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert str(tmp_path / name) in done.stderr
+    assert f"{tmp_path / name} {said}" in done.stderr
 
 
 def test_it_is_quick_because_it_needs_no_torch(tiny, tmp_path):

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from advmix_cli.ablation.cells import Cell
 from advmix_cli.ablation.eta import Eta, etas, total
 from advmix_cli.ablation.standing import Found, Standing, standing
 from advmix_cli.errors import RunDirectoryError, printable
@@ -72,6 +73,30 @@ def onlooker(runs: Sequence[tuple[str, Recipe, Path]]) -> Callable[[Collection[P
     return look
 
 
+class LiveBoard:
+    """The board of cells that are run here, as they were when they were last looked at; it fits the terminal as that
+    is."""
+
+    def __init__(self, title: str, cells: Sequence[Cell], jobs: int) -> None:
+        self._title, self._jobs = title, jobs
+        self._look = onlooker([(cell.row.name, cell.row.recipe, cell.directory) for cell in cells])
+        self._entries: list[Entry] = []
+        self._drawn: tuple[tuple[int, int], Group] | None = None
+        self.started: frozenset[Path] = frozenset()
+        """Directories in which this process has started something."""
+
+    def look(self) -> None:
+        """At all that has not ended."""
+        self._entries, self._drawn = self._look(self.started), None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # Drawn again only where it is another one: it is shown several times a second.
+        size = options.max_width, options.size.height
+        if self._drawn is None or self._drawn[0] != size:
+            self._drawn = size, board(self._title, self._entries, self._jobs, *size)
+        yield self._drawn[1]
+
+
 def runs_of(entries: Sequence[Entry]) -> list[tuple[Recipe, Standing]]:
     """Those that can be read."""
     return [(one.recipe, one.standing) for one in entries if one.recipe and one.standing]
@@ -101,7 +126,7 @@ def board(title: str, entries: Sequence[Entry], jobs: int, width: int, height: i
     for one in shown:
         style = _STYLES.get(one.state, "")
         table.add_row(*(Text(rows[one.directory][name], style) for name in columns))
-    captions = [summary(entries, jobs)]
+    captions = [summary(entries, jobs)] if len(entries) > 1 else []
     hidden = Counter(one.state for one in entries if one.directory not in rows)
     if hidden:
         captions.append("not shown: " + ", ".join(f"{count} {state}" for state, count in hidden.items()))
@@ -121,7 +146,7 @@ _STYLES = {"running": "bold", "waiting": "dim", "failed": "red", "diverged": "re
 def summary(entries: Sequence[Entry], jobs: int) -> str:
     """How many are done, and when all will be."""
     counted = Counter(one.state for one in entries)
-    parts = [f"{counted['done']} of {len(entries)} done"]
+    parts = [f"{counted['done']} of {len(entries)} runs done"]
     eta = total(runs_of(entries), jobs)
     if eta and eta.seconds:
         parts.append(f"eta {eta}")

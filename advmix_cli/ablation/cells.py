@@ -5,11 +5,14 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from advmix_cli.errors import RunDirectoryError, UsageError
 from advmix_cli.recipe.suggest import did_you_mean
 from advmix_cli.recipe.table import Row, Table
-from advmix_cli.report.results import Results
+
+if TYPE_CHECKING:
+    from advmix_cli.report.results import Results
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,20 @@ class Cell:
     row: Row
     directory: Path
 
-    def results(self) -> Results | None:
+    @property
+    def name(self) -> str:
+        """Of a row with a seed, for a person."""
+        return f"{self.row.name}, seed {self.row.recipe.seed}"
+
+    @property
+    def listed(self) -> str:
+        """The same among others, as a row's name may have a comma."""
+        return f"{self.row.name} (seed {self.row.recipe.seed})"
+
+    def results(self) -> "Results | None":
         """What is known of it so far; RunDirectoryError for results of another recipe."""
+        from advmix_cli.report.results import Results  # with torch, which who only looks can do without
+
         known = Results.load(self.directory)
         if known and known.digest != self.row.recipe.digest():
             raise RunDirectoryError(f"{self.directory} holds the results of another recipe")

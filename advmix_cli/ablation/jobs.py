@@ -13,15 +13,15 @@ import torch
 from advmix_cli import build
 from advmix_cli.ablation.cells import Cell
 from advmix_cli.ablation.child import ATTEMPTS, WRONG, Child, started
-from advmix_cli.ablation.queue import outcome, prepare
+from advmix_cli.ablation.queue import outcome
 from advmix_cli.ablation.slots import Slot
-from advmix_cli.errors import CellsFailedError, InUseError
+from advmix_cli.ablation.unfinished import Unfinished
 from advmix_cli.fit import Keeping
 from advmix_cli.locks import is_held
 from advmix_cli.recipe.schema import DigitsData
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.tracking import Kind
-from advmix_cli.rundir import FAILURE, LAST, STATE, reached
+from advmix_cli.rundir import LAST, STATE, reached
 
 LOOK = 0.1
 """Seconds between two looks at the processes."""
@@ -36,15 +36,14 @@ def run_jobs(
     trackers: Sequence[Kind] = (),
     environment: Mapping[str, str] = os.environ,
 ) -> None:
-    """Run what is unfinished, in as many processes as there are slots; `looked` is called, several times a second, with
-    the directories in which something runs. A cell that fails is tried once more, from its state, and then marked. That
-    does not stop the others, nor does one that diverges or that another process works in: CellsFailedError or
-    InUseError at the end.
+    """Run what is unfinished of `cells`, which are prepared, in as many processes as there are slots; `looked` is
+    called, several times a second, with the directories in which something runs. A cell that fails is tried once more,
+    from its state, and then marked. That does not stop the others, nor does one that diverges or that another process
+    works in: CellsFailedError or InUseError at the end.
 
     Asked to stop, it asks the processes, and waits until they have saved: StoppedError. On a KeyboardInterrupt they are
     killed. None outlives this call. DataError before anything starts.
     """
-    prepare(cells)
     pool = _Pool(cells, watch, keeping, trackers, environment, list(slots))
     _look_at_data(pool.waiting, watch.say)
     try:
@@ -64,7 +63,7 @@ def run_jobs(
             raise
         raise
     keeping.stop.check()
-    pool.tell()
+    pool.unfinished.tell()
 
 
 def _look_at_data(cells: Iterable[Cell], say: Callable[[str], None]) -> None:
@@ -86,17 +85,14 @@ class _Pool:
     running: list[Child] = field(default_factory=list)
     attempts: dict[Path, int] = field(default_factory=dict)
     waiting: deque[Cell] = field(default_factory=deque)
-    busy: list[Cell] = field(default_factory=list)
-    failed: list[Cell] = field(default_factory=list)
-    stopped: list[Cell] = field(default_factory=list)
+    unfinished: Unfinished = field(init=False)
     asked: bool = False
 
     def __post_init__(self) -> None:
+        self.unfinished = Unfinished(len(self.cells))
         for cell in self.cells:
             known = cell.results()
             if known is None or not (known.finished or known.diverged):
-                # So that it does not count as failed until it has been tried again.
-                (cell.directory / FAILURE).unlink(missing_ok=True)
                 self.waiting.append(cell)
 
     def work(self) -> bool:
@@ -117,7 +113,7 @@ class _Pool:
     def _start(self, cell: Cell) -> None:
         if is_held(cell.directory):
             self._say(cell, "left to another process, which works in it")
-            self.busy.append(cell)
+            self.unfinished.busy.append(cell)
             return
         slot = self.free.pop(0)
         self.attempts[cell.directory] = self.attempts.get(cell.directory, 0) + 1
@@ -131,11 +127,11 @@ class _Pool:
                 self._say(cell, outcome(cell))
             case "busy":
                 self._say(cell, "left to another process, which works in it")
-                self.busy.append(cell)
+                self.unfinished.busy.append(cell)
             case "stopped":
                 begun = reached(cell.directory / STATE) or (cell.directory / LAST).exists()
                 self._say(cell, f"stopped, {'its state is saved' if begun else 'nothing was trained yet'}")
-                self.stopped.append(cell)
+                self.unfinished.stopped.append(cell)
             case _:
                 self._fail(child)
 
@@ -151,7 +147,7 @@ class _Pool:
             self._say(cell, f"failed: {failure}")
             with suppress(OSError):  # a full disk is no reason to end the others
                 failure.save(cell.directory)
-            self.failed.append(cell)
+            self.unfinished.failed.append(cell)
 
     def ask(self) -> None:
         """All that run to save their state and end, once."""
@@ -171,25 +167,5 @@ class _Pool:
             child.kill()
         self.wait()
 
-    def tell(self) -> None:
-        """What is not done, and why."""
-        parts = [
-            f"{why}: {', '.join(_name(cell) for cell in cells)}"
-            for why, cells in (
-                ("failed", self.failed),
-                ("stopped from outside", self.stopped),
-                ("in use by other processes", self.busy),
-            )
-            if cells
-        ]
-        if parts:
-            error = CellsFailedError if self.failed or self.stopped else InUseError
-            others = len(self.cells) - len(self.failed) - len(self.stopped) - len(self.busy)
-            raise error(f"{'; '.join(parts)}{'; the other rows are done' if others else ''}")
-
     def _say(self, cell: Cell, what: str) -> None:
-        self.watch.say(f"[{self.cells.index(cell) + 1}/{len(self.cells)}] {_name(cell)}: {what}")
-
-
-def _name(cell: Cell) -> str:
-    return f"{cell.row.name}, seed {cell.row.recipe.seed}"
+        self.watch.say(f"[{self.cells.index(cell) + 1}/{len(self.cells)}] {cell.name}: {what}")

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from advmix_cli.ablation.cells import Cell
+from advmix_cli.ablation.standing import standing
 from advmix_cli.report.grid import Cell as Text
 from advmix_cli.report.grid import Grid
-from advmix_cli.rundir import LAST, STATE, reached
 
 
 def plan_records(cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -15,20 +15,15 @@ def plan_records(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 
 def _record(cell: Cell) -> dict[str, Any]:
-    recipe, known = cell.row.recipe, cell.results()
-    trained = known is not None and (cell.directory / LAST).is_file()
-    begun = reached(cell.directory / STATE)
-    if known and known.diverged:
-        what = "diverged"
-    elif known and known.finished:
-        what = "done"
-    elif trained:
+    recipe = cell.row.recipe
+    found = standing(recipe, cell.directory)
+    if found.ended:
+        what = found.state
+    elif found.trained:
         what = "trained"
     else:
-        what = "begun" if begun else "to do"
-    epochs = 0
-    if what in ("to do", "begun"):
-        epochs = recipe.schedule.epochs + 1 - (begun[0] if begun else 1)
+        what = "to do" if found.state == "waiting" else "begun"
+    epochs = 0 if found.ended else found.epochs - found.epoch
     return {
         "row": cell.row.name,
         "seed": recipe.seed,

@@ -1,5 +1,6 @@
 """Runs the cells of a table, one after the other; what is done is not done again."""
 
+import traceback
 from collections.abc import Callable, Sequence
 
 import tomli_w
@@ -7,13 +8,31 @@ import torch
 
 from advmix_cli import run
 from advmix_cli.ablation.cells import Cell
-from advmix_cli.errors import DivergedError, InUseError
-from advmix_cli.files import write_atomically
+from advmix_cli.ablation.order import keep_order
+from advmix_cli.ablation.unfinished import Unfinished
+from advmix_cli.errors import AdvmixError, DivergedError, InUseError, UsageError, first_line
+from advmix_cli.failures import Failure
+from advmix_cli.files import append_line, write_atomically
 from advmix_cli.fit import Keeping
+from advmix_cli.memory import release
+from advmix_cli.recipe.table import Table
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.tables import percent
 from advmix_cli.report.tracking import Kind, tracked
-from advmix_cli.rundir import METRICS, RECIPE
+from advmix_cli.rundir import FAILURE, LOG, METRICS, RECIPE
+
+
+def prepare(table: Table, cells: Sequence[Cell]) -> None:
+    """Before any of `cells`, which are some of `table`, is run. Refuse directories that hold something else; write the
+    recipe into those that hold nothing, and the order of the rows, so that who looks at the files sees what waits; a
+    cell that failed waits again."""
+    for cell in cells:
+        run.check_directory(cell.row.recipe, cell.directory)
+    for cell in cells:
+        (cell.directory / FAILURE).unlink(missing_ok=True)
+        if not (cell.directory / RECIPE).exists():
+            write_atomically(cell.directory / RECIPE, tomli_w.dumps(cell.row.recipe.resolved()))
+    keep_order([row.name for row in table.rows], cells[0].directory.parent)
 
 
 def run_cells(
@@ -24,40 +43,51 @@ def run_cells(
     keeping: Keeping | None = None,
     trackers: Sequence[Kind] = (),
 ) -> None:
-    """Run what is unfinished; `changed` is called before and after each cell, and each has its own `trackers`. A cell
-    that diverges does not stop the others: its results say so; nor does one that another process works in: InUseError
-    at the end names them. Directories that hold something else are refused before anything starts."""
-    busy: list[str] = []
-    prepare(cells)
+    """Run what is unfinished of `cells`, which are prepared; `changed` is called before and after each cell, and each
+    has its own `trackers`. A cell that fails is marked, and stops the others as little as one that diverges or that
+    another process works in: CellsFailedError or InUseError at the end names them. What is wrong with a recipe, a file
+    or the disk ends all."""
+    unfinished = Unfinished(len(cells))
     for number, cell in enumerate(cells, 1):
         changed(cell)
         known = cell.results()
         if known is None or not (known.finished or known.diverged):
-            name = f"[{number}/{len(cells)}] {cell.row.name}, seed {cell.row.recipe.seed}"
+            name = f"[{number}/{len(cells)}] {cell.name}"
             watch.say(name)
             try:
-                with tracked(trackers, cell.row.recipe, cell.directory, METRICS, watch) as told:
-                    run.execute(cell.row.recipe, cell.directory, place, told, keeping)
+                failure = _failure_of(cell, place, watch, keeping, trackers)
             except DivergedError as error:
-                watch.say(f"diverged: {error}")
+                watch.say(f"{name}: diverged: {error}")
             except InUseError as error:
-                watch.say(f"left to another process: {error}")
-                busy.append(cell.row.name)
+                watch.say(f"{name}: left to another process: {error}")
+                unfinished.busy.append(cell)
             else:
-                watch.say(f"{name}: {outcome(cell)}")
+                if failure:
+                    release()  # for the next one, now that nothing refers to what the error came from
+                    unfinished.failed.append(cell)
+                watch.say(f"{name}: {f'failed: {failure}' if failure else outcome(cell)}")
         changed(cell)
-    if busy:
-        raise InUseError(f"in use by other processes: {', '.join(busy)}; the other rows are done")
+    unfinished.tell()
 
 
-def prepare(cells: Sequence[Cell]) -> None:
-    """Refuse directories that hold something else, and write the recipe into those that hold nothing, so that who looks
-    at the files sees what waits."""
-    for cell in cells:
-        run.check_directory(cell.row.recipe, cell.directory)
-    for cell in cells:
-        if not (cell.directory / RECIPE).exists():
-            write_atomically(cell.directory / RECIPE, tomli_w.dumps(cell.row.recipe.resolved()))
+def _failure_of(
+    cell: Cell, place: torch.device, watch: Watcher, keeping: Keeping | None, trackers: Sequence[Kind]
+) -> Failure | None:
+    """Run it; why it failed, if it did. The exit code is that of `advmix train`."""
+    try:
+        with tracked(trackers, cell.row.recipe, cell.directory, METRICS, watch) as told:
+            run.execute(cell.row.recipe, cell.directory, place, told, keeping)
+    except (DivergedError, UsageError, OSError):
+        raise
+    except Exception as error:
+        ours = isinstance(error, AdvmixError)
+        failure = Failure(1, 1, str(error) if ours else first_line(error))
+        failure.save(cell.directory)
+        if not ours:
+            append_line(cell.directory / LOG, traceback.format_exc())
+            watch.say(f"the traceback is in {cell.directory / LOG}")
+        return failure
+    return None
 
 
 def outcome(cell: Cell) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from advmix_cli.errors import RunDirectoryError, printable
 from advmix_cli.failures import failure
 from advmix_cli.files import read_bytes, read_text
-from advmix_cli.locks import is_held
+from advmix_cli.locks import LOCK, is_held
 from advmix_cli.recipe.schema import NoAveraging, Recipe
 from advmix_cli.rundir import (
     LAST,
@@ -21,6 +21,7 @@ from advmix_cli.rundir import (
     STATE,
     manifests,
     place,
+    reached,
 )
 from advmix_cli.seals import unsealed
 
@@ -42,8 +43,9 @@ class Standing:
     """`state`: nothing was begun ("waiting"), somebody works in it ("running"), begun and left ("stopped"), "done",
     "diverged", or given up ("failed"). `error` says why, of the last two.
 
-    `epoch` of `epochs` are done; `line` is the last one's of metrics.jsonl, written `since` seconds ago; an epoch with
-    its validation takes `pace` seconds, if that is known. `found` is what has been measured, of `wanted` measurements.
+    `epoch` of `epochs` are done, and a resumed training goes on behind them; `line` is what metrics.jsonl says of the
+    last one, written `since` seconds ago, if that is known; an epoch with its validation takes `pace` seconds, if that
+    is. `found` is what has been measured, of `wanted` measurements.
     """
 
     state: StateName
@@ -70,27 +72,43 @@ def standing(recipe: Recipe, directory: Path) -> Standing:
     # Before the files: who ends in between has written what is read then.
     held = is_held(directory)
     results, given_up = _results(recipe, directory / RESULTS), failure(directory)
+    # The state before the lines, of which there are never too few for it.
+    saved = reached(directory / STATE)
     lines, since = _metrics(recipe, directory / METRICS)
     trained = results is not None and (directory / LAST).is_file()
+    diverged = results and results["diverged"]
+    pace = _pace(recipe, directory / STATE, lines, results)
+    if not trained and not diverged and not (held and _is_of_holder(directory)):
+        # A training goes on from its newest state: what was written after that is cut off, and trained anew.
+        left = lines[: saved[0] - 1] if saved else []
+        lines, since = left, since if left == lines and not held else None
     common = {
         "epochs": recipe.schedule.epochs,
-        "epoch": recipe.schedule.epochs if trained else lines[-1]["epoch"] if lines else 0,
+        "epoch": recipe.schedule.epochs if trained else len(lines),
         "trained": trained,
         "line": lines[-1] if lines else {},
         "since": since,
-        "pace": _pace(recipe, directory / STATE, lines, results),
+        "pace": pace,
         "found": _found(recipe, results),
         "wanted": _wanted(recipe),
     }
-    if results and results["diverged"]:
-        return Standing("diverged", **common, error=printable(str(results["diverged"])))
+    if diverged:
+        return Standing("diverged", **common, error=printable(str(diverged)))
     if results and results["finished"]:
         return Standing("done", **common)
     if held:
         return Standing("running", **common)
     if given_up:
         return Standing("failed", **common, error=str(given_up))
-    return Standing("stopped" if results or lines else "waiting", **common)
+    return Standing("stopped" if results or saved or lines else "waiting", **common)
+
+
+def _is_of_holder(directory: Path) -> bool:
+    """Whether who works in `directory` has written the metrics there: its lock is older."""
+    try:
+        return (directory / METRICS).stat().st_mtime_ns >= (directory / LOCK).stat().st_mtime_ns
+    except OSError:
+        return False
 
 
 def _results(recipe: Recipe, path: Path) -> dict[str, Any] | None:

@@ -235,7 +235,7 @@ def _measured(
             compiled[arms[-1].name] = Compiled(seconds, warm.seconds, graphs)
         # The loader's workers start here: nothing runs beside a compilation.
         arms = [*textbook_arms(recipe, images, place, iter(pictures(recipe, images))), *arms]
-        watch.begin("racing", rounds * len(arms))
+        watch.begin("racing", rounds * len(arms), "timings")
         raced = race({arm.name: arm.run for arm in arms}, place, rounds, lambda: watch.advance(1))
         highest = highest.best(peaks.measure(place))
         peak_bytes = {arm.name: _peak(arm, place) for arm in arms} if place.type == "cuda" else {}

@@ -1,13 +1,15 @@
 """`advmix ablate`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advmix_cli.commands.console import Format, err, print_table, say
-from advmix_cli.commands.jobs import Jobs, wanted_slots
+from advmix_cli.commands.console import Format, print_table
+from advmix_cli.commands.jobs import Jobs, run_at_once
+from advmix_cli.commands.one_by_one import run_here
 from advmix_cli.commands.options import DeviceName, SaveEvery, Settings, StopAfter, Track, trackers
 from advmix_cli.commands.slurm import launch, show
 from advmix_cli.commands.slurm_options import (
@@ -30,7 +32,6 @@ from advmix_cli.stopping import stoppable
 if TYPE_CHECKING:
     from advmix_cli.ablation.cells import Cell
     from advmix_cli.recipe.table import Table
-    from advmix_cli.report.grid import Grid
 
 
 def ablate(
@@ -74,74 +75,59 @@ def ablate(
     if request and jobs is not None:
         raise UsageError("--jobs: only with --launcher local; --parallel says how many tasks run at once")
 
+    from advmix_cli.ablation.cells import cells, select
     from advmix_cli.recipe.table import load_table
 
     loaded = load_table(table, settings or [])
-
-    from advmix_cli.ablation.cells import cells, select
-
-    kinds = trackers(track)
-    chosen = select(loaded, rows or [])
+    chosen, kinds = select(loaded, rows or []), trackers(track)
     todo = cells(chosen, seeds, directory / chosen.name)
     if status:
         show(chosen.title, todo, form)
         return
-
-    from advmix_cli import build
-    from advmix_cli.ablation.board import board, onlooker
-    from advmix_cli.ablation.jobs import run_jobs
-    from advmix_cli.ablation.plan import plan_grid, plan_records
-    from advmix_cli.ablation.queue import run_cells
-    from advmix_cli.fit import Keeping
-    from advmix_cli.report.live import live_view
-
     if dry_run:
+        from advmix_cli.ablation.plan import plan_grid, plan_records
+
         print_table(form, plan_grid(chosen.title, todo), plan_records(todo))
         return
     known = [cell.results() for cell in todo]
     if request and not all(found and (found.finished or found.diverged) for found in known):
+        from advmix_cli.ablation.order import keep_order
+
         launch(chosen.title, todo, request, device, save_every, kinds, form)
+        keep_order([row.name for row in loaded.rows], todo[0].directory.parent)
         return
-    recipes = [row.recipe for row in chosen.rows]
-    slots = None if jobs is None else wanted_slots(jobs, device, recipes, say)
-    look = onlooker([(cell.row.name, cell.row.recipe, cell.directory) for cell in todo])
-    started: frozenset[Path] = frozenset()
-    drawn = 0.0
 
-    def draw() -> Any:
-        return board(chosen.title, look(started), len(slots or [1]), *err.size)
+    from advmix_cli.fit import Keeping
 
-    try:
-        with stoppable(stop_after) as stop, live_view(err, draw) as (watch, redraw):
-            keeping = Keeping(save_every, stop)
-            if slots is None:
-                run_cells(todo, build.device(device), watch, lambda _: redraw(), keeping, kinds)
-            else:
-
-                def looked(running: frozenset[Path]) -> None:
-                    nonlocal started, drawn
-                    if running != started or monotonic() - drawn >= 1:
-                        started = running
-                        redraw()
-                        drawn = monotonic()
-
-                run_jobs(todo, slots, watch, looked, keeping, kinds)
-    except StoppedError as stopped:
-        print_table(form, *_filled(chosen, todo))
-        raise StoppedError(f"unfinished: {stopped}; the same command does what is left", stopped.exit_code) from None
-    except (InUseError, CellsFailedError):
-        print_table(form, *_filled(chosen, todo))
-        raise
-    grid, records = _filled(chosen, todo)
-    print_table(form, grid, records)
-    diverged = [cell.row.name for cell in todo if (found := cell.results()) and found.diverged]
-    if diverged:
-        raise DivergedError(f"diverged: {', '.join(diverged)}; the other rows are measured")
+    with _table_at_the_end(chosen, todo, form), stoppable(stop_after) as stop:
+        keeping = Keeping(save_every, stop)
+        if jobs is None:
+            run_here(loaded, todo, device, keeping, kinds)
+        else:
+            run_at_once(loaded, todo, jobs, device, keeping, kinds)
 
 
-def _filled(table: "Table", todo: "list[Cell]") -> "tuple[Grid, list[dict[str, Any]]]":
+@contextmanager
+def _table_at_the_end(table: "Table", todo: "list[Cell]", form: Format) -> Iterator[None]:
+    """Print what the cells have found, however the work within has ended; the errors that it ends with are said after
+    that, and DivergedError names the rows that did."""
     from advmix_cli.ablation.lines import lines_of
     from advmix_cli.report.ablation import ablation_grid, ablation_records
 
-    columns, lines = lines_of(table, todo)
-    return ablation_grid(table.title, columns, lines, table.settings), ablation_records(columns, lines)
+    def show_table() -> None:
+        columns, lines = lines_of(table, todo)
+        grid = ablation_grid(table.title, columns, lines, table.settings)
+        print_table(form, grid, ablation_records(columns, lines))
+
+    try:
+        yield
+    except StoppedError as stopped:
+        show_table()
+        raise StoppedError(f"unfinished: {stopped}; the same command does what is left", stopped.exit_code) from None
+    except (InUseError, CellsFailedError):
+        show_table()
+        raise
+    show_table()
+    diverged = [cell.listed for cell in todo if (found := cell.results()) and found.diverged]
+    if diverged:
+        raise DivergedError(f"diverged: {', '.join(diverged)}; the other rows are measured")

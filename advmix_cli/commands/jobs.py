@@ -1,16 +1,23 @@
-"""`--jobs` of `advmix ablate`: how many cells run at once, and what each of them gets."""
+"""`advmix ablate --jobs`: some cells at once, each in a process of its own; how many, and what each of them gets."""
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from advmix_cli.commands.console import err, say
 from advmix_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from advmix_cli.ablation.cells import Cell
     from advmix_cli.ablation.slots import Slot
+    from advmix_cli.fit import Keeping
     from advmix_cli.recipe.schema import Recipe
+    from advmix_cli.recipe.table import Table
+    from advmix_cli.report.tracking import Kind
 
 A_PROCESS = 700 * 10**6
 """Bytes that a training takes beside what `advmix plan` counts: torch itself and the libraries that it loads."""
@@ -24,6 +31,32 @@ Jobs = Annotated[
         "core, as far as there is memory. By default the cells run one by one in this process.",
     ),
 ]
+
+
+def run_at_once(
+    table: "Table", todo: "Sequence[Cell]", jobs: str, device: str, keeping: "Keeping", trackers: "Sequence[Kind]"
+) -> None:
+    """Run what is unfinished of `todo`, cells of `table`; the errors are those of `run_jobs`."""
+    from advmix_cli.ablation.board import LiveBoard
+    from advmix_cli.ablation.jobs import run_jobs
+    from advmix_cli.ablation.queue import prepare
+    from advmix_cli.report.live import live_view
+
+    slots = wanted_slots(jobs, device, [cell.row.recipe for cell in todo], say)
+    prepare(table, todo)
+    board = LiveBoard(table.title, todo, len(slots))
+    drawn = 0.0
+
+    with live_view(err, board, board.look) as (watch, redraw):
+
+        def looked(running: frozenset[Path]) -> None:
+            nonlocal drawn
+            if running != board.started or monotonic() - drawn >= 1:
+                board.started = running
+                redraw()
+                drawn = monotonic()
+
+        run_jobs(todo, slots, watch, looked, keeping, trackers)
 
 
 def wanted_slots(jobs: str, device: str, recipes: "Sequence[Recipe]", say: Callable[[str], None]) -> "list[Slot]":

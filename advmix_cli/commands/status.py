@@ -32,7 +32,9 @@ def status(
 
     tables = _tables(place)
     if not tables:
-        raise UsageError(f"{place} holds no run, nor do the directories in it")
+        raise UsageError(
+            f"{place} holds no run, nor do the directories in it: name a run, a table's directory, or one of tables"
+        )
     document: list[dict[str, object]] = []
     for directory, entries in tables:
         jobs = sum(one.state == "running" for one in entries)
@@ -71,19 +73,21 @@ def _whole_lines() -> Iterator[None]:
 
 def _tables(place: Path) -> "list[tuple[Path, list[Entry]]]":
     """The runs in `place`: itself, those right in it, those in the directories in it; with the directory of each."""
+    from advmix_cli.ablation.order import kept_order
     from advmix_cli.rundir import RECIPE
 
     if (place / RECIPE).is_file():
-        return [(place, _entries([place]))]
+        return [(place, _entries([place], []))]
     if not place.is_dir():
-        raise UsageError(f"{place} is not a directory")
+        raise UsageError(f"{place} is not {'a directory' if place.exists() else 'there'}")
     inner = sorted(path for path in place.iterdir() if path.is_dir())
     found = [(directory, [path for path in sorted(directory.iterdir()) if (path / RECIPE).is_file()])
              for directory in (place, *inner)]  # fmt: skip
-    return [(directory, _entries(runs)) for directory, runs in found if runs]
+    return [(directory, _entries(runs, kept_order(directory))) for directory, runs in found if runs]
 
 
-def _entries(runs: list[Path]) -> "list[Entry]":
+def _entries(runs: list[Path], order: list[str]) -> "list[Entry]":
+    """Seed by seed, those that are called as in `order` in that order, the others behind them by their names."""
     from advmix_cli.ablation.board import Entry, entry
     from advmix_cli.recipe.load import read
     from advmix_cli.rundir import RECIPE
@@ -96,7 +100,8 @@ def _entries(runs: list[Path]) -> "list[Entry]":
             found.append(Entry(directory.name, directory, None, None, str(error)))
             continue
         found.append(entry(recipe.title or directory.name, recipe, directory))
+    places = {name: number for number, name in enumerate(order)}
+    found.sort(key=lambda one: (one.recipe.seed if one.recipe else 0, places.get(one.name, len(places)), one.name))
     # Two edits of a row, and runs of one recipe in several places, are told apart by their directories.
     named = Counter(one.title for one in found)
-    found = [replace(one, name=one.directory.name) if named[one.title] > 1 else one for one in found]
-    return sorted(found, key=lambda one: (one.recipe.seed if one.recipe else 0, one.name))
+    return [replace(one, name=one.directory.name) if named[one.title] > 1 else one for one in found]

@@ -76,7 +76,7 @@ def diagnosed(
         for one in filter(None, (network, other)):
             within.enter_context(measured(one))
         subject = subject_of(recipe, network, own.first(BATCH), PASSES * len(own), watch.say)
-        watch.begin("diagnosing", CHECKS)
+        watch.begin("diagnosing", CHECKS, "checks")
         battery = Battery(
             subject=subject, images=own, epsilon=recipe.threat.epsilon, classes=len(images.classes), seed=seed,
             batch_size=BATCH, transfer=other, reported=_reported(recipe), tick=watch.advance,

@@ -4,25 +4,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 
 from advmix_cli.report.progress import Bars, Lines, Watcher
+from advmix_cli.report.steady import Steady
 
 
 @contextmanager
-def live_view(console: Console, draw: Callable[[], RenderableType]) -> Iterator[tuple[Watcher, Callable[[], None]]]:
-    """Yields who watches the runs, and a function that draws the view anew. Off a terminal: plain lines, no view."""
+def live_view(
+    console: Console, view: RenderableType, look: Callable[[], None]
+) -> Iterator[tuple[Watcher, Callable[[], None]]]:
+    """Yields who watches the runs, and a function that shows `view` after another `look`. Off a terminal: plain lines,
+    no view."""
     if not console.is_terminal:
         yield Lines(console, epochs=False), lambda: None
         return
     bars = _BarsUnderView(console)
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
+    look()
+    with Steady(Group(view, bars.progress), console) as live:
 
         def redraw() -> None:
-            live.update(Group(draw(), bars.progress), refresh=True)
+            look()
+            live.refresh()
 
         bars.redraw = redraw
-        redraw()
         yield bars, redraw
 
 
@@ -31,8 +35,8 @@ class _BarsUnderView(Bars):
 
     redraw: Callable[[], None]
 
-    def begin(self, what: str, total: int) -> None:
-        super().begin(what, total)
+    def begin(self, what: str, total: int, unit: str) -> None:
+        super().begin(what, total, unit)
         self.redraw()
 
     def epoch(self, line: str) -> None:  # noqa: ARG002 (its figures are in the view)

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from advmix_cli.errors import printable
+from advmix_cli.report.steady import Steady
 
 SEPARATOR = " · "
 
@@ -17,12 +18,12 @@ SEPARATOR = " · "
 class Watcher(Protocol):
     """Told of what a run does."""
 
-    def begin(self, what: str, total: int) -> None:
-        """A piece of work of `total` units starts; the one before it has ended."""
+    def begin(self, what: str, total: int, unit: str) -> None:
+        """A piece of work starts, of `total` batches, or images, or what `unit` says; the one before it has ended."""
         ...
 
     def advance(self, done: int, note: str = "") -> None:
-        """`done` more units are finished; `note`, if any, replaces the last one."""
+        """`done` more of them are finished; `note`, if any, replaces the last one."""
         ...
 
     def say(self, line: str) -> None:
@@ -41,8 +42,8 @@ class Lines:
         self._console = console
         self._epochs = epochs
 
-    def begin(self, what: str, total: int) -> None:
-        self.say(f"{what}: {total:,} to do")
+    def begin(self, what: str, total: int, unit: str) -> None:
+        self.say(f"{what}: {total:,} {unit}")
 
     def advance(self, done: int, note: str = "") -> None:
         """A line that cannot be overwritten is not worth printing for each batch."""
@@ -74,12 +75,11 @@ class Bars:
             # What does not fit is cut from the note.
             TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=Column(no_wrap=True, ratio=1)),
             console=console,
-            transient=True,
             expand=True,
         )
         self._task = self.progress.add_task("", total=None, note="", visible=False)
 
-    def begin(self, what: str, total: int) -> None:
+    def begin(self, what: str, total: int, unit: str) -> None:  # noqa: ARG002 (a bar is one without it)
         self.progress.reset(self._task, total=total, description=printable(what), note="", visible=True)
 
     def advance(self, done: int, note: str = "") -> None:
@@ -105,5 +105,5 @@ def watcher(console: Console) -> Iterator[Watcher]:
         yield Lines(console)
         return
     bars = Bars(console)
-    with bars.progress:
+    with Steady(bars.progress, console):
         yield bars

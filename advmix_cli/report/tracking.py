@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any, Literal, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, Literal, Protocol, assert_never
 
 from advmix_cli.errors import UsageError, first_line
 from advmix_cli.files import append_bytes, write_atomically
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.progress import Watcher
-from advmix_cli.report.results import Results
+
+if TYPE_CHECKING:
+    from advmix_cli.report.results import Results
 
 Kind = Literal["tensorboard", "wandb"]
 
@@ -41,6 +43,8 @@ def tracked(kinds: Sequence[Kind], recipe: Recipe, directory: Path, metrics: str
     if not kinds:
         yield watch
         return
+    from advmix_cli.report.results import Results  # with torch, which who names a Kind can do without
+
     mirrors: dict[Kind, Mirror] = {kind: _mirror(kind, recipe, directory) for kind in kinds}
     following = _Following(directory / metrics, mirrors, watch)
     try:
@@ -89,8 +93,8 @@ class _Following:
         self._read: int | None = None
         """Bytes; None before the first epoch."""
 
-    def begin(self, what: str, total: int) -> None:
-        self._watch.begin(what, total)
+    def begin(self, what: str, total: int, unit: str) -> None:
+        self._watch.begin(what, total, unit)
 
     def advance(self, done: int, note: str = "") -> None:
         self._watch.advance(done, note)
@@ -102,7 +106,7 @@ class _Following:
         self._follow()
         self._watch.epoch(line)
 
-    def results(self, known: Results | None) -> None:
+    def results(self, known: "Results | None") -> None:
         """What the evaluators found, as test/SELECTION/EVALUATOR."""
         self._follow()
         for entry in known.measured if known else ():

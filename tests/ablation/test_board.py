@@ -39,7 +39,7 @@ def test_21_cells_fit_a_terminal(tiny, width, height):
     assert len(lines) <= height - 1  # for the bar below
     text = "\n".join(lines)
     assert text.count("epoch 12/20   > 8:08:07") == min(2, height - 7)
-    assert "8 of 21 done · eta > 2 d 0 h · 1 failed · 2 running" in text
+    assert "8 of 21 runs done · eta > 2 d 0 h · 1 failed · 2 running" in text
     assert ("2.1235    50.0   100.0" in text) == (width >= 78)
     assert "100.0" in text
     if height == 40:

@@ -61,8 +61,9 @@ def table(tiny, tmp_path, monkeypatch):
 
     def make(**does):
         rows = [Row(name, tiny(f"schedule.epochs={n}"), {}) for n, name in enumerate(does, 1)]
-        found = cells(Table("t", "T", tuple(rows)), 1, tmp_path / "runs")
-        prepare(found)
+        its = Table("t", "T", tuple(rows))
+        found = cells(its, 1, tmp_path / "runs")
+        prepare(its, found)
         for cell, what in zip(found, does.values(), strict=True):
             recipe = cell.row.recipe
             known = {"title": "", "seed": 0, "digest": recipe.digest(), "epochs": 1, "train_images": 1, "images": {}}
@@ -76,6 +77,7 @@ def table(tiny, tmp_path, monkeypatch):
 
 
 def jobs(todo, count, watch, keeping=None, looked=lambda _: None):
+    prepare(Table("t", "T", tuple(cell.row for cell in todo)), todo)
     run_jobs(todo, on_cpu(count, {}), watch, looked, keeping or Keeping())
 
 
@@ -100,7 +102,7 @@ def test_one_that_fails_twice_is_marked_and_the_others_go_on(table, watch, said)
     todo = table(a="exit 1, exit 7, done", b="done", c="exit 2, done")
     with pytest.raises(CellsFailedError) as caught:
         jobs(todo, 1, watch)
-    assert str(caught.value) == "failed: a, seed 0, c, seed 0; the other rows are done"
+    assert str(caught.value) == "failed: a (seed 0), c (seed 0); the other rows are done; the same command tries again"
     assert caught.value.exit_code == 1
     assert states(todo) == ["failed", "done", "failed"]
     mark = json.loads((todo[0].directory / FAILURE).read_text())
@@ -174,7 +176,9 @@ def test_one_that_somebody_stops_is_left_and_told(table, watch):
     todo = table(a="exit 143", b="done")
     with pytest.raises(CellsFailedError) as caught:
         jobs(todo, 1, watch)
-    assert str(caught.value) == "stopped from outside: a, seed 0; the other rows are done"
+    assert (
+        str(caught.value) == "stopped from outside: a (seed 0); the other rows are done; the same command tries again"
+    )
     assert states(todo) == ["waiting", "done"]
 
 
@@ -182,7 +186,10 @@ def test_one_that_another_process_works_in_is_left_to_it(table, watch):
     todo = table(a="done", b="done")
     with held(todo[0].directory), pytest.raises(InUseError) as caught:
         jobs(todo, 2, watch)
-    assert str(caught.value) == "in use by other processes: a, seed 0; the other rows are done"
+    assert (
+        str(caught.value)
+        == "in use by other processes: a (seed 0); the other rows are done; the same command tries again"
+    )
     assert caught.value.exit_code == 2
     assert [cell.results() is not None for cell in todo] == [False, True]
 
@@ -245,7 +252,7 @@ def test_the_table_names_who_failed_and_why(tmp_path, monkeypatch):
     words = ["ablate", "--rows", "1", "--out", str(tmp_path), "--jobs", "1", "--device", "cpu"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 1
-    assert done.stderr.splitlines()[-1] == "error: failed: Attack, seed 0"
+    assert done.stderr.splitlines()[-1] == "error: failed: Attack (seed 0); the same command tries again"
     assert "FAILED: Attack, seed 0: out of [red]memory[/red] (exit code 1, 2 attempts)" in done.stdout
     (line,) = (line for line in done.stdout.splitlines() if line.strip().startswith("Attack"))
     assert line.split() == ["Attack", "failed", "failed", "failed"]
@@ -263,6 +270,7 @@ def test_a_worker_that_is_killed_goes_on_and_all_bits_are_those_of_one_process(t
     """The whole way, with real processes: neither the kill, nor how many work at once, is in the numbers."""
     rows = tuple(Row(name, tiny(*SMALL, "schedule.epochs=9", f"seed={n}"), {}) for n, name in enumerate("ab"))
     todo = cells(Table("t", "T", rows), 1, tmp_path / "jobs")
+    prepare(Table("t", "T", rows), todo)
     alone = cells(Table("t", "T", rows), 1, tmp_path / "alone")
     for cell in alone:
         run.execute(cell.row.recipe, cell.directory, CPU, watch)
@@ -286,7 +294,8 @@ def test_a_worker_that_is_killed_goes_on_and_all_bits_are_those_of_one_process(t
 
 
 def test_the_shipped_table_s_cells_are_there_to_be_seen_from_the_start(tmp_path):
-    todo = cells(load_table("digits"), 1, tmp_path)
-    prepare(todo)
+    table = load_table("digits")
+    todo = cells(table, 1, tmp_path)
+    prepare(table, todo)
     assert states(todo) == ["waiting"] * 7
     assert all((Path(cell.directory) / "recipe.toml").is_file() for cell in todo)

@@ -1,22 +1,36 @@
-"""The queue runs what is not done, and goes on after a cell that diverged."""
+"""The queue runs what is not done, and goes on after a cell that diverged or failed."""
 
 import io
+import weakref
 
 import pytest
 import tomli_w
 import torch
 from rich.console import Console
+from typer.testing import CliRunner
 
 from advmix_cli import run
 from advmix_cli.ablation.cells import cells
-from advmix_cli.ablation.queue import run_cells
-from advmix_cli.errors import DivergedError, InUseError, RunDirectoryError
+from advmix_cli.ablation.queue import prepare, run_cells
+from advmix_cli.cli import app
+from advmix_cli.errors import (
+    AdvmixError,
+    CellsFailedError,
+    DataError,
+    DivergedError,
+    EvaluationError,
+    InUseError,
+    MemoryExhaustedError,
+    RunDirectoryError,
+)
+from advmix_cli.failures import failure
 from advmix_cli.files import write_atomically
 from advmix_cli.locks import held
 from advmix_cli.recipe.load import load
 from advmix_cli.recipe.table import Row, Table
 from advmix_cli.report.progress import Lines
 from advmix_cli.report.results import Results
+from advmix_cli.rundir import LOG
 
 CPU = torch.device("cpu")
 
@@ -32,6 +46,11 @@ def results(recipe, **changes):
         "finished": True,
     }  # fmt: skip
     return Results(**{**known, **changes})
+
+
+def ran(cells, watch=None, changed=lambda _: None):
+    prepare(Table("t", "T", tuple(cell.row for cell in cells)), cells)
+    run_cells(cells, CPU, watch or quiet(), changed)
 
 
 def begin(recipe, directory):
@@ -62,16 +81,16 @@ def executed(monkeypatch):
 
 def test_what_is_done_is_not_done_again(tmp_path, executed):
     names, _ = executed
-    run_cells(todo(tmp_path)[:2], CPU, quiet(), lambda _: None)
-    run_cells(todo(tmp_path), CPU, quiet(), lambda _: None)
+    ran(todo(tmp_path)[:2])
+    ran(todo(tmp_path))
     assert names == ["a", "b", "c"]
 
 
 def test_a_changed_recipe_is_run(tmp_path, executed):
     names, _ = executed
-    run_cells(todo(tmp_path), CPU, quiet(), lambda _: None)
-    run_cells(todo(tmp_path, "optimizer.lr=0.5"), CPU, quiet(), lambda _: None)
-    run_cells(todo(tmp_path, "seed=1"), CPU, quiet(), lambda _: None)
+    ran(todo(tmp_path))
+    ran(todo(tmp_path, "optimizer.lr=0.5"))
+    ran(todo(tmp_path, "seed=1"))
     assert names == ["a", "b", "c"] * 3
 
 
@@ -80,7 +99,7 @@ def test_a_half_done_cell_is_run_again(tmp_path, executed):
     first = todo(tmp_path)[0]
     results(first.row.recipe, finished=False).save(first.directory)
     begin(first.row.recipe, first.directory)
-    run_cells([first], CPU, quiet(), lambda _: None)
+    ran([first])
     assert names == ["a"]
 
 
@@ -88,10 +107,10 @@ def test_a_cell_that_diverges_does_not_stop_the_others_and_is_not_tried_again(tm
     names, fails = executed
     fails.add("b")
     said = io.StringIO()
-    run_cells(todo(tmp_path), CPU, Lines(Console(file=said)), lambda _: None)
+    ran(todo(tmp_path), Lines(Console(file=said)))
     assert names == ["a", "b", "c"]
-    assert "diverged: nan\n" in said.getvalue()
-    run_cells(todo(tmp_path), CPU, quiet(), lambda _: None)
+    assert "[2/3] b, seed 0: diverged: nan\n" in said.getvalue()
+    ran(todo(tmp_path))
     assert names == ["a", "b", "c"]
 
 
@@ -106,11 +125,103 @@ def test_a_cell_that_another_process_works_in_is_left_to_it_and_told_at_the_end(
     monkeypatch.setattr(run, "execute", execute)
     said = io.StringIO()
     with held(busy), pytest.raises(InUseError) as caught:
-        run_cells(todo(tmp_path), CPU, Lines(Console(file=said, width=300)), lambda _: None)
+        ran(todo(tmp_path), Lines(Console(file=said, width=300)))
     assert names == ["b", "c"]
-    assert str(caught.value) == "in use by other processes: a; the other rows are done"
+    assert (
+        str(caught.value)
+        == "in use by other processes: a (seed 0); the other rows are done; the same command tries again"
+    )
     assert caught.value.exit_code == 2
     assert f"left to another process: {busy} is in use: process " in said.getvalue()
+
+
+class Failing:
+    """Stands for a training that fails in the row "b"."""
+
+    def __init__(self, monkeypatch, error):
+        self.error, self.names = error, []
+        monkeypatch.setattr(run, "execute", self)
+
+    def __call__(self, recipe, directory, *_):
+        self.names.append(recipe.title)
+        begin(recipe, directory)
+        if recipe.title == "b" and self.error:
+            weight = torch.zeros(1000)
+            self.weight = weakref.ref(weight)
+            raise self.error
+        results(recipe).save(directory)
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (MemoryError(), "MemoryError"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried\nto"), "OutOfMemoryError: CUDA out of memory. Tried"),
+        (
+            MemoryExhaustedError("out of memory on cpu: the largest batch is 7"),
+            "out of memory on cpu: the largest batch",
+        ),
+        (EvaluationError("no number"), "no number"),
+        (KeyError("x"), "KeyError: 'x'"),
+    ],
+)
+def test_a_cell_that_fails_is_marked_and_does_not_stop_the_others(tmp_path, monkeypatch, error, why):
+    failing, said, cells = Failing(monkeypatch, error), io.StringIO(), todo(tmp_path)
+    with pytest.raises(CellsFailedError) as caught:
+        ran(cells, Lines(Console(file=said, width=300)))
+    assert failing.names == ["a", "b", "c"]
+    assert str(caught.value) == "failed: b (seed 0); the other rows are done; the same command tries again"
+    assert caught.value.exit_code == 1
+    mark = failure(cells[1].directory)
+    assert (mark.attempts, mark.exit_code) == (1, 1)
+    assert mark.error.startswith(why)
+    assert f"[2/3] b, seed 0: failed: {why}" in said.getvalue()
+    log = cells[1].directory / LOG
+    assert log.exists() != isinstance(error, AdvmixError)
+    assert not log.exists() or "Traceback" in log.read_text()
+    assert (f"the traceback is in {log}" in said.getvalue()) == log.exists()
+    failing.error = None
+    ran(cells)
+    assert failing.names == ["a", "b", "c", "b"]
+    assert failure(cells[1].directory) is None
+
+
+def test_the_table_says_who_failed_and_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "fit", lambda *_: (_ for _ in ()).throw(MemoryError))
+    words = ["ablate", "--rows", "1", "--rows", "2", "--out", str(tmp_path), "--device", "cpu"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1] == (
+        "error: failed: Attack (seed 0), Mix-then-Attack (seed 0); the same command tries again"
+    )
+    assert done.stdout.count("seed 0: MemoryError (exit code 1, 1 attempt)") == 2
+    shown = CliRunner().invoke(app, ["status", str(tmp_path)])
+    assert shown.exit_code == 0
+    assert "0 of 2 runs done · 2 failed" in shown.stdout
+
+
+def test_what_a_cell_that_failed_held_is_given_back_before_the_next_one(tmp_path, monkeypatch):
+    failing, alive = Failing(monkeypatch, MemoryError), []
+    fake = run.execute
+
+    def execute(recipe, *rest):
+        if recipe.title == "c":
+            alive.append(failing.weight())
+        fake(recipe, *rest)
+
+    monkeypatch.setattr(run, "execute", execute)
+    with pytest.raises(CellsFailedError):
+        ran(todo(tmp_path))
+    assert alive == [None]
+
+
+@pytest.mark.parametrize("error", [DataError("no images"), OSError(28, "No space left on device")])
+def test_what_is_wrong_for_all_ends_all(tmp_path, monkeypatch, error):
+    failing = Failing(monkeypatch, error)
+    with pytest.raises(type(error)):
+        ran(todo(tmp_path))
+    assert failing.names == ["a", "b"]
+    assert failure(todo(tmp_path)[1].directory) is None
 
 
 def test_a_foreign_directory_is_refused_before_anything_runs(tmp_path, executed):
@@ -119,12 +230,12 @@ def test_a_foreign_directory_is_refused_before_anything_runs(tmp_path, executed)
     last.directory.mkdir()
     (last.directory / "thesis.txt").write_text("x")
     with pytest.raises(RunDirectoryError, match="is not empty and holds no run"):
-        run_cells(todo(tmp_path), CPU, quiet(), lambda _: None)
+        ran(todo(tmp_path))
     assert names == []
 
 
 @pytest.mark.usefixtures("executed")
 def test_who_draws_the_table_is_told_before_and_after_each_cell(tmp_path):
     told = []
-    run_cells(todo(tmp_path), CPU, quiet(), lambda cell: told.append((cell.row.name, cell.results() is not None)))
+    ran(todo(tmp_path), changed=lambda cell: told.append((cell.row.name, cell.results() is not None)))
     assert told == [("a", False), ("a", True), ("b", False), ("b", True), ("c", False), ("c", True)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from advmix_cli import run
 from advmix_cli.ablation.standing import standing
 from advmix_cli.errors import InUseError, RunDirectoryError
 from advmix_cli.locks import held, is_held
-from advmix_cli.rundir import FAILURE, METRICS, RESULTS
+from advmix_cli.rundir import FAILURE, METRICS, RESULTS, STATE, reached
 
 FAILED = json.dumps({"attempts": 2, "exit_code": 1, "error": "out of memory"})
 
@@ -141,6 +142,48 @@ def test_a_process_that_is_killed_leaves_a_run_that_is_stopped(long, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert standing(load(str(long)), part).state == "stopped"
+
+
+def test_after_a_kill_it_stands_where_it_goes_on(long, tmp_path):
+    """What was written after the newest state is trained anew, and so is not done."""
+    from advmix_cli.recipe.load import load
+
+    recipe, part = load(str(long)), tmp_path / "part"
+    process = command(long, part, "--save-every", "1h")  # so that only an epoch that is the best so far has a state
+    lines = []
+    while not lines or len(lines) < reached(part / STATE)[0] + 2:
+        assert process.poll() is None, process.communicate()
+        lines = (part / METRICS).read_bytes().splitlines() if reached(part / STATE) else []
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    found = standing(recipe, part)
+    written = (part / METRICS).read_bytes().count(b"\n")
+    assert 0 < found.epoch == found.line["epoch"] < written - 1
+    assert found.pace > 0
+    with held(part):  # by one that has not come to write
+        assert standing(recipe, part).epoch == found.epoch
+    process = command(long, part)
+    try:
+        said = next(line for line in process.stderr if line.startswith("resumed"))
+    finally:
+        process.kill()
+        process.communicate()
+    assert said.startswith(f"resumed at epoch {found.epoch + 1}, after ")
+
+
+def test_of_who_works_in_it_all_counts_that_it_has_written(one_epoch):
+    recipe, part = one_epoch
+    with (part / METRICS).open("a") as stream:
+        stream.write('{"epoch": 2, "seconds": 1.0}\n')
+    assert standing(recipe, part).epoch == 1  # the state is in the second one
+    with held(part):
+        assert (standing(recipe, part).epoch, standing(recipe, part).since) == (1, None)
+        (part / METRICS).touch()
+        assert standing(recipe, part).epoch == 2
+    shutil.rmtree(part / "state")
+    found = standing(recipe, part)
+    assert (found.state, found.epoch, found.line) == ("stopped", 0, {})  # it would start again
 
 
 def test_the_pace_is_that_of_whole_epochs_with_their_validation(one_epoch):

@@ -11,7 +11,7 @@ from advmix_cli.report.progress import watcher
 def shown(terminal, what, note="n"):
     stream = io.StringIO()
     with watcher(Console(file=stream, width=200, force_terminal=terminal, color_system=None)) as watch:
-        watch.begin(what, 1200)
+        watch.begin(what, 1200, "batches")
         watch.advance(600, note)
         watch.say(f"said {what}")
         watch.epoch(f"epoch 1/2: {note}")
@@ -20,7 +20,7 @@ def shown(terminal, what, note="n"):
 
 
 def test_off_a_terminal_there_are_only_lines():
-    assert shown(False, "training") == "training: 1,200 to do\nsaid training\nepoch 1/2: n\n"
+    assert shown(False, "training") == "training: 1,200 batches\nsaid training\nepoch 1/2: n\n"
 
 
 def test_a_terminal_has_a_bar_with_the_last_figures():
@@ -36,5 +36,5 @@ def test_a_terminal_has_a_bar_with_the_last_figures():
 def test_a_title_is_shown_literally(terminal, what):
     text = shown(terminal, what, what)
     assert f"said {what}" in text
-    assert f"{what}: 1,200 to do" in text or (terminal and f"{what} " in text)
+    assert f"{what}: 1,200 batches" in text or (terminal and f"{what} " in text)
     assert f"epoch 1/2: {what}" in text

@@ -23,7 +23,7 @@ class Silent(Watcher):
     def __init__(self):
         self.said = []
 
-    def begin(self, what, total):
+    def begin(self, what, total, unit):
         pass
 
     def advance(self, done, note=""):
