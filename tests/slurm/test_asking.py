@@ -186,7 +186,7 @@ HELD = (
 )
 
 
-def test_job_numbers_of_another_cluster_mean_nothing(other):
+def test_job_numbers_of_another_cluster_mean_nothing(other, bare):
     """Neither is its task seen as running here, nor is it taken for over and submitted anew."""
     name = Path(the_cell("--status")["directory"]).name
     submitted({name: "7_0"}, "one")
@@ -204,6 +204,7 @@ def test_job_numbers_of_another_cluster_mean_nothing(other):
     recipe = load_table("digits", []).rows[0].recipe
     write_atomically(Path("runs/digits") / name / "recipe.toml", tomli_w.dumps(recipe.resolved()))
     Failure(2, 1, "it said so").save(Path("runs/digits") / name)
+    bare("squeue", "exit 0")
     assert the_cell(*SLURM)["cluster"] == "other"
     assert other()
     assert not (Path("runs/digits") / name / "failure.json").exists()
