@@ -27,7 +27,7 @@ from advmix_cli.commands.status import status
 from advmix_cli.commands.train import train
 from advmix_cli.commands.verify import verify
 from advmix_cli.errors import AdvmixError, RecipeError, StoppedError, UsageError
-from advmix_cli.ranks import end_at_once, give_way, is_first, launched, outlast_torchrun
+from advmix_cli.ranks.torchrun import end_at_once, give_way, is_first, launched, outlast_torchrun
 from advmix_cli.stopping import stoppable
 
 

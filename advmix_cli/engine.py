@@ -20,7 +20,7 @@ from advmix_cli.data.images import Dataset
 from advmix_cli.errors import DeviceError, EngineError, first_line
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.method.maximizers import Attack, AttackThenMix, Integrated, MixThenAttack, Pristine
-from advmix_cli.ranks import ALONE, Team
+from advmix_cli.ranks.team import ALONE, Team
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.training.accelerate import Compilation, Formulation, captured, forget_compiled, marked
 from advmix_cli.training.batch import Batch, OnBatch

@@ -38,7 +38,7 @@ from advmix_cli.evaluation.subject import Subject
 from advmix_cli.files import append_line, write_atomically
 from advmix_cli.measure import share_correct
 from advmix_cli.memory import is_out_of_memory, release
-from advmix_cli.ranks import ALONE, Team
+from advmix_cli.ranks.team import ALONE, Team
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.progress import Watcher
 from advmix_cli.rundir import METRICS, STATE
@@ -213,9 +213,10 @@ class _Fit:
         an_image = sum(judge.passes(len(self.images.classes)) for judge in judges.values())
         passes = an_image * len(judged) * training.epochs
         subjects: list[Subject] = []
-        for weights in course.weights() if self.team.first else []:
-            with measured(weights.network):
-                subjects.append(subject_of(self.recipe, weights.network, judged.first(500), passes, self.watch.say))
+        with self.team.together():  # it may compile, and the others must not be in step with it then
+            for weights in course.weights() if self.team.first else []:
+                with measured(weights.network):
+                    subjects.append(subject_of(self.recipe, weights.network, judged.first(500), passes, self.watch.say))
         started = saved_at = time.perf_counter()
 
         def seconds() -> float:

@@ -30,7 +30,7 @@ from advmix_cli.files import write_atomically
 from advmix_cli.fit import Keeping, fit
 from advmix_cli.locks import LOCK, held
 from advmix_cli.measure import Findings, changed, check_images, evaluate
-from advmix_cli.ranks import ALONE, Team
+from advmix_cli.ranks.team import ALONE, Team
 from advmix_cli.recipe import load
 from advmix_cli.recipe.schema import WORST, FolderData, Recipe
 from advmix_cli.report.progress import Watcher

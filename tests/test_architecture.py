@@ -117,10 +117,17 @@ def test_the_commands_import_torch_only_inside_functions():
             if isinstance(node, ast.Import | ast.ImportFrom)
             for alias in node.names
         }
-        light = {"advmix_cli", "advmix_cli.errors", "advmix_cli.ranks", "advmix_cli.stopping"}
+        light = {"advmix_cli", "advmix_cli.errors", "advmix_cli.ranks.torchrun", "advmix_cli.stopping"}
         ours = {name for name in found if name.startswith("advmix_cli")}
         assert {name for name in ours if not name.startswith("advmix_cli.commands")} <= light, module
         assert "torch" not in found
+
+
+@EVERY_MODULE
+def test_only_the_ranks_know_torch_distributed(module):
+    """Not even by an attribute of torch."""
+    if package(module) != "ranks":
+        assert "torch.distributed" not in (ROOT / module).read_text(encoding="utf-8")
 
 
 def calls(module):

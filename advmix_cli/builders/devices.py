@@ -6,7 +6,8 @@ import torch
 
 from advmix_cli import __version__
 from advmix_cli.errors import DeviceError
-from advmix_cli.ranks import ALONE, Launch
+from advmix_cli.ranks.team import ALONE
+from advmix_cli.ranks.torchrun import Launch
 from advmix_cli.recipe.measurement import Measuring
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from advmix_cli.builders.method import divergence_of, maximizer, sampler
 from advmix_cli.data.images import Dataset
 from advmix_cli.errors import UsageError
-from advmix_cli.ranks import ALONE, Team
+from advmix_cli.ranks.team import ALONE, Team
 from advmix_cli.recipe import schema
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.training import schedules

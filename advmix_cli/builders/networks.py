@@ -12,7 +12,7 @@ from advmix_cli.networks.batch_norm import shared_batch_norm
 from advmix_cli.networks.normalize import Normalize, on_pixels
 from advmix_cli.networks.preact_resnet import preact_resnet
 from advmix_cli.networks.wide_resnet import wide_resnet
-from advmix_cli.ranks import ALONE, Team
+from advmix_cli.ranks.team import ALONE, Team
 from advmix_cli.recipe import schema
 from advmix_cli.recipe.measurement import Measurement, Measuring
 from advmix_cli.recipe.schema import Recipe

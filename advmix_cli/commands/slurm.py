@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 def show(title: str, todo: "Sequence[Cell]", form: Format) -> None:
     """How the cells stand, whoever runs them. Without an answer of SLURM's, what the files say."""
     from advmix_cli.ablation.slurm import scheduler
-    from advmix_cli.ablation.slurm.standings import places, places_grid, places_records
+    from advmix_cli.ablation.slurm.standings import held_elsewhere, places, places_grid, places_records
     from advmix_cli.ablation.slurm.submissions import submissions
     from advmix_cli.ablation.slurm.submit import job_name
 
     table = todo[0].directory.parent
-    submitted, tasks, captions = submissions(table), {}, []
+    submitted, tasks, here, captions = submissions(table), {}, None, []
     if submitted:
         try:
-            tasks = scheduler.tasks(job_name(table))
+            tasks, here = scheduler.tasks(job_name(table)), scheduler.cluster().name
         except SchedulerError as error:
             captions.append(f"SLURM does not answer, and this is what the files say: {error}")
-    found = places(todo, submitted, tasks)
+    found = places(todo, submitted, tasks, here)
+    captions += held_elsewhere(found, here)
     print_table(form, places_grid(title, found, captions), places_records(found))
 
 
@@ -50,11 +51,12 @@ def launch(
     from advmix_cli.ablation.slurm.task import Training
     from advmix_cli.files import write_atomically
     from advmix_cli.locks import held
-    from advmix_cli.rundir import LOG, RECIPE
+    from advmix_cli.rundir import FAILURE, LOG, RECIPE
 
     where = todo[0].directory.parent
     try:  # before anything is written
         scheduler.tasks(submit.job_name(where))
+        here = scheduler.cluster()
     except SchedulerError as error:
         raise SchedulerError(f"--launcher slurm: no SLURM answers here; submit from a login node ({error})") from None
     for cell in todo:
@@ -63,16 +65,22 @@ def launch(
     with stoppable() as stop, stop.heard_at_checks(), held(where / DIRECTORY):
         # Within the lock: what was seen before another submission is none of it.
         tasks, submitted = scheduler.tasks(submit.job_name(where)), submissions(where)
-        left = [place.cell for place in places(todo, submitted, tasks) if place.to_submit]
+        submit.raise_if_stray(tasks, submitted, where)
+        left = [place.cell for place in places(todo, submitted, tasks, here.name) if place.to_submit]
+        stop.check()
         if left:
             for cell in left:
                 write_atomically(cell.directory / RECIPE, tomli_w.dumps(cell.row.recipe.resolved()))
-            done = submit.submit(left, request, Training(str(Path.cwd()), device, save_every, tuple(trackers)))
-            remove_over(submitted, tasks)
-            job = next(iter(done.tasks.values())).partition("_")[0]
+            training = Training(str(Path.cwd()), device, save_every, tuple(trackers))
+            done = submit.submit(left, request, training, here)
+            for cell in left:  # which another cluster would take for a word of its own task
+                (cell.directory / FAILURE).unlink(missing_ok=True)
+            remove_over(submitted, tasks, here.name)
+            job = done.jobs
             say(f"submitted as job {job}: {len(left)} of {len(todo)} cells; `scancel {job}` ends them, all work saved")
             say(f"what the trainings say: {where}/*/{LOG}; what SLURM does with them: {done.directory}")
         else:
             say("nothing to submit: what is not done is in the queue, or at work")
+        stop.check()
     say("how they stand: the same command with --status; the table, when all is done: the same command")
     show(title, todo, form)

@@ -31,7 +31,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a recipe, measure what came out, and keep both in a run directory."""
-    from advmix_cli.ranks import joined, launched
+    from advmix_cli.ranks.joining import joined
+    from advmix_cli.ranks.torchrun import launched
 
     with joined(launched()) as team:
         with team.together():

@@ -12,7 +12,7 @@ from advmix_cli.data.augment import draw_moves
 from advmix_cli.data.images import Images
 from advmix_cli.errors import DivergedError
 from advmix_cli.method.draws import Sampler, sent
-from advmix_cli.ranks import ALONE, Team
+from advmix_cli.ranks.team import ALONE, Team
 from advmix_cli.seeding import generator
 from advmix_cli.training.averaging import Average
 from advmix_cli.training.batch import Batch, OnBatch

@@ -10,7 +10,7 @@ from advmix_cli.method.divergence import kl
 from advmix_cli.method.draws import Draws
 from advmix_cli.method.maximizers import Divergence, Maximized, Maximizer, Network
 from advmix_cli.networks.batch_norm import Mode, batch_norm_mode, own_statistics
-from advmix_cli.ranks import ALONE, Team
+from advmix_cli.ranks.team import ALONE, Team
 
 
 def update_loss(

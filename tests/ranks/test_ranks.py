@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,15 +16,18 @@ import torch
 from interrupted import CPU, bits, same
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed import TCPStore
 from trials import SETTINGS, free_ports
 from typer.testing import CliRunner
 
 import advmix_cli
 from advmix_cli import build, engine, machine, run
 from advmix_cli.cli import app
-from advmix_cli.errors import DeviceError, UsageError
+from advmix_cli.errors import DeviceError, RanksError, UsageError
 from advmix_cli.networks.batch_norm import SharedBatchNorm2d
-from advmix_cli.ranks import ALONE, Launch, Team, launched
+from advmix_cli.ranks import joining
+from advmix_cli.ranks.team import ALONE, Team
+from advmix_cli.ranks.torchrun import Launch, launched
 from advmix_cli.report.results import Results
 from advmix_cli.training import loop
 
@@ -185,6 +190,63 @@ def test_a_rank_that_dies_keeps_no_other_waiting(pair):
     assert first["death"]["message"].startswith("another rank has ended without a word, or cannot be reached (")
     assert first["death"]["message"].endswith("the same command with --resume goes on")
     assert (first["death"]["exit_code"], first["death"]["speaks"]) == (1, True)
+
+
+def test_ranks_of_other_devices_do_not_begin(pair):
+    directory, first, second = pair
+    for found, speaks in ((first, True), (second, False)):
+        assert found["devices"]["message"] == "the ranks have different devices or versions"
+        assert (found["devices"]["exit_code"], found["devices"]["speaks"]) == (2, speaks)
+    assert not (directory / "devices").exists()
+
+
+def test_what_the_devices_of_ranks_must_have_alike():
+    kinds = [build.kind_of(torch.device(name)) for name in ("cuda:0", "cuda:1", "cpu")]
+    assert kinds[0] == kinds[1] != kinds[2]
+    assert kinds[2] == f"cpu, torch {torch.__version__}, advmix {advmix_cli.__version__}"
+
+
+def test_who_works_alone_may_take_longer_than_who_is_in_step(pair):
+    _, first, second = pair
+    assert first["patient"]["alone"] == 2
+    assert "error" not in first["patient"]
+    assert "error" not in second["patient"]
+
+
+def test_a_rank_that_falls_silent_keeps_no_other_waiting_for_long(pair):
+    """It is there, as a machine that has lost its network is: no connection has ended."""
+    _, first, second = pair
+    assert first["silent"]["message"].startswith("another rank has ended without a word, or cannot be reached (")
+    assert "Timed out waiting 3000ms" in first["silent"]["message"]
+    assert (first["silent"]["exit_code"], first["silent"]["speaks"]) == (1, True)
+    # It wakes, and finds the word of the other.
+    assert (second["silent"]["message"], second["silent"]["speaks"]) == (first["silent"]["message"], False)
+
+
+@pytest.mark.parametrize(
+    ("kept_by_torchrun", "said"),
+    [
+        (True, "after 0.025 minutes there is no rank 1"),
+        (False, "Timed out after 2 seconds waiting for clients. 1/2 clients joined."),
+    ],
+)
+def test_a_rank_that_never_comes_is_not_waited_for_longer(monkeypatch, kept_by_torchrun, said):
+    """Where torchrun keeps the store it is there before the ranks, which torch then does not wait for."""
+    (port,) = free_ports(1)
+    more = {"RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": port}
+    keeper = None
+    if kept_by_torchrun:
+        more["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+        keeper = TCPStore("127.0.0.1", int(port), is_master=True, wait_for_workers=False)
+    for name, value in {**TWO, **more}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(joining, "JOINING", timedelta(seconds=1.5))
+    began = time.monotonic()
+    with pytest.raises(RanksError) as raised, joining.joined(launched()):
+        pass
+    assert str(raised.value) == f"rank 0 of 2 could not join the others: {said}"
+    assert 1.5 <= time.monotonic() - began < 20
+    del keeper  # until here
 
 
 @pytest.mark.parametrize("mode", ["train", "batch", "eval"])

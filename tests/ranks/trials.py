@@ -30,6 +30,9 @@ SETTINGS = {
     "infinite": FOUR_BATCHES,
     "apart": FOUR_BATCHES,
     "memory": FOUR_BATCHES,
+    "devices": FOUR_BATCHES,
+    "patient": ("schedule.epochs=1", "schedule.batch_size=32", "evaluators=[]"),
+    "silent": FOUR_BATCHES,
     "death": FOUR_BATCHES,
 }
 

@@ -5,18 +5,24 @@ import json
 import os
 import signal
 import sys
+import time
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from unittest import mock
 
 import torch
 from rich.console import Console
 
-from advmix_cli import engine, fit, run
+from advmix_cli import build, engine, fit, run
+from advmix_cli.commands.train import train as command
 from advmix_cli.engine import Difference, Prepared
 from advmix_cli.errors import AdvmixError, StoppedError
 from advmix_cli.fit import Keeping
-from advmix_cli.ranks import ALONE, joined, launched
+from advmix_cli.ranks import joining
+from advmix_cli.ranks.joining import joined
+from advmix_cli.ranks.team import ALONE
+from advmix_cli.ranks.torchrun import launched
 from advmix_cli.recipe.load import load
 from advmix_cli.report.progress import Lines
 from advmix_cli.stopping import stoppable
@@ -62,6 +68,52 @@ def pushed(x):
     return x
 
 
+def falls_silent(x):
+    time.sleep(SILENCE)
+    return x
+
+
+@contextmanager
+def slow_alone():
+    """Rank 0 takes longer for what it does alone than one may be late in step: before the first batch, and after an
+    epoch."""
+
+    def slow(does):
+        def slowly(*args):
+            ALONE_FOR.append(SILENCE)
+            time.sleep(SILENCE)
+            return does(*args)
+
+        return slowly
+
+    with (
+        mock.patch.object(fit, "subject_of", slow(fit.subject_of)),
+        mock.patch.object(fit, "_validated", slow(fit._validated)),
+    ):
+        yield
+
+
+@contextmanager
+def in_step(meanwhile):
+    """A rank may be late by `IN_STEP`."""
+    with mock.patch.object(joining, "IN_STEP", IN_STEP), meanwhile:
+        yield
+
+
+def with_another_device():
+    """As where rank 1 is given --device cuda:1, and rank 0 the CPU."""
+    other = build.kind_of(torch.device("cuda:1"))
+    return mock.patch.object(build, "kind_of", return_value=other) if RANK else nullcontext()
+
+
+def typed(name, directory):
+    """`advmix train`."""
+    command(
+        str(directory / f"{name}.toml"), directory / name, resume=False, seed=None, stop_after=None, save_every=1e9,
+        track=None, device="cpu", settings=None, as_json=False,
+    )  # fmt: skip
+
+
 def rehearsed(recipe, images, network, formulation, team):
     """It works on rank 0, and fails on rank 1."""
     if RANK:
@@ -74,7 +126,9 @@ def collapsed(before, after, classes):  # noqa: ARG001
     return before is not None
 
 
-TRAINING = []
+TRAINING, ALONE_FOR = [], []
+IN_STEP = timedelta(seconds=3)
+SILENCE = 5.0
 
 
 def train(team, name, directory, found):
@@ -129,6 +183,9 @@ JOBS = {
     "infinite": at_batch(6, lambda x: x * torch.inf),
     "apart": at_batch(2, pushed),
     "memory": at_batch(6, out_of_memory),
+    "devices": with_another_device(),
+    "patient": in_step(slow_alone()),
+    "silent": in_step(at_batch(6, falls_silent)),
     "death": at_batch(6, ends),
 }
 
@@ -138,9 +195,14 @@ def main(directory, *ports):
     for (name, meanwhile), port in zip(JOBS.items(), ports, strict=True):
         os.environ["MASTER_PORT"] = port
         found = every[name] = {}
+        began = time.monotonic()
         try:
-            with meanwhile, joined(launched()) as team:
-                train(team, name, directory, found)
+            with meanwhile:
+                if name == "devices":
+                    typed(name, directory)
+                else:
+                    with joined(launched()) as team:
+                        train(team, name, directory, found)
         except (AdvmixError, StoppedError) as error:
             found |= {
                 "error": type(error).__name__,
@@ -148,6 +210,7 @@ def main(directory, *ports):
                 "exit_code": error.exit_code,
                 "speaks": not getattr(error, "said", RANK > 0),
             }
+        found |= {"seconds": time.monotonic() - began, "alone": len(ALONE_FOR)}
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         (directory / f"{RANK}.json").write_text(json.dumps(every))

@@ -17,7 +17,8 @@ PLACES = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # where a user who is 
 
 # cred_expire: a job that is queued again waits so many seconds, and otherwise two minutes.
 CONFIGURATION = """
-ClusterName=advmix
+ClusterName={name}
+FirstJobId={first}
 SlurmctldHost=localhost(127.0.0.1)
 SlurmUser={user}
 SlurmdUser={user}
@@ -63,7 +64,9 @@ def missing():
 class Cluster:
     """A context: within, SLURM_CONF is that of the cluster, and its daemons run. `slurmd` are the nodes' by name."""
 
-    def __init__(self):
+    def __init__(self, name="advmix", first=1):
+        """`first` is the number of its first job."""
+        self.name, self.first = name, first
         self.slurmd = {}
         self._daemons = []
 
@@ -89,7 +92,9 @@ class Cluster:
         with ExitStack() as free:
             sockets = [free.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
             ports = [one.getsockname()[1] for one in sockets]
-        text = CONFIGURATION.format(root=self.root, user=getpass.getuser(), ports=ports)
+        text = CONFIGURATION.format(
+            name=self.name, first=self.first, root=self.root, user=getpass.getuser(), ports=ports
+        )
         (self.root / "slurm.conf").write_text(text)
         files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
         options = [f"--{option}={self.root / 'munge' / name}" for option, name in files.items()]

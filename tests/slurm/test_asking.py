@@ -4,12 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+import tomli_w
 from typer.testing import CliRunner
 
 from advmix_cli.ablation.slurm import scheduler, submit
-from advmix_cli.ablation.slurm.submissions import Submission
+from advmix_cli.ablation.slurm.submissions import Submission, submissions
 from advmix_cli.cli import app
 from advmix_cli.errors import SchedulerError
+from advmix_cli.failures import Failure
+from advmix_cli.files import write_atomically
+from advmix_cli.recipe.table import load_table
 
 SLURM = ["--launcher", "slurm", "--time", "4h"]
 
@@ -91,8 +95,8 @@ def test_the_status_of_a_table_that_nobody_submitted():
     assert (cell["row"], cell["state"], cell["epoch"], cell["task"]) == ("Attack", "waiting", 0, None)
 
 
-def submitted(tasks):
-    Submission(Path("runs/digits/.slurm/1"), tasks).save()
+def submitted(tasks, cluster=None, stamp="1"):
+    Submission(Path("runs/digits/.slurm") / stamp, tasks, cluster).save()
 
 
 def test_the_status_while_the_scheduler_is_gone(bare):
@@ -124,10 +128,14 @@ def test_a_note_that_is_damaged_is_not_taken_for_none():
 
 def test_squeue_is_asked_for_all_and_what_it_says_is_read(bare, monkeypatch):
     monkeypatch.setenv("SQUEUE_USERS", "somebody")
-    bare("squeue", 'echo "1_0|RUNNING|n1|None|1-02:00:03"; echo "1_1|PENDING||Resources|0:00"; echo "$SQUEUE_USERS!"')
+    bare(
+        "squeue",
+        'case "$*" in *--all*) ;; *) exit;; esac; echo "1_0|RUNNING|n1|None|1-02:00:03|/a|b"; '
+        'echo "1_1|PENDING||Resources|0:00|/c"; echo "$SQUEUE_USERS!"',
+    )
     assert scheduler.tasks("advmix-t") == {
-        "1_0": scheduler.Task("1_0", "RUNNING", "n1", "", "1-02:00:03"),
-        "1_1": scheduler.Task("1_1", "PENDING", "", "Resources", "0:00"),
+        "1_0": scheduler.Task("1_0", "RUNNING", "n1", "", "1-02:00:03", "/a|b"),
+        "1_1": scheduler.Task("1_1", "PENDING", "", "Resources", "0:00", "/c"),
     }
     bare("squeue", 'echo "$SQUEUE_USERS!"')
     assert scheduler.state("1") == "!"
@@ -135,3 +143,101 @@ def test_squeue_is_asked_for_all_and_what_it_says_is_read(bare, monkeypatch):
     monkeypatch.setattr(scheduler, "LONGEST", 0.2)
     with pytest.raises(SchedulerError, match=r"squeue has not answered for 0\.2 seconds"):
         scheduler.tasks("advmix-t")
+
+
+def test_records_of_before_do_not_know_their_cluster():
+    path = Path("runs/digits/.slurm/1/tasks.json")
+    path.parent.mkdir(parents=True)
+    path.write_text('{"attack": "7_0"}')
+    submitted({"ours": "8_0"}, "one", "2")
+    found = submissions(Path("runs/digits"))
+    assert found == [
+        Submission(path.parent, {"attack": "7_0"}),
+        Submission(path.parent.with_name("2"), {"ours": "8_0"}, "one"),
+    ]
+    assert [[one.elsewhere(here) for here in ("one", "other", None)] for one in found] == [
+        [False, False, False],
+        [False, True, False],
+    ]
+
+
+FOREIGN = "echo '7_0|RUNNING|n1|None|1:00|/elsewhere/script.sh'"
+
+
+@pytest.fixture
+def other(bare):
+    """A machine of the cluster "other", where another job has the number of ours; called() is what sbatch heard."""
+    pytest.importorskip("submitit")
+    bare("sbatch", 'echo "$@" >> called; echo "Submitted batch job 9"')
+    bare("srun", "exit 1")
+    bare("squeue", FOREIGN)
+    bare("scontrol", "echo 'ClusterName             = other'; echo 'MaxArraySize            = 1001'")
+    return lambda: Path("called").exists()
+
+
+def the_cell(*words):
+    (cell,) = json.loads(ablate(*words, "--format", "json", code=0).stdout)["cells"]
+    return cell
+
+
+HELD = (
+    "1 of 1 cells are in job 7 of cluster one, and this is other: see from there how they stand; to run them here, end "
+    "them there (scancel 7), and delete runs/digits/.slurm/1"
+)
+
+
+def test_job_numbers_of_another_cluster_mean_nothing(other, bare):
+    """Neither is its task seen as running here, nor is it taken for over and submitted anew."""
+    name = Path(the_cell("--status")["directory"]).name
+    submitted({name: "7_0"}, "one")
+    cell = the_cell("--status")
+    assert (cell["cluster"], cell["task"], cell["state"]) == ("one", None, "waiting")
+    document = json.loads(ablate("--status", "--format", "json", code=0).stdout)
+    assert document["captions"][1] == HELD
+    row = next(line for line in ablate("--status", code=0).stdout.splitlines() if "Attack" in line)
+    assert row.split()[-5:] == ["0/20", "7_0", "on", "cluster", "one"]
+    said = ablate(*SLURM, code=0)
+    assert "nothing to submit" in said.stderr
+    assert not other()
+    assert HELD in " ".join(said.stdout.split())
+    # What is over there is free; and the other cluster's record stays.
+    recipe = load_table("digits", []).rows[0].recipe
+    write_atomically(Path("runs/digits") / name / "recipe.toml", tomli_w.dumps(recipe.resolved()))
+    Failure(2, 1, "it said so").save(Path("runs/digits") / name)
+    bare("squeue", "exit 0")
+    assert the_cell(*SLURM)["cluster"] == "other"
+    assert other()
+    assert not (Path("runs/digits") / name / "failure.json").exists()
+    assert [(one.cluster, dict(one.tasks)) for one in submissions(Path("runs/digits"))] == [
+        ("one", {name: "7_0"}), ("other", {name: "9"}),
+    ]  # fmt: skip
+
+
+def test_jobs_of_a_record_without_a_name_are_this_clusters(other):
+    name = Path(the_cell("--status")["directory"]).name
+    path = Path("runs/digits/.slurm/1/tasks.json")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({name: "7_0"}))
+    assert (the_cell("--status")["task"], the_cell("--status")["state"]) == ("7_0", "running")
+    ablate(*SLURM, code=0)
+    assert not other()
+
+
+def test_a_job_whose_record_was_lost_is_not_submitted_twice(other, bare, tmp_path):
+    bare("squeue", f"echo '7_0|PENDING||None|0:00|{tmp_path}/runs/digits/.slurm/1/.submission_file_x.sh'")
+    assert ablate(*SLURM) == (
+        "error: job 7 was submitted from runs/digits, and no record of it is there: that was interrupted or deleted. "
+        "End it (scancel 7), then give the same command again"
+    )
+    assert not other()
+
+
+def test_an_interrupt_waits_until_the_job_is_known(other, bare):
+    """A terminal sends Ctrl-C to sbatch as well, which would end without a word of the job that it has submitted."""
+    bare("sbatch", "kill -INT $PPID; kill -INT $$; echo 'Submitted batch job 9'; echo x >> called")
+    found = CliRunner().invoke(app, ["ablate", "digits", "--rows", "1", *SLURM])
+    assert found.exit_code == 130
+    assert "submitted as job 9: 1 of 1 cells" in found.stderr
+    assert found.stderr.endswith("stopped by SIGINT\n")
+    assert other()
+    assert [list(one.tasks.values()) for one in submissions(Path("runs/digits"))] == [["9"]]

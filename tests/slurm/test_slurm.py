@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from cluster import NODES
+from cluster import NODES, Cluster
 from interrupted import bits
 from typer.testing import CliRunner
 
@@ -171,3 +171,27 @@ def test_more_cells_than_an_array_may_have(table, cluster):
         "with --rows or --seeds\n"
     )
     assert cluster.queue() == {}
+
+
+@pytest.mark.usefixtures("cluster")
+def test_two_clusters_on_one_file_system_do_not_take_the_jobs_of_each_other_for_their_own(table):
+    """On the other one there is a job of the same name and number."""
+    directory = table({"one": {}, "two": {"seed": 5}}, "schedule.epochs=400")
+    given, _ = ablate(*ASKED, "--partition", "first")
+    tasks = [cell["task"] for cell in given["cells"]]
+    (job,) = {task.partition("_")[0] for task in tasks}
+    (record,) = directory.glob(".slurm/*/tasks.json")
+    assert list(json.loads(record.read_text())["tasks"].values()) == tasks
+    with Cluster("other", first=int(job)) as other:
+        other.tell("sbatch", "--job-name=advmix-small", "--array=0-1", "--output=/dev/null", "--wrap=sleep 60")
+        assert set(other.queue()) == set(tasks)
+        seen, _ = ablate("--status")
+        assert [(cell["task"], cell["cluster"]) for cell in seen["cells"]] == [(None, "advmix")] * 2
+        assert seen["captions"][1] == (
+            f"2 of 2 cells are in job {job} of cluster advmix, and this is other: see from there how they stand; to "
+            f"run them here, end them there (scancel {job}), and delete {record.parent.relative_to(Path.cwd())}"
+        )
+        _, said = ablate(*ASKED)
+        assert "nothing to submit" in said
+        assert set(other.queue()) == set(tasks)
+    assert [cell["task"] for cell in ablate("--status")[0]["cells"]] == tasks

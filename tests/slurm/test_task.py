@@ -1,6 +1,7 @@
 """What runs in a task, without a cluster: its child is a script."""
 
 import json
+import shutil
 import signal
 import sys
 import threading
@@ -26,6 +27,7 @@ def cell(tmp_path, monkeypatch):
         fake.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(fake))
         (tmp_path / "cell").mkdir()
+        (tmp_path / "cell" / "recipe.toml").touch()
         return tmp_path / "cell"
 
     return write
@@ -74,6 +76,14 @@ def test_what_another_process_works_in_is_not_marked(cell, training):
     with held(directory), pytest.raises(AdvmixError, match="is in use by another process"):
         training(str(directory))
     assert not (directory / "failure.json").exists()
+
+
+def test_a_cell_that_was_deleted_while_its_task_waited_stays_deleted(cell, training):
+    directory = cell("exit 0")
+    shutil.rmtree(directory)
+    with pytest.raises(AdvmixError, match=r"cell is gone, or has lost its recipe\.toml"):
+        training(str(directory))
+    assert not directory.exists()
 
 
 SAVES = "trap 'sleep 0.3; echo saved; exit 140' USR2; echo ready > ready; while :; do sleep 0.02; done"

@@ -16,15 +16,25 @@ RUNNING = "RUNNING"
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """The one that answers here. `name` is its own, which job ids mean nothing without; `longest_array` how many tasks
+    an array may have. None is what it does not say."""
+
+    name: str | None = None
+    longest_array: int | None = None
+
+
+@dataclass(frozen=True)
 class Task:
     """One of a job that is not over. `state` is SLURM's word (PENDING, RUNNING, COMPLETING, ...), `node` where it is,
-    `reason` why it waits, `time` how long it has run, as [days-][[hours:]minutes:]seconds."""
+    `reason` why it waits, `time` how long it has run, as [days-][[hours:]minutes:]seconds, `script` what it runs."""
 
     identity: str
     state: str
     node: str
     reason: str
     time: str
+    script: str = ""
 
 
 def check_programs() -> None:
@@ -39,10 +49,11 @@ def check_programs() -> None:
 def tasks(name: str) -> dict[str, Task]:
     """Those of the jobs called `name` that are not over, by their identity ("12_0"); SchedulerError if SLURM does not
     say. One that is missing here is over, or the scheduler has forgotten it."""
-    said = _ask("squeue", "--all", "--noheader", "--array", f"--name={name}", "--format=%i|%T|%N|%r|%M")
-    fields = (printable(line.strip()).split("|") for line in said.splitlines() if line.count("|") == 4)
+    said = _ask("squeue", "--all", "--noheader", "--array", f"--name={name}", "--format=%i|%T|%N|%r|%M|%o")
+    fields = (printable(line.strip()).split("|", 5) for line in said.splitlines() if line.count("|") >= 5)
     found = [
-        Task(identity, state, node, "" if why == "None" else why, time) for identity, state, node, why, time in fields
+        Task(identity, state, node, "" if why == "None" else why, time, script)
+        for identity, state, node, why, time, script in fields
     ]
     return {task.identity: task for task in found}
 
@@ -52,11 +63,13 @@ def state(identity: str) -> str:
     return _ask("squeue", "--all", "--noheader", "--array", f"--jobs={identity}", "--format=%T").strip()
 
 
-def longest_array() -> int | None:
-    """How many tasks an array may have, if SLURM says it; the largest index is one less than MaxArraySize, and ours
-    count from 0."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config"), re.MULTILINE)
-    return int(found[1]) if found else None
+def cluster() -> Cluster:
+    """The one that answers; SchedulerError if none does."""
+    said = _ask("scontrol", "show", "config")
+    name = re.search(r"^ClusterName\s*=\s*(\S+)", said, re.MULTILINE)
+    # The largest index is one less than this, and ours count from 0.
+    size = re.search(r"^MaxArraySize\s*=\s*(\d+)", said, re.MULTILINE)
+    return Cluster(printable(name[1]) if name else None, int(size[1]) if size else None)
 
 
 def one_line(said: str) -> str:

@@ -2,8 +2,9 @@
 
 import re
 import shutil
-from collections.abc import Sequence
-from contextlib import redirect_stderr
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from advmix_cli.ablation.cells import Cell
 from advmix_cli.ablation.slurm import scheduler
+from advmix_cli.ablation.slurm.scheduler import Cluster, Task
 from advmix_cli.ablation.slurm.submissions import DIRECTORY, Submission
 from advmix_cli.ablation.slurm.task import Training
 from advmix_cli.errors import SchedulerError, UsageError
@@ -48,16 +50,16 @@ def job_name(table: Path) -> str:
     return f"advmix-{re.sub(r'[^A-Za-z0-9._-]', '-', table.name)}"
 
 
-def submit(cells: Sequence[Cell], request: Request, training: Training) -> Submission:
+def submit(cells: Sequence[Cell], request: Request, training: Training, here: Cluster) -> Submission:
     """`training` of each cell as a task of one array. The cells are in one directory, each with its recipe.toml.
-    SchedulerError if SLURM refuses; then there is no job."""
+    SchedulerError if SLURM refuses; then there is no job. A Ctrl-C waits until it is known which job it is."""
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     table = cells[0].directory.parent.absolute()
     if "%" in str(table):
         raise UsageError(f"--out: SLURM replaces what follows a % in {table}; choose another directory")
-    longest = scheduler.longest_array()
+    longest = here.longest_array
     if longest is not None and len(cells) > longest:
         raise UsageError(
             f"{len(cells):,} cells, and an array of this cluster has at most {longest:,} tasks (MaxArraySize): submit "
@@ -81,11 +83,35 @@ def submit(cells: Sequence[Cell], request: Request, training: Training) -> Submi
         **{name: value for name, value in wanted.items() if value is not None},
     )
     try:
-        with redirect_stderr(StringIO()):  # where submitit repeats what it raises
+        # What submitit raises it says, too.
+        with redirect_stderr(StringIO()), _without_interrupts():
             jobs = executor.map_array(training, [str(cell.directory.absolute()) for cell in cells])
     except (FailedJobError, FailedSubmissionError) as error:
         shutil.rmtree(directory, ignore_errors=True)
         raise SchedulerError(f"sbatch: {scheduler.one_line(str(error))}") from None
-    done = Submission(directory, {cell.directory.name: job.job_id for cell, job in zip(cells, jobs, strict=True)})
+    tasks = {cell.directory.name: job.job_id for cell, job in zip(cells, jobs, strict=True)}
+    done = Submission(directory, tasks, here.name)
     done.save()
     return done
+
+
+def raise_if_stray(tasks: Mapping[str, Task], submitted: Sequence[Submission], table: Path) -> None:
+    """SchedulerError if SLURM has tasks of this table that no submission knows."""
+    known = {identity for submission in submitted for identity in submission.tasks.values()}
+    place = f"{table.absolute() / DIRECTORY}/"
+    strays = [task.identity for task in tasks.values() if task.script.startswith(place) and task.identity not in known]
+    if jobs := " ".join(dict.fromkeys(stray.partition("_")[0] for stray in strays)):
+        raise SchedulerError(
+            f"job {jobs} was submitted from {table}, and no record of it is there: that was interrupted or deleted. "
+            f"End it (scancel {jobs}), then give the same command again"
+        )
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C, which a terminal sends to sbatch too, waits."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

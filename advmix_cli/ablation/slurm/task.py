@@ -21,7 +21,7 @@ from advmix_cli.errors import AdvmixError, SchedulerError
 from advmix_cli.failures import Failure
 from advmix_cli.files import appended
 from advmix_cli.report.tracking import Kind
-from advmix_cli.rundir import FAILURE, FINDINGS, LOG, METRICS, STATE, VERDICTS, reached
+from advmix_cli.rundir import FAILURE, FINDINGS, LOG, METRICS, RECIPE, STATE, VERDICTS, reached
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
@@ -52,6 +52,8 @@ class Training:
     def __call__(self, directory: str) -> None:
         """Until the cell is done, has diverged, was stopped, or has failed for good: AdvmixError, and failure.json."""
         cell = Path(directory)
+        if not (cell / RECIPE).is_file():  # before a log would make it anew, without what it is of
+            raise AdvmixError(f"{cell} is gone, or has lost its {RECIPE}")
         (cell / FAILURE).unlink(missing_ok=True)
         for attempt in range(1, ATTEMPTS + 1):
             code = self._attempt(cell)
