@@ -75,15 +75,16 @@ def look(directory: Path) -> Found:
     return Found(directory, recipe, text, results, epochs, kept, tuple(damage))
 
 
-def document(found: Found, figures: Path) -> Document:
-    """Draw its figures into the directory `figures`, and put all together."""
+def document(found: Found, figures: Path | None) -> Document:
+    """Draw its figures into the directory `figures`, and put all together; without a directory there are none but those
+    that another command has drawn."""
     results, name = found.results, found.directory.name or str(found.directory)
     title = (results and results.title) or (found.recipe and found.recipe.title) or name
     sections = [
         Section("Results", tuple(_results(found, title))),
         Section("Training", tuple(_training(found, title, figures))),
         Section("Diagnosis", tuple(_diagnosis(found, title, figures))),
-        Section("One batch", tuple(_probed(figures))),
+        Section("One batch", tuple(_probed(found.directory / "figures"))),
         Section("Recipe", (Listing(found.text, "toml"),) if found.text else ()),
         Section("Environment", tuple(environment([results] if results else []))),
         Section("Again", (Listing(again(found), "sh"),)),
@@ -134,11 +135,13 @@ def _results(found: Found, title: str) -> list[Part]:
     return parts or [Text("Nothing was measured yet.")]
 
 
-def _training(found: Found, title: str, figures: Path) -> list[Part]:
+def _training(found: Found, title: str, figures: Path | None) -> list[Part]:
+    if not found.epochs:
+        return [Text("No epoch has ended yet.")]
+    if not figures:
+        return []
     planned = found.recipe.schedule.epochs if found.recipe else None
     drawn = written({"training-curves": lambda: training_curves(title, found.epochs, planned)}, figures)
-    if not drawn:
-        return [Text("No epoch has ended yet.")]
     says = "Loss, validation accuracy and learning rate by epoch"
     if metrics.drops(found.epochs):
         says += "; dotted: where the learning rate falls"
@@ -150,15 +153,13 @@ def _training(found: Found, title: str, figures: Path) -> list[Part]:
     return [Drawing(drawn[0], f"{says}.")]
 
 
-def _diagnosis(found: Found, title: str, figures: Path) -> list[Part]:
+def _diagnosis(found: Found, title: str, figures: Path | None) -> list[Part]:
     if not found.diagnosis:
         return []
     kept = found.diagnosis.diagnosis
     says = "Accuracy under PGD20 against ε, with 95% intervals"
-    return [
-        *diagnosis_grids(title, kept),
-        *(Drawing(path, says) for path in draw_diagnosis(title, kept, figures) if path.suffix == ".png"),
-    ]
+    drawn = draw_diagnosis(title, kept, figures) if figures else []
+    return [*diagnosis_grids(title, kept), *(Drawing(path, says) for path in drawn if path.suffix == ".png")]
 
 
 def _probed(figures: Path) -> list[Part]:

@@ -19,8 +19,8 @@ from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.tables import TEST_SELECTED
 
 
-def document(there: There, figures: Path) -> Document:
-    """Draw its figures into the directory `figures`, and put all together."""
+def document(there: There, figures: Path | None) -> Document:
+    """Draw its figures into the directory `figures`, and put all together; without a directory there are none."""
     table = there.table
     found = {cell.directory: look(cell.directory) for cell in there.cells if cell.directory.is_dir()}
     wrong = [
@@ -33,7 +33,7 @@ def document(there: There, figures: Path) -> Document:
     title = table.title or table.name
     sections = (
         Section("Results", (ablation_grid(title, columns, lines, table.settings),)),
-        Section("Figures", tuple(_figures(there, title, columns, lines, found, figures))),
+        Section("Figures", tuple(_figures(there, title, columns, lines, found, figures) if figures else ())),
         Section("Diagnosis", tuple(_diagnosis(there, found))),
         Section("Recipes", tuple(_recipes(there))),
         Section("Environment", tuple(environment([results for results in known.values() if results]))),

@@ -145,7 +145,7 @@ def test_a_hostile_title_is_shown_and_not_obeyed(tiny, tmp_path, form):
         assert "\x1b" not in text
         assert HOSTILE.replace("  ", " ") in shown(text)
     else:
-        done = advmix("report", directory, "--format", form)
+        done = advmix("report", directory, "--format", form, "--figures", tmp_path / "figures")
         assert (done.exit_code, done.stderr) == (0, "")
         assert "\x1b" not in done.stdout
         assert "<img" not in done.stdout
