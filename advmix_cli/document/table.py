@@ -83,6 +83,8 @@ def _figures(
         "ablation": "The accuracy of each row with its 95% interval; the dashed line is the first row's",
         "row-curves": "Validation accuracy by epoch, pristine and under PGD",
     }
+    if missing := [name for name, begun in rows if not begun]:
+        says["row-curves"] += f"; no epoch yet: {'; '.join(missing)}"
     if there.seeds > 1:
         says["row-curves"] += "; thin lines are single seeds, the thick one is their mean"
     if any(line.paper for line in lines):
