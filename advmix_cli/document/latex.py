@@ -11,6 +11,7 @@ from advmix_cli.report.grid import Grid
 _PREAMBLE = r"""% Wants in the preamble:
 %   \usepackage[T1]{fontenc}
 %   \usepackage{booktabs}
+%   \usepackage{tabularx}
 %   \usepackage{graphicx}"""
 _IN_NAMES = frozenset("%#{}~^\\$&\n\r")
 """What a file's name cannot hold in LaTeX."""
@@ -21,9 +22,9 @@ def to_latex(document: Document, beside: Path) -> str:
     stamps = [*document.stamps, *(f"DAMAGED: {text}" for text in document.damage)]
     blocks = [
         f"% {plain(document.title)}: {plain(document.about)}\n{_PREAMBLE}",
-        rf"\section*{{{tex(document.title)}}}",
-        tex(document.about),
-        *(rf"\noindent\textbf{{{tex(word)}}}{colon}{tex(rest)}" for word, colon, rest in map(_parted, stamps)),
+        rf"\section*{{\raggedright {tex(document.title)}}}",
+        _paragraph(tex(document.about)),
+        *(_paragraph(rf"\textbf{{{tex(word)}}}{colon}{tex(rest)}") for word, colon, rest in map(_parted, stamps)),
     ]
     for section in document.sections:
         blocks += [rf"\subsection*{{{tex(section.heading)}}}", *(_part(part, beside) for part in section.parts)]
@@ -34,15 +35,20 @@ def _parted(stamp: str) -> tuple[str, str, str]:
     return stamp.partition(":")
 
 
+def _paragraph(text: str) -> str:
+    """Not justified: a path or a digest in it may have to be broken."""
+    return f"{{\\raggedright {text}\\par}}"
+
+
 def _part(part: Part, beside: Path) -> str:
     match part:
         case Text():
-            return tex(part.text)
+            return _paragraph(tex(part.text))
         case Listing():
             lines = "\n".join(rf"{_kept(line)}\\" for line in part.text.rstrip("\n").split("\n"))
             return f"\\begin{{flushleft}}\\ttfamily\\footnotesize\n{lines}\n\\end{{flushleft}}"
         case Grid():
-            caption = f"\\caption{{{tex(part.title)}}}\n" if part.title else ""
+            caption = f"\\caption{{{tex(part.title)}}}\\smallskip\n" if part.title else ""
             return f"\\begin{{table}}[htbp]\n\\centering\n{caption}{part.latex()}\n\\end{{table}}"
         case Drawing() | Photograph():
             return _figure(part.path, part.says, beside)

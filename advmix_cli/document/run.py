@@ -183,11 +183,12 @@ def environment(runs: Sequence[Results]) -> list[Part]:
     if machines:
         heads = tuple(f"machine {number}" for number in range(1, len(machines) + 1)) if len(machines) > 1 else ("",)
         rows = tuple((Cell(name), *(Cell(str(machine.get(name, "·"))) for machine in machines)) for name in names)
-        parts.append(Grid("What trained it", ("", *heads), rows))
+        words = tuple(range(1, len(heads) + 1))
+        parts.append(Grid("What trained it", ("", *heads), rows, words=words))
     images = list(dict.fromkeys((part, digest) for run in runs for part, digest in run.images.items()))
     if images:
         rows = tuple((Cell(part), Cell(digest)) for part, digest in images)
-        parts.append(Grid("Images", ("part", "SHA-256"), rows, _time(runs)))
+        parts.append(Grid("Images", ("part", "SHA-256"), rows, _time(runs), words=(1,)))
     return parts
 
 

@@ -104,7 +104,7 @@ def _diagnosis(there: There, found: dict[Path, Found]) -> list[Part]:
         tried = sum(check.passed is not None for check in checks)
         name = f"{cell.row.name}, seed {cell.row.recipe.seed}"
         rows.append((Cell(name), Cell(failed or "none"), Cell(str(tried)), Cell(f"{one.diagnosis.diagnosis.n:,}")))
-    return [Grid("Diagnosed", ("row", "failed", "checks", "images"), tuple(rows))] if rows else []
+    return [Grid("Diagnosed", ("row", "failed", "checks", "images"), tuple(rows), words=(1,))] if rows else []
 
 
 def _recipes(there: There) -> list[Part]:
@@ -113,7 +113,8 @@ def _recipes(there: There) -> list[Part]:
     parts: list[Part] = [Listing(tomli_w.dumps(first.recipe.resolved()), "toml")]
     rows = tuple((Cell(row.name), _changes(first, row)) for row in others)
     if rows:
-        parts.append(Grid(f"What the other rows change in the recipe of {first.name}", ("row", "changes"), rows))
+        title = f"What the other rows change in the recipe of {first.name}"
+        parts.append(Grid(title, ("row", "changes"), rows, words=(1,)))
     return parts
 
 
