@@ -144,7 +144,7 @@ def row_curves(title: str, rows: Sequence[tuple[str, Sequence[Epochs]]]) -> Figu
 
 
 def _row(axes: Axes, name: str, seeds: Sequence[Epochs]) -> None:
-    axes.set_title(as_text(name, 34), loc="left", fontsize=9.5)
+    axes.set_title(as_text(name, 27), loc="left", fontsize=9.5)
     axes.tick_params(labelbottom=True)  # on every panel: the lowest ones of the columns are not in one line
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1, steps=[1, 2, 2.5, 5, 10]))
