@@ -35,7 +35,7 @@ def training_curves(title: str, epochs: Epochs, planned: int | None = None) -> F
         for epoch in drops(epochs):
             one.axvline(epoch, color=GREY, linewidth=0.9, linestyle=(0, (2, 2)))
     axes[-1].set_xlim(1 - 0.02 * last, last * 1.02 + 0.1)
-    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 2.5, 5, 10]))
     axes[-1].set_xlabel("epoch")
     return figure
 

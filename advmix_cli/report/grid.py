@@ -16,8 +16,8 @@ from rich.text import Text
 from advmix_cli.errors import printable
 from advmix_cli.report.escapes import html, markdown, plain, tex
 
-LONGEST_NAME = 32
-"""Letters: a row's name that has more of them is broken in LaTeX."""
+LONGEST = 32
+"""Letters: a name or a text that has more of them is broken in LaTeX."""
 # No wider than the line, and no wider than it is.
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 _TEXT, _NAME = r">{\raggedright\arraybackslash}X", r"p{.32\linewidth}"
@@ -105,17 +105,15 @@ class Grid:
         return "\n".join([*heading, *lines, *(f"\n{markdown(caption)}" for caption in self.captions)])
 
     def latex(self) -> str:
-        """A booktabs table that is no wider than the line (with columns of text a tabularx), and its captions under it.
-        The notes of a row stand under its numbers, and beside a text."""
-        is_long = any(len(row[0].value) > LONGEST_NAME for row in self.rows)
-        others = range(1, len(self.columns))
-        kinds = (_NAME if is_long else "l") + "".join(_TEXT if index in self.words else "r" for index in others)
-        names = [_tex_name(row[0].value, is_long) for row in self.rows]
-        if self.words:
-            opening, closing = rf"\begin{{tabularx}}{{\linewidth}}{{{kinds}}}", [r"\end{tabularx}"]
+        """A booktabs table that is no wider than the line (with long texts a tabularx), and its captions under it. The
+        notes of a row stand under its numbers, and beside long texts."""
+        kinds = [self._tex_kind(index) for index in range(len(self.columns))]
+        names = [_tex_name(row[0].value, kinds[0] == _NAME) for row in self.rows]
+        if _TEXT in kinds:
+            opening, closing = rf"\begin{{tabularx}}{{\linewidth}}{{{''.join(kinds)}}}", [r"\end{tabularx}"]
             rows = [_tex_texts(name, row) for name, row in zip(names, self.rows, strict=True)]
         else:
-            opening, closing = f"{_FITTED}\n\\begin{{tabular}}{{{kinds}}}", [r"\end{tabular}}"]
+            opening, closing = f"{_FITTED}\n\\begin{{tabular}}{{{''.join(kinds)}}}", [r"\end{tabular}}"]
             rows = [line for name, row in zip(names, self.rows, strict=True) for line in _tex_lines(name, row)]
         if self.captions:
             captions = (rf"{tex(caption)}\par" for caption in self.captions)
@@ -123,6 +121,16 @@ class Grid:
         heads = " & ".join(tex(column) for column in self.columns) + r" \\"
         lines = [f"% {plain(self.title)}", opening, r"\toprule", heads, r"\midrule", *rows, r"\bottomrule", *closing]
         return "\n".join(lines)
+
+    def _tex_kind(self, column: int) -> str:
+        """How LaTeX sets it."""
+        is_text = column in self.words
+        longest = max((len(row[column].flat() if is_text else row[column].value) for row in self.rows), default=0)
+        if not column:
+            return _NAME if longest > LONGEST else "l"
+        if is_text:
+            return _TEXT if longest > LONGEST else "l"
+        return "r"
 
     def html(self) -> str:
         """A table in a box of its own, in which it scrolls where it is too wide; its captions under it."""

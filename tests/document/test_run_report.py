@@ -82,6 +82,8 @@ def test_everything_stands_in_one_file(whole):
         interval(outcome("PGD2", 90)),
         'title = "a run"',
         "device a CPU",
+        "What measured it torch 2.14",
+        "seed 0, 8 epochs of 90 images",
         "train a1",
         "12.5 s",
         "more steps",

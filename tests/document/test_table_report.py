@@ -80,10 +80,19 @@ def test_what_is_missing_is_said(tmp_path):
     recipe = load_table("digits").rows[4].recipe.model_copy(update={"title": "Ours, frozen λ"})
     write_run(one, recipe, [], lines=epoch_lines(3), finished=False)
     Failure(2, 1, "no memory").save(one)
+    row = load_table("digits").rows[0]
+    again = cells(load_table("digits"), 2, directory)[7]
+    half = [Measured("last", 30, "w", (outcome("pristine", 90),))]
+    write_run(again.directory, again.row.recipe, half, lines=epoch_lines(4), finished=False)
     done = advmix("report", directory)
     assert (done.exit_code, done.stdout) == (0, "")
     read = shown(directory / "report.html")
-    assert "UNFINISHED: 1 of 7 cells are measured" in read
+    assert "UNFINISHED: 1 of 14 cells are measured" in read
+    assert f"Attack 0 measured 12.5 s {row.recipe.digest()[:12]}" in read
+    assert "Ours, frozen λ 0 failed 12.5 s" in read
+    assert f"Attack 1 epoch 4 of {row.recipe.schedule.epochs}, measured in part" in read
+    assert read.count("not begun") == 11
+    assert "PGD20 split test, epsilon 8/255" in read
     assert read.index("FAILED: Ours, frozen λ, seed 0: no memory (exit code 1, 2 attempts)") < read.index("Results")
 
 

@@ -99,7 +99,7 @@ def test_latex_is_a_whole_tabular():
 
 
 def test_columns_of_text_begin_at_the_left_and_have_their_notes_beside_them():
-    row = (Cell("a"), Cell("2 fields", ("x = 1", "y = -1")), Cell("-1.5"))
+    row = (Cell("a"), Cell("2 fields", ("x = 1", "y = -1", "and as much again")), Cell("-1.5"))
     grid = Grid("", ("", "changes", "Δ"), (row,), ("said",), words=(1,))
     assert grid.latex().split("\n") == [
         "% ",
@@ -107,7 +107,7 @@ def test_columns_of_text_begin_at_the_left_and_have_their_notes_beside_them():
         r"\toprule",
         r" & changes & $\Delta$ \\",
         r"\midrule",
-        r"a & 2 fields {\footnotesize (x = 1; y = -1)} & $-$1.5 \\",
+        r"a & 2 fields {\footnotesize (x = 1; y = -1; and as much again)} & $-$1.5 \\",
         r"\bottomrule",
         r"\end{tabularx}",
         r"\par\smallskip",
@@ -115,6 +115,8 @@ def test_columns_of_text_begin_at_the_left_and_have_their_notes_beside_them():
         r"said\par",
         "}",
     ]
+    short = Grid("", ("", "device"), ((Cell("a"), Cell("a CPU")),), words=(1,)).latex()
+    assert r"\begin{tabular}{ll}" in short
     assert grid.markdown().split("\n")[1] == "|---|---|---:|"
     assert '<th scope="col" class="words">changes</th><th scope="col">Δ</th>' in grid.html()
 
