@@ -262,7 +262,7 @@ def test_a_dry_run_in_every_format_names_every_row_and_writes_nothing(empty):
     markdown = dry("markdown").split("\n")
     assert [line.split(" (")[0] for line in markdown if line.startswith("| ")][1:] == [f"| {row}" for row in ROWS]
     latex = dry("latex")
-    assert latex.count(r"\\") == 17  # the heading, seven rows of two lines, two captions
+    assert latex.count(r"\\") == 15  # the heading, seven rows of two lines
     assert r"Ours, frozen $\lambda$, shared $\delta$ & 0 & to do & 20 & 260 " in latex
     assert names(empty) == []
 

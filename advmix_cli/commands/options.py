@@ -55,7 +55,11 @@ class Tracker(StrEnum):
 
 Track = Annotated[
     list[Tracker] | None,
-    typer.Option("--track", help="Mirror each epoch into the run directory, for this program. Can be repeated."),
+    typer.Option(
+        "--track",
+        help="Copy what metrics.jsonl has of each epoch, and the results, into tensorboard/ of the run's directory, "
+        "or into an offline run in its wandb/; nothing is sent. Can be repeated.",
+    ),
 ]
 
 

@@ -1,9 +1,10 @@
 """`advmix report`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -42,11 +43,20 @@ def report(
     form: Annotated[Form, typer.Option("--format", help="HTML goes to a file, the others to stdout.")] = Form.HTML,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write it there. By default report.html in the directory."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write it there. By default report.html in the directory; of an edit or a part, a name of its own.",
+        ),
     ] = None,
     figures: Annotated[
         Path | None,
-        typer.Option("--figures", metavar="DIR", help="Draw them there. By default figures in the directory."),
+        typer.Option(
+            "--figures",
+            metavar="DIR",
+            help="Draw them there. By default figures in the directory, named as the report; for stdout, not at all.",
+        ),
     ] = None,
     settings: Settings = None,
 ) -> None:
@@ -55,20 +65,16 @@ def report(
         raise UsageError(f"--output {output}: a directory; name a file in it")
     if figures is not None and figures.exists() and not figures.is_dir():
         raise UsageError(f"--figures {figures}: not a directory")
-    directory = Path(place)
-    if _is_run(directory):
-        for flag, value in (("--out", out), ("--seeds", seeds), ("--rows", rows), ("--set", settings)):
-            if value:
-                raise UsageError(f"{flag} has no meaning for a run directory: it is of a table")
-        its = _of_run(directory, figures)
-    else:
-        directory, its = _of_table(place, out, seeds, rows or [], settings or [], figures)
+    subject = _run(Path(place), out, seeds, rows, settings) or _table(place, out, seeds, rows or [], settings or [])
+    if figures is None and (form is Form.HTML or output):
+        figures = subject.directory / f"figures{subject.end}"
+    its = subject.document(figures)
     beside = output.parent if output else Path()
     match form:
         case Form.HTML:
             from advmix_cli.document.html import to_html
 
-            _write(to_html(its), output or directory / "report.html")
+            _write(to_html(its), output or subject.directory / f"report{subject.end}.html")
         case Form.MARKDOWN:
             from advmix_cli.document.markdown import to_markdown
 
@@ -77,25 +83,38 @@ def report(
             from advmix_cli.document.latex import to_latex
 
             _write(to_latex(its, beside), output)
+    if figures is None:
+        say("without figures: --figures DIR draws them there, and --output FILE where they lie for HTML")
     for message in its.damage:
         say(f"warning: {message}")
     if its.damage:
         raise AdvmixError("not all of its files can be read; the report says which, and has the rest")
 
 
-def _is_run(directory: Path) -> bool:
-    return any((directory / name).is_file() for name in ("recipe.toml", "results.json", "metrics.jsonl"))
+class _Subject(NamedTuple):
+    """What a report is of. `end`: of the names of what is written into `directory`, so that a report does not take the
+    place of one of other cells; `document` draws into a directory, if it is given one."""
+
+    directory: Path
+    end: str
+    document: "Callable[[Path | None], Document]"
 
 
-def _of_run(directory: Path, figures: Path | None) -> "Document":
+def _run(
+    directory: Path, out: Path | None, seeds: int | None, rows: Sequence[str] | None, settings: Sequence[str] | None
+) -> _Subject | None:
+    """None if there is none."""
+    if not any((directory / name).is_file() for name in ("recipe.toml", "results.json", "metrics.jsonl")):
+        return None
+    for flag, value in (("--out", out), ("--seeds", seeds), ("--rows", rows), ("--set", settings)):
+        if value:
+            raise UsageError(f"{flag} has no meaning for a run directory: it is of a table")
     from advmix_cli.document.run import document, look
 
-    return document(look(directory), figures or directory / "figures")
+    return _Subject(directory, "", partial(document, look(directory)))
 
 
-def _of_table(
-    place: str, out: Path | None, seeds: int | None, rows: Sequence[str], settings: Sequence[str], figures: Path | None
-) -> "tuple[Path, Document]":
+def _table(place: str, out: Path | None, seeds: int | None, rows: Sequence[str], settings: Sequence[str]) -> _Subject:
     from advmix_cli.document.cells import in_directory, is_table_directory, named
     from advmix_cli.document.table import document
 
@@ -108,7 +127,7 @@ def _of_table(
         if Path(place).is_dir():
             raise UsageError(f"{place} holds neither a run nor the cells of a table")
         there = named(place, out or Path("runs"), settings, rows, seeds)
-    return there.directory, document(there, figures or there.directory / "figures")
+    return _Subject(there.directory, f"-{there.part}" if there.part else "", partial(document, there))
 
 
 def _write(text: str, path: Path | None) -> None:

@@ -111,7 +111,7 @@ def diagnosis_grids(title: str, diagnosis: Diagnosis) -> list[Grid]:
         "A check that fails says that the accuracies under attack are too high, not by how much. Checks that pass "
         "prove nothing: they are what the known ways of hiding gradients fail.",
     )
-    grids = [Grid(f"Diagnosis of {title}", ("check", "", "found"), tuple(rows), captions)]
+    grids = [Grid(f"Diagnosis of {title}", ("check", "", "found"), tuple(rows), captions, words=(2,))]
     curve = next((check.figures["curve"] for check in found if "curve" in check.figures), [])
     if curve:
         points = tuple((Cell(levels(one["epsilon"])), Cell(f"{100 * one['accuracy']:.1f}")) for one in curve)

@@ -1,8 +1,9 @@
 """What cells of a table are there: by its name, or by what lies in a directory."""
 
+import hashlib
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,8 @@ class There(NamedTuple):
     name: str | None
     rows: tuple[str, ...] = ()
     """Those that were asked for; all without."""
+    part: str = ""
+    """Of an edit, or of some of the rows or seeds that are there: eight digits, the same for the same cells."""
     damage: tuple[str, ...] = ()
 
     @property
@@ -37,20 +40,55 @@ class There(NamedTuple):
 
 
 def named(name: str, out: Path, settings: Sequence[str], rows: Sequence[str], seeds: int | None) -> There:
-    """The cells that `advmix ablate` with these options has; without `seeds` as many as there are. UsageError if there
-    is none."""
+    """The cells that `advmix ablate` with these options has; without `seeds` as many as there are. Without `settings`,
+    where the only cells are those of one edit, these. UsageError, with a command for each edit that is there, if there
+    is nothing of what is asked for."""
+    if there := _asked(name, out, settings, rows, seeds):
+        return there
+    table = select(load_table(name), rows)
+    directory = out / table.name
+    found, _ = _recipes(directory)
+    names = {row.name for row in table.rows}
+    edits = _edits_in(table, [one for one in found if one[1].title in names])
+    if not settings and len(edits) == 1:
+        (only,) = edits
+        if there := _asked(name, out, only, rows, seeds):
+            return there
+    what = "this edit" if settings else "this table"
+    options = [*(word for row in rows for word in ("--rows", row)), *(["--seeds", str(seeds)] if seeds else [])]
+    lines = _commands(name, out, edits, options)
+    others = ", but of others:" if edits else f", but others are: advmix report {directory}" if found else ""
+    raise UsageError("\n".join([f"{directory}: no cell of {what} is there{others}", *lines]))
+
+
+def _asked(name: str, out: Path, settings: Sequence[str], rows: Sequence[str], seeds: int | None) -> There | None:
+    """Just that; None if no cell of it is there."""
     table = select(load_table(name, settings), rows)
     directory = out / table.name
-    todo = cells(table, seeds or 1, directory)
-    while seeds is None and len(todo) < MOST_SEEDS * len(table.rows):
-        more = cells(table, len(todo) // len(table.rows) + 1, directory)
-        if not any(cell.directory.is_dir() for cell in more[len(todo) :]):
-            break
-        todo = more
+    there = _seeds_there(table, directory)
+    todo = cells(table, seeds or there or 1, directory)
     if not any(cell.directory.is_dir() for cell in todo):
-        others = f", but others are: advmix report {directory}" if directory.is_dir() else ""
-        raise UsageError(f"{directory}: no cell of this table is there{others}")
-    return There(table, todo, directory, name, tuple(rows))
+        return None
+    part = _part(table, load_table(name), seeds if seeds and seeds < there else None)
+    return There(table, todo, directory, name, tuple(rows), part)
+
+
+def _seeds_there(table: Table, directory: Path) -> int:
+    """How many there are, without a gap."""
+    count, rows = 0, len(table.rows)
+    while count < MOST_SEEDS:
+        if not any(cell.directory.is_dir() for cell in cells(table, count + 1, directory)[count * rows :]):
+            break
+        count += 1
+    return count
+
+
+def _part(table: Table, whole: Table, seeds: int | None) -> str:
+    """`There.part`. It is of what the rows are, not of how that was asked for."""
+    rows, all_rows = ([[row.name, row.recipe.digest()] for row in one.rows] for one in (table, whole))
+    if rows == all_rows and seeds is None:
+        return ""
+    return hashlib.sha256(json.dumps([rows, seeds]).encode()).hexdigest()[:8]
 
 
 def is_table_directory(place: Path) -> bool:
@@ -62,6 +100,16 @@ def in_directory(place: Path) -> There:
     """The cells in `place`. Where its name is that of a shipped table that they are rows of, edited or not, that is the
     table; otherwise the rows are what they are called. UsageError where cells of several edits lie, each of which
     has its own report."""
+    found, damage = _recipes(place)
+    if not found:
+        raise UsageError("\n".join([f"{place}: none of its recipes can be read", *damage]))
+    if place.name in table_names() and (known := _shipped(place, found)):
+        return known._replace(damage=damage)
+    return _by_title(place, found)._replace(damage=damage)
+
+
+def _recipes(place: Path) -> tuple[list[tuple[Path, Recipe]], tuple[str, ...]]:
+    """Of the cells in `place`, and a message for each that cannot be read."""
     found: list[tuple[Path, Recipe]] = []
     damage: list[str] = []
     for path in sorted(place.glob(f"*/{RECIPE}")):
@@ -69,37 +117,48 @@ def in_directory(place: Path) -> There:
             found.append((path.parent, load.read(path).recipe()))
         except RecipeError as error:
             damage.append(str(error).partition("\n")[0])
-    if not found:
-        raise UsageError("\n".join([f"{place}: none of its recipes can be read", *damage]))
-    if place.name in table_names() and (known := _shipped(place, found)):
-        return known._replace(damage=tuple(damage))
-    return _by_title(place, found)._replace(damage=tuple(damage))
+    return found, tuple(damage)
 
 
 def _shipped(place: Path, found: Sequence[tuple[Path, Recipe]]) -> There | None:
     table = load_table(place.name)
-    variants: dict[tuple[str, ...], int] = {}
-    for _, recipe in found:
-        row = next((row for row in table.rows if row.name == recipe.title), None)
-        if row is None:
-            return None
-        edits = _edits(row.recipe, recipe)
-        variants[edits] = variants.get(edits, 0) + 1
-    if len(variants) > 1:
-        lines = [f"  {_command(place, edits)}  ({count} of them)" for edits, count in variants.items()]
-        raise UsageError("\n".join([f"{place} holds cells of {len(variants)} edits of this table; name one:", *lines]))
-    (settings,) = variants
-    there = {directory for directory, _ in found}
+    if not {recipe.title for _, recipe in found} <= {row.name for row in table.rows}:
+        return None
+    edits = _edits_in(table, found)
+    if len(edits) > 1:
+        lines = _commands(place.name, place.parent, edits)
+        raise UsageError("\n".join([f"{place} holds cells of {len(edits)} edits of this table; name one:", *lines]))
+    (settings,) = edits
     try:
-        known = named(place.name, place.parent, settings, (), None)
+        known = _asked(place.name, place.parent, settings, (), None)
     except UsageError:  # what no row of the table can be made of
         return None
-    return known if there <= {cell.directory for cell in known.cells} else None
+    there = {directory for directory, _ in found}
+    return known if known and there <= {cell.directory for cell in known.cells} else None
 
 
-def _command(place: Path, edits: Sequence[str]) -> str:
-    words = ["advmix", "report", place.name, "--out", str(place.parent)]
-    return shlex.join([*words, *(word for edit in edits for word in ("--set", edit))])
+def _edits_in(table: Table, found: Sequence[tuple[Path, Recipe]]) -> dict[tuple[str, ...], int]:
+    """The edits of `table` whose cells these are, and how many each has. All have the names of its rows."""
+    by_name = {row.name: row.recipe for row in table.rows}
+    seeds: dict[tuple[str, ...], list[tuple[int, int]]] = {}
+    for _, recipe in found:
+        row = by_name[recipe.title]
+        seeds.setdefault(_edits(row, recipe), []).append((recipe.seed, row.seed))
+    # The seeds count up from the row's own, unless that was edited, too.
+    return {
+        edits if any(own == first for own, first in those) else (f"seed={min(those)[0]}", *edits): len(those)
+        for edits, those in seeds.items()
+    }
+
+
+def _commands(name: str, out: Path, edits: Mapping[tuple[str, ...], int], options: Sequence[str] = ()) -> list[str]:
+    """One for each of the edits."""
+    found: list[str] = []
+    for settings, count in edits.items():
+        words = ["advmix", "report", name, "--out", str(out), *options]
+        line = shlex.join([*words, *(word for setting in settings for word in ("--set", setting))])
+        found.append(f"  {line}  ({count} of them)")
+    return found
 
 
 def _edits(row: Recipe, recipe: Recipe) -> tuple[str, ...]:

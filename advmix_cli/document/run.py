@@ -1,7 +1,7 @@
 """A run directory -> its document."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,6 @@ from advmix_cli.document.parts import Document, Drawing, Listing, Part, Photogra
 from advmix_cli.errors import RecipeError, RunDirectoryError
 from advmix_cli.files import read_bytes, read_text
 from advmix_cli.fit import METRICS
-from advmix_cli.machine import Machine
 from advmix_cli.recipe import load
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report import metrics
@@ -75,26 +74,31 @@ def look(directory: Path) -> Found:
     return Found(directory, recipe, text, results, epochs, kept, tuple(damage))
 
 
-def document(found: Found, figures: Path) -> Document:
-    """Draw its figures into the directory `figures`, and put all together."""
+def document(found: Found, figures: Path | None) -> Document:
+    """Draw its figures into the directory `figures`, and put all together; without a directory there are none but those
+    that another command has drawn."""
     results, name = found.results, found.directory.name or str(found.directory)
     title = (results and results.title) or (found.recipe and found.recipe.title) or name
     sections = [
         Section("Results", tuple(_results(found, title))),
         Section("Training", tuple(_training(found, title, figures))),
         Section("Diagnosis", tuple(_diagnosis(found, title, figures))),
-        Section("One batch", tuple(_probed(figures))),
+        Section("One batch", tuple(_probed(found.directory / "figures"))),
         Section("Recipe", (Listing(found.text, "toml"),) if found.text else ()),
         Section("Environment", tuple(environment([results] if results else []))),
         Section("Again", (Listing(again(found), "sh"),)),
     ]
     return Document(
         title=title,
-        about=f"Run directory {found.directory}",
+        about=f"Run directory {found.directory}{_size(results)}",
         stamps=tuple(stamps(found)),
         damage=found.damage,
         sections=tuple(section for section in sections if section.parts),
     )
+
+
+def _size(results: Results | None) -> str:
+    return f", seed {results.seed}, {results.epochs:,} epochs of {results.train_images:,} images" if results else ""
 
 
 def stamps(found: Found) -> list[str]:
@@ -134,31 +138,32 @@ def _results(found: Found, title: str) -> list[Part]:
     return parts or [Text("Nothing was measured yet.")]
 
 
-def _training(found: Found, title: str, figures: Path) -> list[Part]:
+def _training(found: Found, title: str, figures: Path | None) -> list[Part]:
+    if not found.epochs:
+        return [Text("No epoch has ended yet.")]
+    if not figures:
+        return []
     planned = found.recipe.schedule.epochs if found.recipe else None
     drawn = written({"training-curves": lambda: training_curves(title, found.epochs, planned)}, figures)
-    if not drawn:
-        return [Text("No epoch has ended yet.")]
     says = "Loss, validation accuracy and learning rate by epoch"
     if metrics.drops(found.epochs):
         says += "; dotted: where the learning rate falls"
     gap = metrics.gap(found.epochs, metrics.ROBUST)
     if gap:
         says += (
-            f". The ring is the best epoch by the accuracy under PGD, epoch {gap.best}; the bar at the right is the gap"
+            f". The ring is the best epoch by the accuracy under PGD, epoch {gap.best}; the bar at the right is the "
+            "gap, which is of the validation images: some of it is chance, as the best of many epochs is"
         )
     return [Drawing(drawn[0], f"{says}.")]
 
 
-def _diagnosis(found: Found, title: str, figures: Path) -> list[Part]:
+def _diagnosis(found: Found, title: str, figures: Path | None) -> list[Part]:
     if not found.diagnosis:
         return []
     kept = found.diagnosis.diagnosis
     says = "Accuracy under PGD20 against ε, with 95% intervals"
-    return [
-        *diagnosis_grids(title, kept),
-        *(Drawing(path, says) for path in draw_diagnosis(title, kept, figures) if path.suffix == ".png"),
-    ]
+    drawn = draw_diagnosis(title, kept, figures) if figures else []
+    return [*diagnosis_grids(title, kept), *(Drawing(path, says) for path in drawn if path.suffix == ".png")]
 
 
 def _probed(figures: Path) -> list[Part]:
@@ -176,21 +181,31 @@ def _probed(figures: Path) -> list[Part]:
 
 def environment(runs: Sequence[Results]) -> list[Part]:
     """Machines and images, as far as they differ."""
-    parts: list[Part] = []
-    machines = list({_described(machine): machine for run in runs for machine in run.machines}.values())
-    names = list(dict.fromkeys(name for machine in machines for name in machine if not name.startswith("from_")))
-    if machines:
-        heads = tuple(f"machine {number}" for number in range(1, len(machines) + 1)) if len(machines) > 1 else ("",)
-        rows = tuple((Cell(name), *(Cell(str(machine.get(name, "·"))) for machine in machines)) for name in names)
-        parts.append(Grid("What trained it", ("", *heads), rows))
+    trained: list[Mapping[str, str | int]] = [machine for run in runs for machine in run.machines]
+    measured: list[Mapping[str, str | int]] = [
+        one.machine for run in runs for entry in run.measured for one in entry.outcomes
+    ]
+    parts: list[Part] = [*_machines("What trained it", trained), *_machines("What measured it", measured)]
     images = list(dict.fromkeys((part, digest) for run in runs for part, digest in run.images.items()))
     if images:
         rows = tuple((Cell(part), Cell(digest)) for part, digest in images)
-        parts.append(Grid("Images", ("part", "SHA-256"), rows, _time(runs)))
+        parts.append(Grid("Images", ("part", "SHA-256"), rows, _time(runs), words=(1,)))
     return parts
 
 
-def _described(machine: Machine) -> tuple[tuple[str, str], ...]:
+def _machines(title: str, machines: Sequence[Mapping[str, str | int]]) -> list[Part]:
+    """Each once."""
+    different = list({_described(machine): machine for machine in machines}.values())
+    names = list(dict.fromkeys(name for machine in different for name in machine if not name.startswith("from_")))
+    if not names:
+        return []
+    count = len(different)
+    heads = tuple(f"machine {number}" for number in range(1, count + 1)) if count > 1 else ("",)
+    rows = tuple((Cell(name), *(Cell(str(machine.get(name, "·"))) for machine in different)) for name in names)
+    return [Grid(title, ("", *heads), rows, words=tuple(range(1, count + 1)))]
+
+
+def _described(machine: Mapping[str, str | int]) -> tuple[tuple[str, str], ...]:
     return tuple((name, str(value)) for name, value in machine.items() if not name.startswith("from_"))
 
 

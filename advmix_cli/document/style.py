@@ -48,11 +48,12 @@ p { margin: .5rem 0; }
   border-left: .3rem solid var(--stamp); background: var(--soft); padding: .4rem .8rem; margin: .4rem 0;
 }
 .stamps strong { color: var(--stamp); }
-.box { overflow-x: auto; max-width: 100%; margin: .8rem 0; }
+.box { overflow-x: auto; max-width: 100%; margin: .8rem 0; container-type: inline-size; }
 .box:focus-visible { outline: 2px solid var(--grey); outline-offset: 2px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 caption { text-align: left; font-weight: 600; padding: .3rem 0 .5rem; overflow-wrap: anywhere; }
 caption:empty { display: none; }
+caption span { display: inline-block; position: sticky; left: 0; max-width: 100cqw; }
 th, td {
   padding: .4rem .7rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--grid);
   white-space: nowrap;

@@ -6,21 +6,24 @@ from pathlib import Path
 
 import tomli_w
 
+from advmix_cli.ablation.cells import Cell as TableCell
 from advmix_cli.ablation.lines import lines_of
 from advmix_cli.document.cells import There, changed
 from advmix_cli.document.parts import Document, Drawing, Listing, Part, Section
 from advmix_cli.document.run import Found, environment, look, stamps
+from advmix_cli.failures import failure
 from advmix_cli.recipe.table import Row
 from advmix_cli.report.ablation import Line, ablation_grid
 from advmix_cli.report.curves import row_curves
 from advmix_cli.report.dots import dot_plot
 from advmix_cli.report.figures import written
 from advmix_cli.report.grid import Cell, Grid
-from advmix_cli.report.tables import TEST_SELECTED
+from advmix_cli.report.tables import TEST_SELECTED, seconds
+from advmix_cli.report.tables import stamp as settings_of
 
 
-def document(there: There, figures: Path) -> Document:
-    """Draw its figures into the directory `figures`, and put all together."""
+def document(there: There, figures: Path | None) -> Document:
+    """Draw its figures into the directory `figures`, and put all together; without a directory there are none."""
     table = there.table
     found = {cell.directory: look(cell.directory) for cell in there.cells if cell.directory.is_dir()}
     wrong = [
@@ -32,9 +35,10 @@ def document(there: There, figures: Path) -> Document:
     columns, lines = lines_of(table, there.cells, lambda cell: known.get(cell.directory))
     title = table.title or table.name
     sections = (
-        Section("Results", (ablation_grid(title, columns, lines, table.settings),)),
-        Section("Figures", tuple(_figures(there, title, columns, lines, found, figures))),
+        Section("Results", (ablation_grid(title, columns, lines, table.settings), *_columns(columns, lines))),
+        Section("Figures", tuple(_figures(there, title, columns, lines, found, figures) if figures else ())),
         Section("Diagnosis", tuple(_diagnosis(there, found))),
+        Section("Cells", (_cells(there, found),)),
         Section("Recipes", tuple(_recipes(there))),
         Section("Environment", tuple(environment([results for results in known.values() if results]))),
         Section("Again", (Listing(again(there), "sh"),)),
@@ -69,6 +73,39 @@ def _stamps(there: There, found: dict[Path, Found], lines: list[Line]) -> list[s
     return [*said, *([TEST_SELECTED] if test_selected else [])]
 
 
+def _columns(columns: list[str], lines: list[Line]) -> list[Part]:
+    """What the numbers of a column depend on."""
+    rows: list[tuple[Cell, ...]] = []
+    for column in columns:
+        said = {settings_of(outcome) for line in lines for outcome in line.outcomes("last", column)}
+        if said:
+            rows.append((Cell(column), Cell(said.pop() if len(said) == 1 else "not the same in all rows")))
+    return [Grid("How each column was measured", ("column", "settings"), tuple(rows), words=(1,))] if rows else []
+
+
+def _cells(there: There, found: dict[Path, Found]) -> Grid:
+    """What each number is of, and what is not there yet."""
+    rows: list[tuple[Cell, ...]] = []
+    for cell in there.cells:
+        recipe, one = cell.row.recipe, found.get(cell.directory)
+        time = seconds(one.results.seconds) if one and one.results and one.results.seconds else "·"
+        texts = cell.row.name, str(recipe.seed), _state(cell, one), time, recipe.digest()[:12]
+        rows.append(tuple(map(Cell, texts)))
+    return Grid("", ("row", "seed", "state", "trained in", "digest"), tuple(rows), words=(2,))
+
+
+def _state(cell: TableCell, found: Found | None) -> str:
+    results = found and found.results
+    if found is None:
+        return "not begun"
+    if failure(cell.directory):
+        return "failed"
+    if results and (results.diverged or results.finished):
+        return "diverged" if results.diverged else "measured"
+    trained = f"epoch {len(found.epochs):,} of {cell.row.recipe.schedule.epochs:,}"
+    return f"{trained}, measured in part" if results and results.measured else trained
+
+
 def _figures(
     there: There, title: str, columns: list[str], lines: list[Line], found: dict[Path, Found], figures: Path
 ) -> list[Part]:
@@ -83,6 +120,8 @@ def _figures(
         "ablation": "The accuracy of each row with its 95% interval; the dashed line is the first row's",
         "row-curves": "Validation accuracy by epoch, pristine and under PGD",
     }
+    if missing := [name for name, begun in rows if not begun]:
+        says["row-curves"] += f"; no epoch yet: {'; '.join(missing)}"
     if there.seeds > 1:
         says["row-curves"] += "; thin lines are single seeds, the thick one is their mean"
     if any(line.paper for line in lines):
@@ -102,7 +141,7 @@ def _diagnosis(there: There, found: dict[Path, Found]) -> list[Part]:
         tried = sum(check.passed is not None for check in checks)
         name = f"{cell.row.name}, seed {cell.row.recipe.seed}"
         rows.append((Cell(name), Cell(failed or "none"), Cell(str(tried)), Cell(f"{one.diagnosis.diagnosis.n:,}")))
-    return [Grid("Diagnosed", ("row", "failed", "checks", "images"), tuple(rows))] if rows else []
+    return [Grid("Diagnosed", ("row", "failed", "checks", "images"), tuple(rows), words=(1,))] if rows else []
 
 
 def _recipes(there: There) -> list[Part]:
@@ -111,7 +150,8 @@ def _recipes(there: There) -> list[Part]:
     parts: list[Part] = [Listing(tomli_w.dumps(first.recipe.resolved()), "toml")]
     rows = tuple((Cell(row.name), _changes(first, row)) for row in others)
     if rows:
-        parts.append(Grid(f"What the other rows change in the recipe of {first.name}", ("row", "changes"), rows))
+        title = f"What the other rows change in the recipe of {first.name}"
+        parts.append(Grid(title, ("row", "changes"), rows, words=(1,)))
     return parts
 
 

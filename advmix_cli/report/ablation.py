@@ -51,7 +51,7 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
             if found:
                 chosen_on_test |= any(entry.test_selected for entry in found)
                 epochs = ", ".join(str(entry.epoch) for entry in found)
-                name = f"└ {found[0].selection} ({epochs})"
+                name = f"└ {found[0].selection} (epoch {epochs})"
                 rows.append((Cell(name), *(_cell(line, selection, column, line) for column in columns)))
     captions = [TEST_SELECTED] if chosen_on_test else []
     notes = {note.split(" ")[0] for row in rows for cell in row for note in cell.notes}
@@ -108,8 +108,8 @@ def _test(lines: Sequence[Line]) -> str:
     if max(len(line.runs) for line in lines) > 1:
         return "seed by seed on the same images; noise: the pooled 95% interval of it holds 0."
     return (
-        "on the same images, p by McNemar's exact test; noise: p is 0.05 or more. With one seed each it is of two "
-        "networks, and not of two methods."
+        "on the same images, p by McNemar's exact test, not corrected for how many there are; noise: p is 0.05 or "
+        "more. With one seed each it is of two networks, and not of two methods."
     )
 
 

@@ -35,7 +35,7 @@ def training_curves(title: str, epochs: Epochs, planned: int | None = None) -> F
         for epoch in drops(epochs):
             one.axvline(epoch, color=GREY, linewidth=0.9, linestyle=(0, (2, 2)))
     axes[-1].set_xlim(1 - 0.02 * last, last * 1.02 + 0.1)
-    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 2.5, 5, 10]))
     axes[-1].set_xlabel("epoch")
     return figure
 
@@ -114,17 +114,19 @@ def _rate(axes: Axes, epochs: Epochs) -> None:
 # ---- the rows of a table -------------------------------------------------------------------------------------------
 
 ACROSS = 4
+SHOWN = {PRISTINE: (3, "validation, pristine"), ROBUST: (0, "validation, under PGD")}
+"""Of each row: how its line looks, and what it is called."""
 
 
 def row_curves(title: str, rows: Sequence[tuple[str, Sequence[Epochs]]]) -> Figure | None:
-    """The validation accuracy of every row, a panel each: a thin line a seed, the thick one their mean. None if no row
-    has any."""
-    there = [(name, [epochs for epochs in seeds if curve(epochs, ROBUST)[0]]) for name, seeds in rows]
-    if not any(seeds for _, seeds in there):
+    """The validation accuracy of every row that has any, a panel each, all on one scale: a thin line a seed, the thick
+    one their mean. None if no row has any."""
+    there = [(name, begun) for name, seeds in rows if (begun := [one for one in seeds if curve(one, ROBUST)[0]])]
+    if not there:
         return None
-    down = -(-len(there) // ACROSS)
     across = min(ACROSS, len(there))
-    figure = Figure(figsize=(max(4.5, 2.3 * across), 0.7 + 2.1 * down), layout="constrained")
+    down = -(-len(there) // across)
+    figure = Figure(figsize=(max(4.5, 2.3 * across), 0.7 + 2.3 * down), layout="constrained")
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     figure.suptitle(as_text(title, int(24 * across)), x=0.01, ha="left", fontsize=11)
     panels = list(grid.flat)
@@ -132,22 +134,22 @@ def row_curves(title: str, rows: Sequence[tuple[str, Sequence[Epochs]]]) -> Figu
         _row(axes, name, seeds)
     for axes in panels[len(there) :]:
         axes.set_axis_off()
-    for axes in panels[max(0, len(there) - across) : len(there)]:
-        axes.tick_params(labelbottom=True)
-        axes.set_xlabel("epoch")
     for axes in grid[:, 0]:
         axes.set_ylabel("% right")
-    handles, labels = next(a.get_legend_handles_labels() for a in panels if a.get_legend_handles_labels()[1])
+    highest = max(value for _, seeds in there for one in seeds for name in SHOWN for value in curve(one, name)[1])
+    panels[0].set_ylim(0, min(102, 110 * highest + 1))
+    handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncol=2, frameon=False, fontsize=9, labelcolor=INK)
     return figure
 
 
 def _row(axes: Axes, name: str, seeds: Sequence[Epochs]) -> None:
-    axes.set_title(as_text(name, 34), loc="left", fontsize=9.5)
-    axes.set_ylim(0, 102)
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axes.set_title(as_text(name, 27), loc="left", fontsize=9.5)
+    axes.tick_params(labelbottom=True)  # on every panel: the lowest ones of the columns are not in one line
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1, steps=[1, 2, 2.5, 5, 10]))
     axes.grid(axis="y", color=GRID, linewidth=0.6)
-    for measure, style, label in ((PRISTINE, 3, "validation, pristine"), (ROBUST, 0, "validation, under PGD")):
+    for measure, (style, label) in SHOWN.items():
         colour, dashes, mark = LINES[style]
         for epochs in seeds if len(seeds) > 1 else ():
             numbers, values = curve(epochs, measure)

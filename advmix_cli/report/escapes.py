@@ -44,18 +44,27 @@ _TEX = {
     "γ": r"$\gamma$", "δ": r"$\delta$", "ε": r"$\varepsilon$", "η": r"$\eta$", "κ": r"$\kappa$", "λ": r"$\lambda$",
     "μ": r"$\mu$", "σ": r"$\sigma$", "θ": r"$\theta$", "Δ": r"$\Delta$", "±": r"$\pm$", "−": r"$-$", "–": "--",
     "—": "---", "·": r"$\cdot$", "×": r"$\times$", "→": r"$\rightarrow$", "≤": r"$\leq$", "≥": r"$\geq$",
-    "∞": r"$\infty$", "…": r"\dots{}", "└": "",
+    "∞": r"$\infty$", "…": r"\dots{}", "└": r"\quad{}",
 }  # fmt: skip
+_LONG, _PIECE = 20, 10
+"""Letters: a word of more (a path, a digest) can be broken behind its dots and slashes, and behind each piece."""
 _LAST_LETTER = 0x17F
 """Of Latin Extended-A, which pdflatex knows with T1 fonts."""
 
 
 def tex(text: str) -> str:
     """For any LaTeX with T1 fonts; a character that pdflatex lacks is told by its number."""
-    flat = plain(text)
-    written = "".join(_character(here, after) for here, after in pairwise(f"{flat} "))
+    written = re.sub(r"\S+", lambda found: _word(found[0]), plain(text))
     # Behind the \\ of a line before it these would be an argument.
     return f"{{}}{written}" if written.lstrip().startswith(("[", "*")) else written
+
+
+def _word(word: str) -> str:
+    letters = [_character(here, after) for here, after in pairwise(f"{word} ")]
+    if len(letters) <= _LONG:
+        return "".join(letters)
+    pieces = re.finditer(rf"[^./_]{{1,{_PIECE}}}[./_]*|[./_]+", word)
+    return r"\allowbreak{}".join("".join(letters[piece.start() : piece.end()]) for piece in pieces)
 
 
 def _character(here: str, after: str) -> str:

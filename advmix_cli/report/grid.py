@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ from rich.text import Text
 from advmix_cli.errors import printable
 from advmix_cli.report.escapes import html, markdown, plain, tex
 
-LONGEST_NUMBER = 32
-"""Characters; what has more is read as a sentence."""
+LONGEST = 32
+"""Letters: a name or a text that has more of them is broken in LaTeX."""
+# No wider than the line, and no wider than it is.
+_FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+_TEXT, _NAME = r">{\raggedright\arraybackslash}X", r"p{.32\linewidth}"
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,14 @@ def folded(text: str, width: int) -> str:
 
 @dataclass(frozen=True)
 class Grid:
-    """`columns` are the headings; the first cell of each row is its name."""
+    """`columns` are the headings; the first cell of each row is its name. `words` are columns of text, which begin at
+    the left and wrap in a document; the others are of numbers."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     captions: tuple[str, ...] = ()
+    words: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "title", printable(self.title))
@@ -92,38 +98,50 @@ class Grid:
         """A pipe table."""
         lines = [
             "| " + " | ".join(markdown(column) for column in self.columns) + " |",
-            "|" + "|".join("---" if not index else "---:" for index in range(len(self.columns))) + "|",
+            "|" + "|".join("---" if index in (0, *self.words) else "---:" for index in range(len(self.columns))) + "|",
             *("| " + " | ".join(markdown(cell.flat()) for cell in row) + " |" for row in self.rows),
         ]
         heading = [f"**{markdown(self.title)}**", ""] if self.title else []
         return "\n".join([*heading, *lines, *(f"\n{markdown(caption)}" for caption in self.captions)])
 
     def latex(self) -> str:
-        """A booktabs tabular. The notes of a row stand under its numbers."""
-        last = len(self.columns)
-        lines = [
-            f"% {plain(self.title)}",
-            rf"\begin{{tabular}}{{l{'r' * (last - 1)}}}",
-            r"\toprule",
-            " & ".join(tex(column) for column in self.columns) + r" \\",
-            r"\midrule",
-            *(line for row in self.rows for line in _tex_lines(row)),
-            r"\bottomrule",
-            *(rf"\multicolumn{{{last}}}{{p{{\linewidth}}}}{{\footnotesize {tex(c)}}} \\" for c in self.captions),
-            r"\end{tabular}",
-        ]
+        """A booktabs table that is no wider than the line (with long texts a tabularx), and its captions under it. The
+        notes of a row stand under its numbers, and beside long texts."""
+        kinds = [self._tex_kind(index) for index in range(len(self.columns))]
+        names = [_tex_name(row[0].value, kinds[0] == _NAME) for row in self.rows]
+        if _TEXT in kinds:
+            opening, closing = rf"\begin{{tabularx}}{{\linewidth}}{{{''.join(kinds)}}}", [r"\end{tabularx}"]
+            rows = [_tex_texts(name, row) for name, row in zip(names, self.rows, strict=True)]
+        else:
+            opening, closing = f"{_FITTED}\n\\begin{{tabular}}{{{''.join(kinds)}}}", [r"\end{tabular}}"]
+            rows = [line for name, row in zip(names, self.rows, strict=True) for line in _tex_lines(name, row)]
+        if self.captions:
+            captions = (rf"{tex(caption)}\par" for caption in self.captions)
+            closing += [r"\par\smallskip", r"{\footnotesize\raggedright", *captions, "}"]
+        heads = " & ".join(tex(column) for column in self.columns) + r" \\"
+        lines = [f"% {plain(self.title)}", opening, r"\toprule", heads, r"\midrule", *rows, r"\bottomrule", *closing]
         return "\n".join(lines)
+
+    def _tex_kind(self, column: int) -> str:
+        """How LaTeX sets it."""
+        is_text = column in self.words
+        longest = max((len(row[column].flat() if is_text else row[column].value) for row in self.rows), default=0)
+        if not column:
+            return _NAME if longest > LONGEST else "l"
+        if is_text:
+            return _TEXT if longest > LONGEST else "l"
+        return "r"
 
     def html(self) -> str:
         """A table in a box of its own, in which it scrolls where it is too wide; its captions under it."""
-        kinds = [' class="words"' if index and self._has_words(index) else "" for index in range(len(self.columns))]
+        kinds = [' class="words"' if index in self.words else "" for index in range(len(self.columns))]
         head = "".join(
             f'<th scope="col"{kind}>{html(column)}</th>' for column, kind in zip(self.columns, kinds, strict=True)
         )
         rows = ("".join(map(_html_cell, row, kinds, count())) for row in self.rows)
         lines = [
             f'<div class="box" role="region" tabindex="0" aria-label="{html(self.title) or "table"}"><table>',
-            f"<caption>{html(self.title)}</caption>",
+            f"<caption><span>{html(self.title)}</span></caption>" if self.title else "<caption></caption>",
             f"<thead><tr>{head}</tr></thead>",
             "<tbody>",
             *(f"<tr>{cells}</tr>" for cells in rows),
@@ -131,10 +149,6 @@ class Grid:
             *(f'<p class="note">{html(caption)}</p>' for caption in self.captions),
         ]
         return "\n".join(lines)
-
-    def _has_words(self, column: int) -> bool:
-        """Whether there is a sentence in a column."""
-        return any(len(text) > LONGEST_NUMBER for row in self.rows for text in (row[column].value, *row[column].notes))
 
 
 def write_csv(records: list[dict[str, object]]) -> str:
@@ -147,12 +161,30 @@ def write_csv(records: list[dict[str, object]]) -> str:
     return stream.getvalue().rstrip("\n")
 
 
-def _tex_lines(row: Sequence[Cell]) -> Iterator[str]:
-    """The numbers, then their notes, a line each."""
-    yield " & ".join(tex(cell.value) for cell in row) + r" \\"
+def _tex_lines(name: str, row: Sequence[Cell]) -> Iterator[str]:
+    """The numbers, then their notes, a line each, and some space where there are any."""
+    yield " & ".join([name, *(_tex_number(cell.value) for cell in row[1:])]) + r" \\"
     for notes in zip_longest(*(cell.notes for cell in row), fillvalue=""):
-        small = (rf"{{\footnotesize {tex(note)}}}" if note else "" for note in notes)
+        small = (rf"{{\scriptsize {_tex_number(note)}}}" if note else "" for note in notes)
         yield " & ".join(small) + r" \\"
+    if any(cell.notes for cell in row):
+        yield r"\addlinespace[2pt]"
+
+
+def _tex_texts(name: str, row: Sequence[Cell]) -> str:
+    """Each with its notes behind it."""
+    notes = [rf" {{\footnotesize ({tex('; '.join(cell.notes))})}}" if cell.notes else "" for cell in row]
+    values = [name, *(_tex_number(cell.value) for cell in row[1:])]
+    return " & ".join(map("".join, zip(values, notes, strict=True))) + r" \\"
+
+
+def _tex_name(name: str, is_long: bool) -> str:
+    return rf"\raggedright {tex(name)}" if is_long else tex(name)  # it ends with its cell
+
+
+def _tex_number(text: str) -> str:
+    """With a minus, where a hyphen stands for it."""
+    return tex(re.sub(r"(?<!\S)-(?=\d)", "−", text))
 
 
 def _html_cell(cell: Cell, kind: str, index: int) -> str:

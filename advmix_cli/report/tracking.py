@@ -225,7 +225,7 @@ class Wandb:
             config={"digest": self._recipe.digest(), **self._recipe.resolved()},
             settings=wandb.Settings(
                 silent=True, console="off", disable_git=True, disable_code=True, save_code=False, x_disable_stats=True,
-                x_disable_meta=True, x_disable_machine_info=True,
+                x_disable_meta=True, x_disable_machine_info=True, x_save_requirements=False,
             ),
         )  # fmt: skip
 

@@ -24,6 +24,17 @@ OUTSIDE = """
   return (right > innerWidth + 1 || left < -1) && !one.closest('.box');
 }).map(one => one.outerHTML.slice(0, 100))
 """
+# The titles of tables that cannot be read whole in their box, however far that is scrolled.
+CUT = """
+[...document.querySelectorAll('.box caption span')].filter(one => {
+  const box = one.closest('.box'), edge = box.getBoundingClientRect();
+  return [0, box.scrollWidth].some(to => {
+    box.scrollLeft = to;
+    const { left, right } = one.getBoundingClientRect();
+    return left < edge.left - 1 || right > edge.right + 1;
+  });
+}).map(one => one.textContent)
+"""
 # The contrast of WCAG between the colours of an element and the page's ground.
 CONTRAST = """
 (() => {
@@ -80,6 +91,7 @@ def test_nothing_overflows_whatever_the_width_and_the_light(page, reports):
                 assert inner == width
                 assert there <= inner, (report.name, width)
                 assert page.value(OUTSIDE) == []
+                assert page.value(CUT) == []
         page.look(794, media="print", dark=True)
         there, inner = page.value(SIZES)
         assert there <= inner

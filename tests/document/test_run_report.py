@@ -82,6 +82,8 @@ def test_everything_stands_in_one_file(whole):
         interval(outcome("PGD2", 90)),
         'title = "a run"',
         "device a CPU",
+        "What measured it torch 2.14",
+        "seed 0, 8 epochs of 90 images",
         "train a1",
         "12.5 s",
         "more steps",
@@ -145,7 +147,7 @@ def test_a_hostile_title_is_shown_and_not_obeyed(tiny, tmp_path, form):
         assert "\x1b" not in text
         assert HOSTILE.replace("  ", " ") in shown(text)
     else:
-        done = advmix("report", directory, "--format", form)
+        done = advmix("report", directory, "--format", form, "--figures", tmp_path / "figures")
         assert (done.exit_code, done.stderr) == (0, "")
         assert "\x1b" not in done.stdout
         assert "<img" not in done.stdout

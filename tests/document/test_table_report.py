@@ -80,28 +80,124 @@ def test_what_is_missing_is_said(tmp_path):
     recipe = load_table("digits").rows[4].recipe.model_copy(update={"title": "Ours, frozen λ"})
     write_run(one, recipe, [], lines=epoch_lines(3), finished=False)
     Failure(2, 1, "no memory").save(one)
+    row = load_table("digits").rows[0]
+    again = cells(load_table("digits"), 2, directory)[7]
+    half = [Measured("last", 30, "w", (outcome("pristine", 90),))]
+    write_run(again.directory, again.row.recipe, half, lines=epoch_lines(4), finished=False)
     done = advmix("report", directory)
     assert (done.exit_code, done.stdout) == (0, "")
     read = shown(directory / "report.html")
-    assert "UNFINISHED: 1 of 7 cells are measured" in read
+    assert "UNFINISHED: 1 of 14 cells are measured" in read
+    assert f"Attack 0 measured 12.5 s {row.recipe.digest()[:12]}" in read
+    assert "Ours, frozen λ 0 failed 12.5 s" in read
+    assert f"Attack 1 epoch 4 of {row.recipe.schedule.epochs}, measured in part" in read
+    assert read.count("not begun") == 11
+    assert "PGD20 split test, epsilon 8/255" in read
     assert read.index("FAILED: Ours, frozen λ, seed 0: no memory (exit code 1, 2 attempts)") < read.index("Results")
+
+
+def reports(directory):
+    """{name: (its page, its first figure)} of those that lie there."""
+    found = {}
+    for path in sorted(directory.glob("report*.html")):
+        end = path.stem.removeprefix("report")
+        found[path.name] = path.read_bytes(), (directory / f"figures{end}" / "ablation.png").stat().st_mtime_ns
+    assert len(list(directory.glob("figures*"))) == len(found)
+    return found
+
+
+def test_a_report_does_not_take_the_place_of_one_of_other_cells(tmp_path):
+    directory = digits_table(tmp_path, seeds=2)
+    digits_table(tmp_path, settings=[SET])
+    digits_table(tmp_path, settings=["threat.epsilon=0.1"])
+    asked = [
+        [], ["--set", SET], ["--set", "threat.epsilon=0.1"], ["--rows", "5"], ["--rows", "5", "--rows", "1"],
+        ["--seeds", "1"], ["--seeds", "1", "--rows", "5"], ["--set", SET, "--rows", "5"],
+    ]  # fmt: skip
+    there = {}
+    for number, words in enumerate(asked, 1):
+        done = advmix("report", "digits", "--out", tmp_path, *words)
+        assert done.exit_code == 0, done.output
+        now = reports(directory)
+        assert len(now) == number
+        assert {name: now[name] for name in there} == there, "an earlier one was written over"
+        (new,) = set(now) - set(there)
+        assert done.stderr == f"report: {directory / new}\n"
+        there = now
+    assert "report.html" in there
+    assert all(re.fullmatch(r"report(-[0-9a-f]{8})?\.html", name) for name in there)
+
+
+def test_the_same_cells_asked_for_in_other_words_have_one_report(tmp_path):
+    directory = digits_table(tmp_path, seeds=2)
+    digits_table(tmp_path, settings=[SET])
+    for same in (
+        [[], ["--seeds", "2"], ["--seeds", "3"], ["--set", "data.seed=0"], [f"--rows={n}" for n in range(1, 8)]],
+        [["--rows", "5", "--rows", "Ours"], ["--rows", "7", "--rows", "Ours, frozen λ", "--seeds", "2"]],
+        [["--set", SET], ["--set", " schedule.epochs = 7 "], ["--set", "schedule.epochs=9", "--set", SET]],
+    ):
+        said = {advmix("report", "digits", "--out", tmp_path, *words).stderr for words in same}
+        assert len(said) == 1
+    assert len(reports(directory)) == 3
+
+
+def test_stdout_writes_nothing_but_what_is_asked_for(tmp_path):
+    directory = digits_table(tmp_path)
+    before = set(directory.iterdir())
+    for form in ("markdown", "latex"):
+        done = advmix("report", "digits", "--out", tmp_path, "--format", form)
+        assert "Attack" in done.stdout
+        assert "ablation.png" not in done.stdout
+        assert "ablation.svg" not in done.stdout
+        assert done.stderr == (
+            "without figures: --figures DIR draws them there, and --output FILE where they lie for HTML\n"
+        )
+        assert set(directory.iterdir()) == before
+        done = advmix("report", directory, "--format", form, "--figures", tmp_path / form)
+        assert re.search(r"ablation\.(png|svg)", done.stdout)
+        assert done.stderr == ""
+        assert (tmp_path / form / "ablation.png").is_file()
+        assert set(directory.iterdir()) == before
 
 
 def test_edits_are_found_again_in_the_directory(tmp_path):
     directory = digits_table(tmp_path, settings=[SET])
     assert advmix("report", directory).exit_code == 0
-    read = shown(directory / "report.html")
+    (page,) = directory.glob("report-*.html")
+    read = shown(page)
     assert f"Edited with --set {SET}" in read
     assert f"advmix ablate digits --seeds 1 --set {SET} --out NEW_DIRECTORY" in read
-    assert advmix("report", "digits", "--out", tmp_path).stderr == (
-        f"error: {directory}: no cell of this table is there, but others are: advmix report {directory}\n"
-    )
-    assert advmix("report", "digits", "--out", tmp_path, "--set", SET).exit_code == 0
+    for words in ([], ["--set", SET]):
+        assert advmix("report", "digits", "--out", tmp_path, *words).stderr == f"report: {page}\n"
+    assert shown(page) == read
     digits_table(tmp_path)
     done = advmix("report", directory)
     assert done.exit_code == 2
     assert f"advmix report digits --out {tmp_path} --set {SET}  (7 of them)" in done.stderr
     assert f"advmix report digits --out {tmp_path}  (7 of them)" in done.stderr
+
+
+def test_a_name_finds_the_edits_in_one_step(tmp_path):
+    edits = [SET, "seed=4", "threat.epsilon=0.1"]
+    for edit in edits:
+        directory = digits_table(tmp_path, settings=[edit])
+    done = advmix("report", "digits", "--out", tmp_path, "--rows", "5", "--seeds", "1")
+    assert (done.exit_code, done.stdout) == (2, "")
+    first, *commands = done.stderr.splitlines()
+    assert first == f"error: {directory}: no cell of this table is there, but of others:"
+    assert len(commands) == 3
+    written = set()
+    for command in commands:
+        words = shlex.split(command.removesuffix("  (1 of them)"))
+        assert words[:5] == ["advmix", "report", "digits", "--out", str(tmp_path)]
+        one = advmix(*words[1:])
+        assert one.exit_code == 0, one.output
+        written.add(one.stderr)
+    assert len(written) == 3
+    done = advmix("report", "digits", "--out", tmp_path, "--set", "data.seed=9")
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: {directory}: no cell of this edit is there, but of others:\n")
+    assert done.stderr.count("(7 of them)") == 3
 
 
 @pytest.mark.parametrize(

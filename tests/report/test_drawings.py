@@ -121,11 +121,23 @@ def test_nothing_measured_is_no_figure():
 
 def test_rows_are_panels_and_seeds_thin_lines():
     figure = row_curves("T", [("A", [epochs(4), epochs(3)]), ("B", []), ("C", [epochs(2)])])
-    first, second, third = figure.axes
+    first, second = figure.axes
+    assert [axes.get_title("left") for axes in figure.axes] == ["A", "C"], "what has no epoch has no panel"
     assert len(drawn(first, linewidth=0.6)) == 4
     assert [[x for x, _ in one] for one in drawn(first, linewidth=1.6)] == [[1, 2, 3]] * 2  # what both have
-    assert not [xy for xy in drawn(second, linewidth=1.6) if xy]
-    assert len(drawn(third, linewidth=0.6)) == 0
+    assert len(drawn(second, linewidth=0.6)) == 0
+    assert first.get_ylim() == second.get_ylim()
+    assert first.get_ylim()[1] > 100 * (0.9 - 0.5 / 4)
+
+
+def test_every_row_s_panel_has_the_epochs_at_its_axis():
+    figure = row_curves("T", [(name, [epochs(75)]) for name in "ABCDEFG"])
+    figure.draw_without_rendering()
+    shown = [axes for axes in figure.axes if axes.axison]
+    assert len(shown) == 7
+    ticks = [[text.get_text() for text in axes.get_xticklabels() if text.get_visible()] for axes in shown]
+    assert [[tick for tick in one if tick in ("0", "25", "50", "75")] for one in ticks] == [["0", "25", "50", "75"]] * 7
+    assert {axes.get_xlabel() for axes in shown} == {"epoch"}
 
 
 def draw(directory, title="T"):

@@ -24,6 +24,9 @@ def test_markdown(text, written):
     ("text", "written"),
     [
         ("--set a", r"-{}-set a"), ("a---b", "a-{}-{}-b"), ("a-b", "a-b"), ("?`", r"?{}\textasciigrave{}"),
+        ("└ a", r"\quad{} a"), ("#" * 20, r"\#" * 20),
+        ("#" * 21, r"\allowbreak{}".join((r"\#" * 10, r"\#" * 10, r"\#"))),
+        ("runs/digits/attack-seed0-b_c", r"\allowbreak{}".join(("runs/", "digits/", "attack-see", r"d0-b\_", "c"))),
         ("[x]", "{}[x]"), ("  *", "{}  *"), ("a[x]", "a[x]"), ("<a>", r"\textless{}a\textgreater{}"),
         ('"', r"\textquotedbl{}"), ("é ß ł", "é ß ł"), ("a中", "a[U+4E2D]"),
         ("→ ≤ κ", r"$\rightarrow$ $\leq$ $\kappa$"),

@@ -78,22 +78,53 @@ def test_markdown_has_as_many_cells_in_a_row_as_columns():
 def test_latex_escapes_what_it_would_read(text, written):
     grid = Grid("", ("", text), ((Cell(text), Cell(text, (text,))),))
     assert f" & {written} \\\\" in grid.latex()
-    assert f"{written} & {written} \\\\\n & {{\\footnotesize {written}}} \\\\" in grid.latex()
+    assert f"{written} & {written} \\\\\n & {{\\scriptsize {written}}} \\\\" in grid.latex()
 
 
 def test_latex_is_a_whole_tabular():
     lines = grid_of("a").latex().split("\n")
     assert lines == [
         "% T",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         r"\begin{tabular}{lr}",
         r"\toprule",
         r" & PGD20 \\",
         r"\midrule",
         r"a & 1.5 \\",
-        r" & {\footnotesize paper 1.0} \\",
+        r" & {\scriptsize paper 1.0} \\",
+        r"\addlinespace[2pt]",
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
     ]
+
+
+def test_columns_of_text_begin_at_the_left_and_have_their_notes_beside_them():
+    row = (Cell("a"), Cell("2 fields", ("x = 1", "y = -1", "and as much again")), Cell("-1.5"))
+    grid = Grid("", ("", "changes", "Δ"), (row,), ("said",), words=(1,))
+    assert grid.latex().split("\n") == [
+        "% ",
+        r"\begin{tabularx}{\linewidth}{l>{\raggedright\arraybackslash}Xr}",
+        r"\toprule",
+        r" & changes & $\Delta$ \\",
+        r"\midrule",
+        r"a & 2 fields {\footnotesize (x = 1; y = -1; and as much again)} & $-$1.5 \\",
+        r"\bottomrule",
+        r"\end{tabularx}",
+        r"\par\smallskip",
+        r"{\footnotesize\raggedright",
+        r"said\par",
+        "}",
+    ]
+    short = Grid("", ("", "device"), ((Cell("a"), Cell("a CPU")),), words=(1,)).latex()
+    assert r"\begin{tabular}{ll}" in short
+    assert grid.markdown().split("\n")[1] == "|---|---|---:|"
+    assert '<th scope="col" class="words">changes</th><th scope="col">Δ</th>' in grid.html()
+
+
+def test_a_hyphen_before_a_number_is_a_minus_in_latex():
+    grid = Grid("", ("", "x"), ((Cell("a-1"), Cell("-1.5", ("gap -0.5, p 2e-22", "-3.0 to -1.0, n 1-2"))),))
+    for written in ("$-$1.5", "gap $-$0.5, p 2e-22", "$-$3.0 to $-$1.0, n 1-2", "a-1 &"):
+        assert written in grid.latex()
 
 
 def test_captions_are_in_markdown_and_latex():

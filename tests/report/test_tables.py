@@ -117,7 +117,7 @@ def test_a_diverged_row_says_so():
 def test_the_best_epoch_has_a_line_under_its_row_without_the_paper_s_numbers():
     one = results(measured("last", 5, 800, 500), measured("best on validation", 3, 810, 490))
     rows = cells(line("A", (one,), {"pristine": 80.0}), line("B", (results(measured("last", 5, 700, 400)),), {}))
-    assert [row[0][0] for row in rows] == ["A", "└ best on validation (3)", "B"]
+    assert [row[0][0] for row in rows] == ["A", "└ best on validation (epoch 3)", "B"]
     assert [value for value, _ in rows[1][1:]] == ["81.0", "49.0"]
     assert not any("paper" in note for _, notes in rows[1] for note in notes)
 
@@ -130,7 +130,13 @@ def test_averages_have_their_lines_under_the_row_they_belong_to():
     )
     plain = results(measured("last", 5, 700, 400))
     rows = cells(line("A", runs, {"pristine": 80.0}), line("B", (plain,), {}))
-    names = ["A", "└ best on test (3, 3)", "└ averaged last (5, 5)", "└ averaged best on test (4, 4)", "B"]
+    names = [
+        "A",
+        "└ best on test (epoch 3, 3)",
+        "└ averaged last (epoch 5, 5)",
+        "└ averaged best on test (epoch 4, 4)",
+        "B",
+    ]
     assert [row[0][0] for row in rows] == names
     assert [row[1][0] for row in rows] == ["80.0", "81.0", "82.0", "83.0", "70.0"]
     assert [any("paper" in note for note in row[1][1]) for row in rows] == [True, False, False, False, False]

@@ -1,13 +1,17 @@
 """A mirror holds each epoch once, whatever happened before; and nothing that happens to it stops a training."""
 
 import json
+import os
 import struct
+import subprocess
+import sys
 import time
 
 import pytest
 from interrupted import CPU, SMALL, bits, stopped
 from made import write_run
 from typer.testing import CliRunner
+from wandb_server import server
 
 from advmix_cli import run
 from advmix_cli.cli import app
@@ -156,6 +160,34 @@ def test_wandb_is_offline_whole_and_silent(tiny, tmp_path, capfd, monkeypatch):
     for outcome in Results.load(directory).of("last").outcomes:
         assert json.loads(summary[f"test/last/{outcome.name}"]) == outcome.accuracy
     assert capfd.readouterr() == ("", "")
+
+
+def test_wandb_sync_sends_each_epoch_once_after_a_resume(tiny, tmp_path):
+    """To a server on this machine: Weights and Biases' own reader has to read what is there."""
+    recipe, directory = tiny(*SMALL), tmp_path / "run"
+    with tracked(["wandb"], recipe, directory, METRICS, Silent()) as told:
+        stopped(recipe, directory, told, at=7)
+    train(recipe, directory, Silent(), ["wandb"])
+    history(directory)  # it is whole
+    with server() as (address, got):
+        own = {"HOME": str(tmp_path), "WANDB_BASE_URL": address, "WANDB_API_KEY": "a" * 40, "NO_PROXY": "127.0.0.1"}
+        own["WANDB_SERVICE"] = ""  # or it would be done by the process of this one's mirror
+        words = [sys.executable, "-m", "wandb", "sync", "wandb"]
+        done = subprocess.run(
+            words, cwd=directory, env={**os.environ, **own}, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    sent = [json.loads(text)["files"] for path, text in got if path.endswith("/file_stream")]
+    found = [json.loads(text) for files in sent for text in files.get("wandb-history.jsonl", {}).get("content", [])]
+    assert [(one["_step"], one["loss"]) for one in found] == [(one["epoch"], one["loss"]) for one in lines(directory)]
+    summary = [
+        json.loads(files["wandb-summary.json"]["content"][-1]) for files in sent if "wandb-summary.json" in files
+    ]
+    for outcome in Results.load(directory).of("last").outcomes:
+        assert summary[-1][f"test/last/{outcome.name}"] == outcome.accuracy
+    assert {path for path, _ in got if path.startswith("/upload/")} == {
+        "/upload/config.yaml", "/upload/wandb-summary.json"
+    }, "nothing of the machine"  # fmt: skip
 
 
 class Full:
