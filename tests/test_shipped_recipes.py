@@ -147,10 +147,11 @@ def test_table1_mini_keeps_the_threat_the_ascent_and_the_evaluators():
 
 def test_a_sensitivity_is_one_changed_field():
     ours, *rows = load_table("digits-sensitivities").rows
-    assert ours.recipe == load("digits")
+    assert ours.recipe.digest() == load("digits").digest()
     for row in rows:
         changed = dict(_leaves(row.recipe.resolved()) - _leaves(ours.recipe.resolved()))
-        changed.pop("maximizer.labels.detach", None), changed.pop("maximizer.labels.kind", None)
+        if "maximizer.labels.endpoints" in changed:
+            changed.pop("maximizer.labels.kind")
         assert len(changed) == 1, (row.name, changed)
 
 
