@@ -85,6 +85,11 @@ def test_imports_go_down(module):
         assert allowed, f"{module} imports {there}"
 
 
+@EVERY_MODULE
+def test_the_builders_are_called_through_build(module):
+    assert "builders" not in ours(module) or package(module) in ("build", "builders")
+
+
 def test_what_may_be_imported_beside_is():
     found = {(package(module), there) for module in MODULES for there in ours(module)}
     assert found >= BESIDE

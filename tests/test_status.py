@@ -50,6 +50,9 @@ def test_rows_stand_as_in_their_table(tiny, tmp_path):
     assert shown() == [(name, seed) for seed in (0, 1) for name in "ayxz"]
     (tmp_path / "rows.json").write_text('["a", 1]')
     assert shown() == sorted(own, key=lambda one: (one[1], one[0]))
+    (tmp_path / "rows.json").unlink()
+    (tmp_path / "rows.json").mkdir()  # stands for a disk that cannot be written
+    prepare(table, todo)
 
 
 def snapshot(directory):

@@ -81,20 +81,21 @@ class LiveBoard:
         self._title, self._jobs = title, jobs
         self._look = onlooker([(cell.row.name, cell.row.recipe, cell.directory) for cell in cells])
         self._entries: list[Entry] = []
-        self._drawn: tuple[tuple[int, int], Group] | None = None
+        self._drawn: tuple[list[Entry], tuple[int, int], Group] | None = None
         self.started: frozenset[Path] = frozenset()
         """Directories in which this process has started something."""
 
     def look(self) -> None:
         """At all that has not ended."""
-        self._entries, self._drawn = self._look(self.started), None
+        self._entries = self._look(self.started)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        # Drawn again only where it is another one: it is shown several times a second.
-        size = options.max_width, options.size.height
-        if self._drawn is None or self._drawn[0] != size:
-            self._drawn = size, board(self._title, self._entries, self._jobs, *size)
-        yield self._drawn[1]
+        # Drawn again only where it is another one: it is shown several times a second, and by a thread of rich's, which
+        # must not take what it draws for what has been looked at meanwhile.
+        entries, size, drawn = self._entries, (options.max_width, options.size.height), self._drawn
+        if drawn is None or drawn[0] is not entries or drawn[1] != size:
+            drawn = self._drawn = entries, size, board(self._title, entries, self._jobs, *size)
+        yield drawn[2]
 
 
 def runs_of(entries: Sequence[Entry]) -> list[tuple[Recipe, Standing]]:

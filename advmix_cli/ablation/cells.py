@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advmix_cli.errors import RunDirectoryError, UsageError
+from advmix_cli.failures import Failure, failure
 from advmix_cli.recipe.suggest import did_you_mean
 from advmix_cli.recipe.table import Row, Table
 
@@ -40,6 +41,10 @@ class Cell:
         if known and known.digest != self.row.recipe.digest():
             raise RunDirectoryError(f"{self.directory} holds the results of another recipe")
         return known
+
+    def failure(self) -> Failure | None:
+        """Why it was given up, if it was; RunDirectoryError if that cannot be read."""
+        return failure(self.directory)
 
 
 def cells(table: Table, seeds: int, directory: Path) -> list[Cell]:

@@ -5,6 +5,7 @@ All rows of the table as it was last run. Nothing but the order of a list depend
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -17,9 +18,10 @@ LONGEST = 2**24
 
 
 def keep_order(rows: Sequence[str], directory: Path) -> None:
-    """Write down the names of the rows whose cells lie in `directory`."""
+    """Write down the names of the rows whose cells lie in `directory`, if that can be written."""
     if kept_order(directory) != [*rows]:
-        write_atomically(directory / NAME, json.dumps([*rows], indent=2, ensure_ascii=False) + "\n")
+        with suppress(OSError):  # a finished table can be shown from a disk that is read-only
+            write_atomically(directory / NAME, json.dumps([*rows], indent=2, ensure_ascii=False) + "\n")
 
 
 def kept_order(directory: Path) -> list[str]:

@@ -43,7 +43,8 @@ class Standing:
     """`state`: nothing was begun ("waiting"), somebody works in it ("running"), begun and left ("stopped"), "done",
     "diverged", or given up ("failed"). `error` says why, of the last two.
 
-    `epoch` of `epochs` are done, and a resumed training goes on behind them; `line` is what metrics.jsonl says of the
+    `epoch` of `epochs` are done, and a resumed training goes on behind them (by the name of its newest state: whether
+    that is whole, who resumes finds out); `line` is what metrics.jsonl says of the
     last one, written `since` seconds ago, if that is known; an epoch with its validation takes `pace` seconds, if that
     is. `found` is what has been measured, of `wanted` measurements.
     """

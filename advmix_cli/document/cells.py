@@ -1,19 +1,21 @@
 """What cells of a table are there: by its name, or by what lies in a directory."""
 
-import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from advmix_cli import seals
 from advmix_cli.ablation.cells import Cell, cells, select
+from advmix_cli.ablation.order import kept_order
 from advmix_cli.errors import RecipeError, UsageError
 from advmix_cli.recipe import load
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.recipe.shipped import table_names
 from advmix_cli.recipe.table import Row, Table, load_table
-from advmix_cli.run import RECIPE, flat
+from advmix_cli.run import flat
+from advmix_cli.rundir import RECIPE
 
 MOST_SEEDS = 1000
 
@@ -88,7 +90,7 @@ def _part(table: Table, whole: Table, seeds: int | None) -> str:
     rows, all_rows = ([[row.name, row.recipe.digest()] for row in one.rows] for one in (table, whole))
     if rows == all_rows and seeds is None:
         return ""
-    return hashlib.sha256(json.dumps([rows, seeds]).encode()).hexdigest()[:8]
+    return seals.digest(json.dumps([rows, seeds]))[:8]
 
 
 def is_table_directory(place: Path) -> bool:
@@ -191,8 +193,10 @@ def _toml(value: object) -> str:
 def _by_title(place: Path, found: Sequence[tuple[Path, Recipe]]) -> There:
     rows: dict[str, Row] = {}
     own: list[Cell] = []
-    for directory, recipe in sorted(found, key=lambda one: (one[1].seed, one[0])):
-        name = recipe.title or directory.name
+    places = {name: number for number, name in enumerate(kept_order(place))}
+    named = [(recipe.title or directory.name, directory, recipe) for directory, recipe in found]
+    named.sort(key=lambda one: (one[2].seed, places.get(one[0], len(places)), one[1]))
+    for name, directory, recipe in named:
         row = rows.setdefault(name, Row(name, recipe, {}))
         if _edits(row.recipe, recipe):
             raise UsageError(

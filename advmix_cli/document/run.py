@@ -10,8 +10,8 @@ from advmix_cli.diagnosis.figure import draw as draw_diagnosis
 from advmix_cli.diagnosis.kept import Kept
 from advmix_cli.document.parts import Document, Drawing, Listing, Part, Photograph, Section, Text
 from advmix_cli.errors import RecipeError, RunDirectoryError
+from advmix_cli.failures import Failure, failure
 from advmix_cli.files import read_bytes, read_text
-from advmix_cli.fit import METRICS
 from advmix_cli.recipe import load
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report import metrics
@@ -22,7 +22,7 @@ from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.metrics import Epochs
 from advmix_cli.report.results import Results
 from advmix_cli.report.tables import TEST_SELECTED, gap_line, outcome_grid, seconds
-from advmix_cli.run import RECIPE
+from advmix_cli.rundir import METRICS, RECIPE
 
 _FROM_PROBE = {
     "pairs": "Images x_i and x_j, their perturbations, and what is trained on, with λ before and after the ascent "
@@ -45,13 +45,14 @@ class Found(NamedTuple):
     results: Results | None
     epochs: Epochs
     diagnosis: Kept | None
+    failure: Failure | None
     damage: tuple[str, ...]
 
 
 def look(directory: Path) -> Found:
     """Read all of it that is there."""
     damage: list[str] = []
-    recipe, text, results, kept = None, "", None, None
+    recipe, text, results, kept, given_up = None, "", None, None, None
     try:
         recipe = load.read(directory / RECIPE).recipe()
         text = read_text(directory / RECIPE, load.LARGEST)
@@ -71,7 +72,11 @@ def look(directory: Path) -> Found:
         kept = Kept.load(directory)
     except RunDirectoryError as error:
         damage.append(str(error))
-    return Found(directory, recipe, text, results, epochs, kept, tuple(damage))
+    try:
+        given_up = failure(directory)
+    except RunDirectoryError as error:
+        damage.append(str(error))
+    return Found(directory, recipe, text, results, epochs, kept, given_up, tuple(damage))
 
 
 def document(found: Found, figures: Path | None) -> Document:
@@ -105,6 +110,8 @@ def stamps(found: Found) -> list[str]:
     """What has to be known of its numbers."""
     results, said = found.results, list[str]()
     planned = found.recipe.schedule.epochs if found.recipe else results.epochs if results else None
+    if found.failure:
+        said.append(f"FAILED: {found.failure}")
     if results and results.diverged:
         said.append(f"DIVERGED: {results.diverged}; nothing was measured")
     elif not results or not results.finished:

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from advmix_cli.ablation.board import Entry, board, onlooker
+from advmix_cli.ablation import board as module
+from advmix_cli.ablation.board import Entry, LiveBoard, board, onlooker
+from advmix_cli.ablation.cells import cells
 from advmix_cli.ablation.standing import Found, Standing
 from advmix_cli.locks import held
+from advmix_cli.recipe.table import Row, Table
 
 LINE = {"loss": 2.12345, "validation_accuracy": 0.5, "validation_pgd_accuracy": 1.0}
 NAMES = ("Attack", "Mix-then-Attack", "Attack-then-Mix", "Ours, frozen λ, shared δ", "Ours, frozen λ", "x", "Ours")
@@ -73,3 +76,28 @@ def test_what_has_ended_is_looked_at_once_and_what_was_started_is_said_to_run(ti
         assert [one.state for one in look(())] == ["running", "waiting"]
     (tmp_path / "a" / "results.json").write_text("{")
     assert [one.state for one in look(())] == ["damaged", "waiting"]
+
+
+def test_what_is_looked_at_while_it_is_drawn_is_shown_next(tiny, tmp_path, monkeypatch):
+    """The board is drawn by a thread of rich's."""
+    table = Table("t", "T", (Row("a", tiny(), {}),))
+    (cell,) = cells(table, 1, tmp_path)
+    live = LiveBoard("T", [cell], 1)
+    live.look()
+    drawn = []
+
+    def slow(title, entries, *rest):
+        drawn.append([one.state for one in entries])
+        if len(drawn) == 1:
+            live.started = frozenset([cell.directory])
+            live.look()
+        return board(title, entries, *rest)
+
+    monkeypatch.setattr(module, "board", slow)
+    console = Console(file=io.StringIO(), width=80)
+    for _ in range(3):
+        console.print(live)
+    assert drawn == [["waiting"], ["running"]]
+    console.size = (60, 20)
+    console.print(live)
+    assert len(drawn) == 3

@@ -14,6 +14,7 @@ from advmix_cli.diagnosis.battery import Check
 from advmix_cli.diagnosis.diagnose import Diagnosis
 from advmix_cli.diagnosis.kept import Kept
 from advmix_cli.errors import RunDirectoryError
+from advmix_cli.failures import Failure
 from advmix_cli.report.results import Measured
 from advmix_cli.report.tables import interval
 
@@ -207,12 +208,14 @@ def test_a_fence_is_longer_than_any_within(tiny, tmp_path):
 @pytest.mark.usefixtures("sketched")
 def test_an_unfinished_run_says_so(tiny, tmp_path):
     write_run(tmp_path / "run", tiny("schedule.epochs=9"), [], lines=epoch_lines(4), finished=False)
+    Failure(2, 1, "no memory").save(tmp_path / "run")
     with (tmp_path / "run" / "metrics.jsonl").open("a") as stream:
         stream.write('{"epoch": 5, "lo')
     text, said, code = report(tmp_path / "run")
     assert code == 0
     assert "warning" not in said
     assert "UNFINISHED: 4 of 9 epochs are trained, and not all is measured" in shown(text)
+    assert "FAILED: no memory (exit code 1, 2 attempts)" in shown(text)
     assert "--resume # goes on with this one" in shown(text)
 
 

@@ -1,6 +1,7 @@
 """The cells of a table as a document: found by the table's name or in a directory, whole or not."""
 
 import csv
+import html
 import io
 import re
 import shlex
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from advmix_cli.ablation.cells import cells
+from advmix_cli.ablation.order import keep_order
 from advmix_cli.cli import app
 from advmix_cli.failures import Failure
 from advmix_cli.recipe.table import load_table
@@ -227,15 +229,17 @@ def test_some_rows(tmp_path):
 
 def test_a_damaged_cell_is_one_message(tmp_path):
     directory = digits_table(tmp_path)
-    one, two, *_ = sorted(directory.glob("*-seed0-*"))
+    one, two, three, *_ = sorted(directory.glob("*-seed0-*"))
+    (three / "failure.json").write_text("{")
     (one / "results.json").write_text("{")
     (two / "metrics.jsonl").write_text("x\n")
     done = advmix("report", directory)
     assert done.exit_code == 1
-    assert len([line for line in done.stderr.splitlines() if line.startswith("warning: ")]) == 2
+    assert len([line for line in done.stderr.splitlines() if line.startswith("warning: ")]) == 3
     read = shown(directory / "report.html")
     assert "UNFINISHED: 6 of 7 cells" in read
     assert f"DAMAGED: {one / 'results.json'} is damaged" in read
+    assert f"DAMAGED: {three / 'failure.json'} is damaged" in read
 
 
 def test_a_cell_that_holds_another_recipe_is_said(tmp_path):
@@ -264,6 +268,13 @@ def test_stamps_of_cells_name_them(tmp_path):
     assert "TEST-SELECTED: this epoch" in read
 
 
+def first_rows(directory):
+    """The names in the first column of the first table of a report, in its order."""
+    text = advmix("report", directory, "--format", "markdown").stdout.replace("\\", "")
+    first = text[text.index("|---") :].partition("\n\n")[0]
+    return [html.unescape(line.split(" | ")[0].removeprefix("| ")) for line in first.split("\n")[1:]]
+
+
 def test_a_table_of_one_s_own_is_known_by_its_rows(tiny, tmp_path):
     directory = tmp_path / "mine"
     for name, edit in (("<b>one</b>", "seed=0"), ("two", 'maximizer={kind="none"}')):
@@ -276,6 +287,9 @@ def test_a_table_of_one_s_own_is_known_by_its_rows(tiny, tmp_path):
     assert "Table mine, 4 cells" in read
     assert "<b>one</b>" in read
     assert f"advmix report {directory}" in read
+    for order in (["two", "gone", "<b>one</b>"], ["<b>one</b>", "two"]):
+        keep_order(order, directory)  # as ablate does
+        assert first_rows(directory) == [name for name in order if name != "gone"]
     twice = recipe_with(tiny(), "title='two'", "threat.epsilon=0.01")
     write_run(directory / "other", twice, [])
     done = advmix("report", directory)

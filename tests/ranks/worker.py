@@ -195,7 +195,6 @@ def main(directory, *ports):
     for (name, meanwhile), port in zip(JOBS.items(), ports, strict=True):
         os.environ["MASTER_PORT"] = port
         found = every[name] = {}
-        began = time.monotonic()
         try:
             with meanwhile:
                 if name == "devices":
@@ -210,7 +209,7 @@ def main(directory, *ports):
                 "exit_code": error.exit_code,
                 "speaks": not getattr(error, "said", RANK > 0),
             }
-        found |= {"seconds": time.monotonic() - began, "alone": len(ALONE_FOR)}
+        found["alone"] = len(ALONE_FOR)
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         (directory / f"{RANK}.json").write_text(json.dumps(every))
