@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from advmix_cli import run
 from advmix_cli.ablation.cells import cells
-from advmix_cli.ablation.queue import prepare
+from advmix_cli.ablation.prepare import prepare
 from advmix_cli.cli import app
 from advmix_cli.locks import held
 from advmix_cli.recipe.table import Row, Table

@@ -3,36 +3,20 @@
 import traceback
 from collections.abc import Callable, Sequence
 
-import tomli_w
 import torch
 
 from advmix_cli import run
 from advmix_cli.ablation.cells import Cell
-from advmix_cli.ablation.order import keep_order
 from advmix_cli.ablation.unfinished import Unfinished
 from advmix_cli.errors import AdvmixError, DivergedError, InUseError, UsageError, first_line
 from advmix_cli.failures import Failure
-from advmix_cli.files import append_line, write_atomically
+from advmix_cli.files import append_line
 from advmix_cli.fit import Keeping
 from advmix_cli.memory import release
-from advmix_cli.recipe.table import Table
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.tables import percent
 from advmix_cli.report.tracking import Kind, tracked
-from advmix_cli.rundir import FAILURE, LOG, METRICS, RECIPE
-
-
-def prepare(table: Table, cells: Sequence[Cell]) -> None:
-    """Before any of `cells`, which are some of `table`, is run. Refuse directories that hold something else; write the
-    recipe into those that hold nothing, and the order of the rows, so that who looks at the files sees what waits; a
-    cell that failed waits again."""
-    for cell in cells:
-        run.check_directory(cell.row.recipe, cell.directory)
-    for cell in cells:
-        (cell.directory / FAILURE).unlink(missing_ok=True)
-        if not (cell.directory / RECIPE).exists():
-            write_atomically(cell.directory / RECIPE, tomli_w.dumps(cell.row.recipe.resolved()))
-    keep_order([row.name for row in table.rows], cells[0].directory.parent)
+from advmix_cli.rundir import LOG, METRICS
 
 
 def run_cells(

@@ -30,5 +30,5 @@ class Unfinished:
         if parts:
             error = CellsFailedError if self.failed or self.stopped else InUseError
             if self.cells > len(self.failed) + len(self.stopped) + len(self.busy):
-                parts.append("the other rows are done")
+                parts.append("all others have ended")
             raise error("; ".join([*parts, "the same command tries again"]))

@@ -39,7 +39,7 @@ def run_at_once(
     """Run what is unfinished of `todo`, cells of `table`; the errors are those of `run_jobs`."""
     from advmix_cli.ablation.board import LiveBoard
     from advmix_cli.ablation.jobs import run_jobs
-    from advmix_cli.ablation.queue import prepare
+    from advmix_cli.ablation.prepare import prepare
     from advmix_cli.report.live import live_view
 
     slots = wanted_slots(jobs, device, [cell.row.recipe for cell in todo], say)

@@ -18,7 +18,8 @@ def run_here(
     """Run what is unfinished of `todo`, cells of `table`; the errors are those of `run_cells`."""
     from advmix_cli import build
     from advmix_cli.ablation.board import LiveBoard
-    from advmix_cli.ablation.queue import prepare, run_cells
+    from advmix_cli.ablation.prepare import prepare
+    from advmix_cli.ablation.queue import run_cells
     from advmix_cli.report.live import live_view
 
     place = build.device(device)

@@ -17,7 +17,7 @@ from advmix_cli import build, run, tied
 from advmix_cli.ablation import child
 from advmix_cli.ablation.cells import cells
 from advmix_cli.ablation.jobs import run_jobs
-from advmix_cli.ablation.queue import prepare
+from advmix_cli.ablation.prepare import prepare
 from advmix_cli.ablation.slots import on_cpu
 from advmix_cli.ablation.standing import standing
 from advmix_cli.cli import app
@@ -102,7 +102,7 @@ def test_one_that_fails_twice_is_marked_and_the_others_go_on(table, watch, said)
     todo = table(a="exit 1, exit 7, done", b="done", c="exit 2, done")
     with pytest.raises(CellsFailedError) as caught:
         jobs(todo, 1, watch)
-    assert str(caught.value) == "failed: a (seed 0), c (seed 0); the other rows are done; the same command tries again"
+    assert str(caught.value) == "failed: a (seed 0), c (seed 0); all others have ended; the same command tries again"
     assert caught.value.exit_code == 1
     assert states(todo) == ["failed", "done", "failed"]
     mark = json.loads((todo[0].directory / FAILURE).read_text())
@@ -176,9 +176,7 @@ def test_one_that_somebody_stops_is_left_and_told(table, watch):
     todo = table(a="exit 143", b="done")
     with pytest.raises(CellsFailedError) as caught:
         jobs(todo, 1, watch)
-    assert (
-        str(caught.value) == "stopped from outside: a (seed 0); the other rows are done; the same command tries again"
-    )
+    assert str(caught.value) == "stopped from outside: a (seed 0); all others have ended; the same command tries again"
     assert states(todo) == ["waiting", "done"]
 
 
@@ -188,7 +186,7 @@ def test_one_that_another_process_works_in_is_left_to_it(table, watch):
         jobs(todo, 2, watch)
     assert (
         str(caught.value)
-        == "in use by other processes: a (seed 0); the other rows are done; the same command tries again"
+        == "in use by other processes: a (seed 0); all others have ended; the same command tries again"
     )
     assert caught.value.exit_code == 2
     assert [cell.results() is not None for cell in todo] == [False, True]

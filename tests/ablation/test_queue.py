@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from advmix_cli import run
 from advmix_cli.ablation.cells import cells
-from advmix_cli.ablation.queue import prepare, run_cells
+from advmix_cli.ablation.prepare import prepare
+from advmix_cli.ablation.queue import run_cells
 from advmix_cli.cli import app
 from advmix_cli.errors import (
     AdvmixError,
@@ -129,7 +130,7 @@ def test_a_cell_that_another_process_works_in_is_left_to_it_and_told_at_the_end(
     assert names == ["b", "c"]
     assert (
         str(caught.value)
-        == "in use by other processes: a (seed 0); the other rows are done; the same command tries again"
+        == "in use by other processes: a (seed 0); all others have ended; the same command tries again"
     )
     assert caught.value.exit_code == 2
     assert f"left to another process: {busy} is in use: process " in said.getvalue()
@@ -170,7 +171,7 @@ def test_a_cell_that_fails_is_marked_and_does_not_stop_the_others(tmp_path, monk
     with pytest.raises(CellsFailedError) as caught:
         ran(cells, Lines(Console(file=said, width=300)))
     assert failing.names == ["a", "b", "c"]
-    assert str(caught.value) == "failed: b (seed 0); the other rows are done; the same command tries again"
+    assert str(caught.value) == "failed: b (seed 0); all others have ended; the same command tries again"
     assert caught.value.exit_code == 1
     mark = failure(cells[1].directory)
     assert (mark.attempts, mark.exit_code) == (1, 1)
