@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from advmix_cli.ablation.cells import Cell
-from advmix_cli.failures import failure
+from advmix_cli.failures import Failure, failure
 from advmix_cli.recipe.schema import WORST
 from advmix_cli.recipe.table import Table
 from advmix_cli.report.ablation import Line
@@ -11,15 +11,17 @@ from advmix_cli.report.results import Results
 
 
 def lines_of(
-    table: Table, cells: Sequence[Cell], results: Callable[[Cell], Results | None] = Cell.results
+    table: Table,
+    cells: Sequence[Cell],
+    results: Callable[[Cell], Results | None] = Cell.results,
+    given_up: Callable[[Cell], Failure | None] = lambda cell: failure(cell.directory),
 ) -> tuple[list[str], list[Line]]:
-    """The columns, with that of the worst case where there is one, and a line a row; `results` reads a cell's."""
+    """The columns, with that of the worst case where there is one, and a line a row; `results` reads a cell's, and
+    `given_up` why it was."""
     lines: list[Line] = []
     for row in table.rows:
         own = [cell for cell in cells if cell.row.name == row.name]
-        failed = tuple(
-            f"seed {cell.row.recipe.seed}: {why}" for cell in own if (why := failure(cell.directory)) is not None
-        )
+        failed = tuple(f"seed {cell.row.recipe.seed}: {why}" for cell in own if (why := given_up(cell)) is not None)
         directories = tuple(cell.directory for cell in own)
         lines.append(Line(row.name, tuple(map(results, own)), directories, row.paper, failed))
     worst = [WORST] if any(line.outcomes("last", WORST) for line in lines) else []

@@ -10,6 +10,7 @@ from advmix_cli.diagnosis.figure import draw as draw_diagnosis
 from advmix_cli.diagnosis.kept import Kept
 from advmix_cli.document.parts import Document, Drawing, Listing, Part, Photograph, Section, Text
 from advmix_cli.errors import RecipeError, RunDirectoryError
+from advmix_cli.failures import Failure, failure
 from advmix_cli.files import read_bytes, read_text
 from advmix_cli.fit import METRICS
 from advmix_cli.recipe import load
@@ -45,13 +46,14 @@ class Found(NamedTuple):
     results: Results | None
     epochs: Epochs
     diagnosis: Kept | None
+    failure: Failure | None
     damage: tuple[str, ...]
 
 
 def look(directory: Path) -> Found:
     """Read all of it that is there."""
     damage: list[str] = []
-    recipe, text, results, kept = None, "", None, None
+    recipe, text, results, kept, given_up = None, "", None, None, None
     try:
         recipe = load.read(directory / RECIPE).recipe()
         text = read_text(directory / RECIPE, load.LARGEST)
@@ -71,7 +73,11 @@ def look(directory: Path) -> Found:
         kept = Kept.load(directory)
     except RunDirectoryError as error:
         damage.append(str(error))
-    return Found(directory, recipe, text, results, epochs, kept, tuple(damage))
+    try:
+        given_up = failure(directory)
+    except RunDirectoryError as error:
+        damage.append(str(error))
+    return Found(directory, recipe, text, results, epochs, kept, given_up, tuple(damage))
 
 
 def document(found: Found, figures: Path | None) -> Document:
@@ -110,6 +116,8 @@ def stamps(found: Found) -> list[str]:
     elif not results or not results.finished:
         of = f" of {planned:,}" if planned else ""
         said.append(f"UNFINISHED: {len(found.epochs):,}{of} epochs are trained, and not all is measured")
+        if found.failure:
+            said.append(f"FAILED: {found.failure}")
     collapsed = results.collapsed if results and results.finished else metrics.collapsed(found.epochs)
     if collapsed:
         epochs = ", ".join(map(str, collapsed))

@@ -11,7 +11,6 @@ from advmix_cli.ablation.lines import lines_of
 from advmix_cli.document.cells import There, changed
 from advmix_cli.document.parts import Document, Drawing, Listing, Part, Section
 from advmix_cli.document.run import Found, environment, look, stamps
-from advmix_cli.failures import failure
 from advmix_cli.recipe.table import Row
 from advmix_cli.report.ablation import Line, ablation_grid
 from advmix_cli.report.curves import row_curves
@@ -32,7 +31,10 @@ def document(there: There, figures: Path | None) -> Document:
         if (one := found.get(cell.directory)) and one.recipe and one.recipe.digest() != cell.row.recipe.digest()
     ]
     known = {directory: one.results for directory, one in found.items()}
-    columns, lines = lines_of(table, there.cells, lambda cell: known.get(cell.directory))
+    given_up = {directory: one.failure for directory, one in found.items()}
+    columns, lines = lines_of(
+        table, there.cells, lambda cell: known.get(cell.directory), lambda cell: given_up.get(cell.directory)
+    )
     title = table.title or table.name
     sections = (
         Section("Results", (ablation_grid(title, columns, lines, table.settings), *_columns(columns, lines))),
@@ -46,19 +48,18 @@ def document(there: There, figures: Path | None) -> Document:
     return Document(
         title=title,
         about=f"Table {table.name}, {len(there.cells):,} cells in {there.directory}",
-        stamps=tuple(_stamps(there, found, lines)),
+        stamps=tuple(_stamps(there, found)),
         damage=(*there.damage, *wrong, *(message for one in found.values() for message in one.damage)),
         sections=tuple(section for section in sections if section.parts),
     )
 
 
-def _stamps(there: There, found: dict[Path, Found], lines: list[Line]) -> list[str]:
+def _stamps(there: There, found: dict[Path, Found]) -> list[str]:
     """The cells', by row and seed; what all would say alike is said once."""
     done = sum(bool(one.results and (one.results.finished or one.results.diverged)) for one in found.values())
     said = []
     if done < len(there.cells):
         said.append(f"UNFINISHED: {done:,} of {len(there.cells):,} cells are measured")
-    said += [f"FAILED: {line.name}, {why}" for line in lines for why in line.failed]
     test_selected = False
     for cell in there.cells:
         one = found.get(cell.directory)
@@ -98,10 +99,10 @@ def _state(cell: TableCell, found: Found | None) -> str:
     results = found and found.results
     if found is None:
         return "not begun"
-    if failure(cell.directory):
-        return "failed"
     if results and (results.diverged or results.finished):
         return "diverged" if results.diverged else "measured"
+    if found.failure:
+        return "failed"
     trained = f"epoch {len(found.epochs):,} of {cell.row.recipe.schedule.epochs:,}"
     return f"{trained}, measured in part" if results and results.measured else trained
 
