@@ -80,7 +80,8 @@ def wanted_slots(jobs: str, device: str, recipes: "Sequence[Recipe]", say: Calla
     if each * len(found) > max(each, slots.cores()):
         say(f"warning: {len(found)} jobs of engine.threads = {each} are more threads than the {slots.cores()} cores")
     said = ", ".join(dict.fromkeys(slot.name for slot in found))
-    say(f"{len(found)} jobs at once, {said}{' each' if len(found) > 1 and place.type == 'cpu' else ''}")
+    count, each_has = ("1 job", "") if len(found) == 1 else (f"{len(found)} jobs", " each")
+    say(f"{count} at once, {said}{each_has if place.type == 'cpu' else ''}")
     return found
 
 

@@ -100,8 +100,8 @@ def is_table_directory(place: Path) -> bool:
 
 def in_directory(place: Path) -> There:
     """The cells in `place`. Where its name is that of a shipped table that they are rows of, edited or not, that is the
-    table; otherwise the rows are what they are called. UsageError where cells of several edits lie, each of which
-    has its own report."""
+    table; otherwise the rows are what they are called, in the order in which `ablate` last ran them. UsageError where
+    cells of several edits lie, each of which has its own report."""
     found, damage = _recipes(place)
     if not found:
         raise UsageError("\n".join([f"{place}: none of its recipes can be read", *damage]))
@@ -191,12 +191,15 @@ def _toml(value: object) -> str:
 
 
 def _by_title(place: Path, found: Sequence[tuple[Path, Recipe]]) -> There:
+    places = {name: number for number, name in enumerate(kept_order(place))}
     rows: dict[str, Row] = {}
     own: list[Cell] = []
-    places = {name: number for number, name in enumerate(kept_order(place))}
+
+    def place_of(name: str) -> int:
+        return places.get(name, len(places))
+
     named = [(recipe.title or directory.name, directory, recipe) for directory, recipe in found]
-    named.sort(key=lambda one: (one[2].seed, places.get(one[0], len(places)), one[1]))
-    for name, directory, recipe in named:
+    for name, directory, recipe in sorted(named, key=lambda one: (one[2].seed, place_of(one[0]), one[1])):
         row = rows.setdefault(name, Row(name, recipe, {}))
         if _edits(row.recipe, recipe):
             raise UsageError(
@@ -204,7 +207,8 @@ def _by_title(place: Path, found: Sequence[tuple[Path, Recipe]]) -> There:
                 f"--out {place.parent}"
             )
         own.append(Cell(Row(name, recipe, {}), directory))
-    return There(Table(place.name, place.name, tuple(rows.values())), own, place, None)
+    in_order = sorted(rows.values(), key=lambda row: place_of(row.name))
+    return There(Table(place.name, place.name, tuple(in_order)), own, place, None)
 
 
 def changed(base: Recipe, other: Recipe) -> dict[str, Any]:

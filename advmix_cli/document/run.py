@@ -117,6 +117,8 @@ def stamps(found: Found) -> list[str]:
     elif not results or not results.finished:
         of = f" of {planned:,}" if planned else ""
         said.append(f"UNFINISHED: {len(found.epochs):,}{of} epochs are trained, and not all is measured")
+        if found.failure:
+            said.append(f"FAILED: {found.failure}")
     collapsed = results.collapsed if results and results.finished else metrics.collapsed(found.epochs)
     if collapsed:
         epochs = ", ".join(map(str, collapsed))

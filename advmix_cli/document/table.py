@@ -99,10 +99,10 @@ def _state(cell: TableCell, found: Found | None) -> str:
     results = found and found.results
     if found is None:
         return "not begun"
-    if found.failure:
-        return "failed"
     if results and (results.diverged or results.finished):
         return "diverged" if results.diverged else "measured"
+    if found.failure:
+        return "failed"
     trained = f"epoch {len(found.epochs):,} of {cell.row.recipe.schedule.epochs:,}"
     return f"{trained}, measured in part" if results and results.measured else trained
 

@@ -11,6 +11,9 @@ from pydantic_core import ErrorDetails
 from advmix_cli.recipe.positions import Path, Position
 from advmix_cli.recipe.suggest import did_you_mean
 
+NO_MEANING = " has no meaning for "
+"""What is said of a field that another kind of its table has."""
+
 
 def describe(error: ValidationError, model: type[BaseModel], where: Mapping[Path, Position]) -> list[str]:
     """One line for each problem, in the file's order: "FILE:LINE:COLUMN: what is wrong"."""
@@ -118,7 +121,7 @@ def _unknown_key(path: Path, chosen: Sequence[type[BaseModel]], possible: Sequen
     owners = [_tag(kind) for kind in possible if kind not in chosen and key in kind.model_fields]
     if owners and chosen:
         where = f"{_section(path[:-1])} {_tag(chosen[0])}"
-        return f"{shown} has no meaning for {where}: it belongs to {' and '.join(owners)}"
+        return f"{shown}{NO_MEANING}{where}: it belongs to {' and '.join(owners)}"
     known = [name for kind in chosen for name in kind.model_fields]
     return f"unknown key {shown} in {_section(path[:-1])}{did_you_mean(key, known) or _list(known)}"
 

@@ -134,6 +134,8 @@ def _rows(document: Document, file: _TableFile, base: Document, edits: Sequence[
         except RecipeError as error:
             # A fault of the base is every row's: say it once.
             faults += [line for line in str(error).splitlines() if line not in faults]
+    if faults and _is_whole(base):
+        faults = [f"{line}{STAYS}" if _is_left_over(line, base) else line for line in faults]
     _raise_if(faults)
     names: dict[str, Row] = {}
     digests: dict[str, Row] = {}
@@ -149,6 +151,22 @@ def _rows(document: Document, file: _TableFile, base: Document, edits: Sequence[
         digests.setdefault(digest, row)
     _raise_if(faults)
     return rows
+
+
+STAYS = "; a row keeps what its base has: for rows of several kinds take a base without it"
+
+
+def _is_whole(base: Document) -> bool:
+    try:
+        base.recipe()
+    except RecipeError:
+        return False
+    return True
+
+
+def _is_left_over(fault: str, base: Document) -> bool:
+    """Whether it is of a field that the base has for the kind that it has."""
+    return fault.startswith(f"{base.where[()].place}:") and problems.NO_MEANING in fault
 
 
 def _raise_if(faults: Sequence[str]) -> None:

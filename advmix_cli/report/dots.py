@@ -31,11 +31,20 @@ def dot_plot(title: str, columns: Sequence[str], lines: Sequence[Line]) -> Figur
     panels[0].set_yticks(range(len(lines)), [as_text(line.name, 30) for line in lines])
     panels[0].set_ylim(len(lines) - 0.4, -0.6)
     figure.suptitle(as_text(title, int(11 * width)), x=0.01, ha="left", fontsize=11)
-    figure.legend(
-        handles=_key(lines, columns, others), loc="outside lower left", ncol=min(5, 1 + len(columns)),
-        frameon=False, fontsize=9, labelcolor=INK,
-    )  # fmt: skip
+    _legend(figure, _key(lines, columns, others), min(5, 1 + len(columns)))
     return figure
+
+
+def _legend(figure: Figure, key: Sequence[Line2D], most: int) -> None:
+    """In as many columns, `most` at most, as the figure has room for: a row's name can be long."""
+    for columns in range(most, 0, -1):
+        legend = figure.legend(
+            handles=key, loc="outside lower left", ncol=columns, frameon=False, fontsize=9, labelcolor=INK
+        )
+        if legend.get_window_extent().width <= figure.bbox.width:
+            return
+        if columns > 1:
+            legend.remove()
 
 
 def _panel(axes: Axes, column: str, lines: Sequence[Line], others: Sequence[str]) -> None:

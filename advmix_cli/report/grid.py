@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import count, zip_longest
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -18,6 +19,8 @@ from advmix_cli.report.escapes import html, markdown, plain, tex
 
 LONGEST = 32
 """Letters: a name or a text that has more of them is broken in LaTeX."""
+NARROWEST = 24
+"""Letters of a line: names are broken into no shorter ones."""
 # No wider than the line, and no wider than it is.
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 _TEXT, _NAME = r">{\raggedright\arraybackslash}X", r"p{.32\linewidth}"
@@ -70,12 +73,18 @@ class Grid:
         return Group(self._table(), *self._captions())
 
     def print(self, console: Console) -> None:
-        """The table as wide as it needs to be (a terminal that is narrower wraps its lines, a file keeps them whole),
-        its captions as wide as the console is."""
+        """The table as wide as it needs to be, its captions as wide as the console is. In a terminal that is narrower
+        the names are broken, if that is enough, or its lines wrap; a file keeps them whole."""
         table, width = self._table(), console.width
         unbounded = console.options.update(max_width=10_000)
+        needed = console.measure(table, options=unbounded).maximum
+        names = max((cell_len(line) for row in self.rows for line in row[0].rich().plain.split("\n")), default=0)
+        if console.is_terminal and needed > width and names - (needed - width) >= NARROWEST:
+            first = table.columns[0]
+            first.no_wrap, first.overflow, first.width = False, "fold", names - (needed - width)
+            needed = width
         # rich prints nothing wider than its console, so the console is what has to be wide enough.
-        console.width = max(width, console.measure(table, options=unbounded).maximum)
+        console.width = max(width, needed)
         console.print(table)
         console.width = width
         console.print(*self._captions(), sep="\n")
@@ -84,7 +93,7 @@ class Grid:
         return [Text(caption, style="dim") for caption in (*self.captions, "")] if self.captions else []
 
     def _table(self) -> RichTable:
-        """Nothing in it wraps, so that no number is ever cut."""
+        """Nothing in it wraps by itself, so that no number is ever cut."""
         table = RichTable(
             title=Text(self.title, style="bold") if self.title else None, box=box.SIMPLE_HEAD, title_justify="left"
         )

@@ -75,6 +75,7 @@ def test_auto_on_a_cpu_is_one_for_each_core_as_far_as_there_is_memory(monkeypatc
     found, said = wanted("auto")
     assert (len(found), said) == (8, ["8 jobs at once, 1 thread each"])
     assert len(wanted("auto", "cpu", "engine.threads=3")[0]) == 2
+    assert wanted("1")[1] == ["1 job at once, 8 threads"]
     monkeypatch.setattr(slots, "free_memory", lambda: 3 * 10**9)
     found, said = wanted("auto")
     assert [slot.environment["OMP_NUM_THREADS"] for slot in found] == ["2"] * 4

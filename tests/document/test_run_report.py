@@ -217,6 +217,8 @@ def test_an_unfinished_run_says_so(tiny, tmp_path):
     assert "UNFINISHED: 4 of 9 epochs are trained, and not all is measured" in shown(text)
     assert "FAILED: no memory (exit code 1, 2 attempts)" in shown(text)
     assert "--resume # goes on with this one" in shown(text)
+    Failure(2, -9, "killed by SIGKILL").save(tmp_path / "run")
+    assert "FAILED: killed by SIGKILL (exit code -9, 2 attempts)" in shown(report(tmp_path / "run")[0])
 
 
 def test_a_run_that_has_only_begun_has_a_report(tiny, tmp_path):

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from advmix_cli.ablation.cells import cells
 from advmix_cli.ablation.order import keep_order
 from advmix_cli.cli import app
+from advmix_cli.document.cells import in_directory
 from advmix_cli.failures import Failure
 from advmix_cli.recipe.table import load_table
 from advmix_cli.report.results import Measured
@@ -230,16 +231,16 @@ def test_some_rows(tmp_path):
 def test_a_damaged_cell_is_one_message(tmp_path):
     directory = digits_table(tmp_path)
     one, two, three, *_ = sorted(directory.glob("*-seed0-*"))
-    (three / "failure.json").write_text("{")
     (one / "results.json").write_text("{")
     (two / "metrics.jsonl").write_text("x\n")
+    (three / "failure.json").write_text("{")
     done = advmix("report", directory)
     assert done.exit_code == 1
     assert len([line for line in done.stderr.splitlines() if line.startswith("warning: ")]) == 3
     read = shown(directory / "report.html")
     assert "UNFINISHED: 6 of 7 cells" in read
     assert f"DAMAGED: {one / 'results.json'} is damaged" in read
-    assert f"DAMAGED: {three / 'failure.json'} is damaged" in read
+    assert f"DAMAGED: {three / 'failure.json'} is damaged; delete it" in read
 
 
 def test_a_cell_that_holds_another_recipe_is_said(tmp_path):
@@ -297,6 +298,26 @@ def test_a_table_of_one_s_own_is_known_by_its_rows(tiny, tmp_path):
     assert (
         f"two experiments are called 'two': name the table's file, with its --set and --out {tmp_path}" in done.stderr
     )
+
+
+@pytest.mark.parametrize("missing", [None, "two-0"])
+def test_the_rows_of_a_directory_stand_as_the_table_was_run(tiny, tmp_path, missing):
+    """So the others are compared with the same first row as in the report of its file."""
+    for name, edit in (("one", "seed=0"), ("two", 'maximizer={kind="none"}')):
+        for seed in (0, 1):
+            recipe = recipe_with(tiny(edit), f"title='{name}'", f"seed={seed}")
+            found = [Measured("last", 2, "w", (outcome("pristine", 100 + seed), outcome("PGD2", 50)))]
+            write_run(tmp_path / "mine" / f"{name}-{seed}", recipe, found)
+    if missing:
+        shutil.rmtree(tmp_path / "mine" / missing)
+    keep_order(["two", "one"], tmp_path / "mine")
+    there = in_directory(tmp_path / "mine")
+    assert [row.name for row in there.table.rows] == ["two", "one"]
+    assert [cell.directory.name for cell in there.cells] == [
+        name for name in ("two-0", "one-0", "two-1", "one-1") if name != missing
+    ]
+    (tmp_path / "mine/rows.json").write_text("{")
+    assert {row.name for row in in_directory(tmp_path / "mine").table.rows} == {"one", "two"}
 
 
 def test_seeds_are_as_many_as_there_are(tmp_path):

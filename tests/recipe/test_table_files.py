@@ -135,6 +135,19 @@ def test_a_fault_of_the_base_is_said_once_and_points_into_it(here, faults):
     assert faults({}) == ["r.toml:21:1: schedule.epochs = 0 must be greater than 0"]
 
 
+def test_what_another_kind_has_no_use_for_stays_from_the_base_and_the_error_says_so(here, faults):
+    other = {"maximizer.ratio.kappa = 0.8": 'maximizer.kind = "attack"'}
+    found = faults(other)
+    ends = [line.endswith("; a row keeps what its base has: for rows of several kinds take a base without it")
+            for line in found]  # fmt: skip
+    assert ends == [line.startswith("r.toml:") and "has no meaning for" in line for line in found]
+    assert any(ends)
+    # A fault of the base itself is not the row's doing.
+    text = (here / "r.toml").read_text(encoding="utf-8")
+    (here / "r.toml").write_text(text.replace("epochs = 3", "epochs = 0"), encoding="utf-8")
+    assert not any("a row keeps" in line for line in faults(other))
+
+
 def test_a_fault_of_a_setting_is_the_flag_s(faults):
     assert faults({}, "seed=-1") == ["--set seed=-1: seed = -1 must be greater than or equal to 0"]
 

@@ -114,6 +114,16 @@ def test_several_seeds_are_points_and_other_selections_have_their_own_mark():
     assert words == ["mean, pooled 95% interval", "one seed", "A", "best epoch"]
 
 
+@pytest.mark.parametrize("columns", [["PGD20"], ["PGD20", "AA"]])
+@pytest.mark.parametrize("name", ["A", "A row of the table with a name"])
+def test_the_key_stays_within_the_figure(columns, name):
+    figure = dot_plot("T", columns, [line(name, 100, 120)])
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert legend.get_window_extent().x1 <= figure.bbox.width
+    assert (legend._ncols == 1 + len(columns)) is (name == "A")
+
+
 def test_nothing_measured_is_no_figure():
     assert dot_plot("T", ["PGD20"], [line("A")]) is None
     assert dot_plot("T", ["PGD20"], [Line("A", (None,), (Path("nowhere"),), {"PGD20": 50.0})]) is None

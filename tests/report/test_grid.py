@@ -34,6 +34,26 @@ def test_no_number_is_cut_or_wrapped_however_narrow_the_console():
     assert "…" not in text
 
 
+def test_a_terminal_breaks_names_where_that_is_enough_and_a_file_nothing():
+    name = "geometric labels, perturbed ends"
+    grid = Grid("T", ("row", "state"), ((Cell(name, ("x" * 49,)), Cell("to do")),))
+
+    def lines(width, terminal):
+        stream = io.StringIO()
+        grid.print(Console(file=stream, width=width, force_terminal=terminal, color_system=None))
+        return [line.rstrip() for line in stream.getvalue().splitlines() if line.strip()][3:]
+
+    whole = [f"  {name}{' ' * (52 - len(name))}to do", f"  {'x' * 49}"]
+    assert lines(50, terminal=False) == lines(61, terminal=True) == whole
+    assert lines(50, terminal=True) == [
+        f"  {name}{' ' * (41 - len(name))}to do", f"  {'x' * 38}", f"  {'x' * 11}"
+    ]  # fmt: skip
+    assert lines(36, terminal=True)[1:] == [
+        "  perturbed ends", f"  {'x' * 24}", f"  {'x' * 24}", "  x"
+    ]  # fmt: skip
+    assert lines(35, terminal=True) == whole, "the terminal wraps it"
+
+
 def test_notes_stand_under_their_number():
     lines = printed(grid_of("row")).split("\n")
     (at,) = (index for index, line in enumerate(lines) if line.strip().startswith("row"))
