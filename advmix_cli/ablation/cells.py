@@ -81,7 +81,12 @@ def select(table: Table, wanted: Sequence[str]) -> Table:
     return replace(table, rows=rows)
 
 
+SYMBOLS = str.maketrans(
+    {"λ": "lambda", "δ": "delta", "γ": "gamma", "ε": "epsilon", "κ": "kappa", "η": "eta", "α": "alpha", "β": "beta"}
+)
+
+
 def _slug(name: str) -> str:
     """Safe in any file system: "Ours, frozen λ" -> "ours-frozen-lambda"."""
-    plain = unicodedata.normalize("NFKD", name.replace("λ", "lambda").replace("δ", "delta")).encode("ascii", "ignore")
+    plain = unicodedata.normalize("NFKD", name.translate(SYMBOLS)).encode("ascii", "ignore")
     return re.sub(r"[^a-z0-9]+", "-", plain.decode().lower()).strip("-") or "row"

@@ -7,6 +7,7 @@ import pytest
 from advmix_cli.ablation.cells import cells, select
 from advmix_cli.errors import UsageError
 from advmix_cli.recipe.load import load
+from advmix_cli.recipe.shipped import table_names
 from advmix_cli.recipe.table import Row, Table, load_table
 
 
@@ -23,7 +24,7 @@ def test_every_row_has_its_first_seed_before_any_has_its_second(tmp_path):
 
 
 def test_no_two_cells_share_a_directory(tmp_path):
-    for name in ("digits", "table1", "table2", "table3"):
+    for name in table_names():
         found = cells(load_table(name), 2, tmp_path)
         assert len({cell.directory for cell in found}) == 2 * len(load_table(name).rows)
 
@@ -35,6 +36,11 @@ def test_the_directory_follows_what_changes_the_numbers(tmp_path):
     assert same.directory == before.directory
     assert other.directory != before.directory
     assert before.directory.name.endswith(load("digits").digest()[:12])
+
+
+def test_the_paper_s_symbols_have_words(tmp_path):
+    (cell,) = cells(table("δ shared, λ > κ"), 1, tmp_path)
+    assert cell.directory.name.startswith("delta-shared-lambda-kappa-seed0-")
 
 
 @pytest.mark.parametrize(
