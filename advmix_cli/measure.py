@@ -95,7 +95,8 @@ def recipe_to_measure(
     saved: Checkpoint, place: str, settings: Sequence[str], names: Sequence[str], limit: int | None
 ) -> Recipe:
     """The recipe of a checkpoint with other evaluators (edited by `settings`, then only those in `names`, then on the
-    first `limit` images) or another place of its data. UsageError for everything else: it is what was trained."""
+    first `limit` images), another place of its data or more test images. UsageError for everything else: it is what was
+    trained."""
     recipe = edited_to_measure(saved, place, settings)
     return recipe.model_copy(update={"evaluators": wanted(recipe.evaluators, place, names, limit)})
 
@@ -104,9 +105,19 @@ def edited_to_measure(saved: Checkpoint, place: str, settings: Sequence[str]) ->
     """That recipe with all of its evaluators, or none."""
     edits = [parse_setting(text) for text in settings]
     for edit in edits:
-        if edit.path[0] != "evaluators" and edit.path != ("data", "root"):
-            raise UsageError(f"{edit.where}: a checkpoint is what it is; only evaluators and data.root can be set here")
-    return Document(saved.recipe.resolved(), {(): Position(place)}).edited(edits).recipe()
+        if edit.path[0] != "evaluators" and edit.path not in (("data", "root"), ("data", "test_limit")):
+            raise UsageError(
+                f"{edit.where}: a checkpoint is what it is; only evaluators, data.root and data.test_limit can be set "
+                "here"
+            )
+    recipe = Document(saved.recipe.resolved(), {(): Position(place)}).edited(edits).recipe()
+    least, asked = saved.recipe.data.test_limit, recipe.data.test_limit
+    if asked is not None and (least is None or asked < least):
+        raise UsageError(
+            f"data.test_limit = {asked}: its recipe has {least or 'all'} test images, and fewer are measured with "
+            "--limit"
+        )
+    return recipe
 
 
 def wanted(
@@ -169,9 +180,10 @@ class Findings:
 
 
 def check_images(saved: Checkpoint, images: Dataset) -> None:
-    """CheckpointError unless `images` are those that the checkpoint was trained with."""
-    if images.fingerprints() != saved.images:
-        raise CheckpointError(f"{changed(saved.images, images)} since the checkpoint was trained")
+    """CheckpointError unless `images` are those that the checkpoint was trained with, or begin with its test images."""
+    theirs = images._replace(test=images.test.first(saved.recipe.data.test_limit))
+    if theirs.fingerprints() != saved.images:
+        raise CheckpointError(f"{changed(saved.images, theirs)} since the checkpoint was trained")
 
 
 def changed(known: Mapping[str, str], images: Dataset) -> str:
@@ -180,16 +192,13 @@ def changed(known: Mapping[str, str], images: Dataset) -> str:
     return f"the {' and '.join([*([', '.join(others)] if others else []), last])} images have changed"
 
 
-def evaluate_checkpoint(
-    saved: Checkpoint, recipe: Recipe, place: torch.device, watch: Watcher,
-    notes: Callable[[schema.Evaluator], Notebook] = lambda _: Blank(),
-) -> Iterator[Evaluated]:  # fmt: skip
-    """Measure a checkpoint with the evaluators and the data of `recipe`, one after the other.
+def images_to_measure(saved: Checkpoint, recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> Dataset:
+    """The images of `recipe`, on `place`, for the network of `saved`; `say` is told of slow work.
 
-    CheckpointError if the data are not those that the network was trained on.
+    CheckpointError if they are not those that it was trained on.
     """
     build.arithmetic(recipe)
-    images = build.dataset(recipe, place, watch.say)
+    images = build.dataset(recipe, place, say)
     for what, trained, there in (
         ("images of shape", saved.image_shape, images.image_shape),
         ("classes", saved.classes, images.classes),
@@ -197,5 +206,13 @@ def evaluate_checkpoint(
         if trained != there:
             raise CheckpointError(f"the checkpoint was trained on {what} {trained}, the data has {there}")
     check_images(saved, images)
-    network = build.saved_network(saved, place)
+    return images
+
+
+def evaluate_checkpoint(
+    saved: Checkpoint, recipe: Recipe, images: Dataset, watch: Watcher,
+    notes: Callable[[schema.Evaluator], Notebook] = lambda _: Blank(),
+) -> Iterator[Evaluated]:  # fmt: skip
+    """Measure a checkpoint on `images`, where they are, with the evaluators of `recipe`, one after the other."""
+    network = build.saved_network(saved, images.train.pixels.device)
     yield from evaluate(recipe.evaluators, recipe, network, images, watch, notes)

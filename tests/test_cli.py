@@ -229,7 +229,7 @@ def test_eval_prints_a_table_on_stdout_and_progress_on_stderr(trained):
         (["--evaluator", "pristin"], "--evaluator 'pristin' is none of the recipe's; did you mean 'pristine'?"),
         (
             ["--set", "seed=1"],
-            "--set seed=1: a checkpoint is what it is; only evaluators and data.root can be set here",
+            "--set seed=1: a checkpoint is what it is; only evaluators, data.root and data.test_limit can be set here",
         ),
         (["--set", "evaluators=[]"], "its recipe has no evaluators; give some with --set "),
         (["--device", "cuda:7"], "--device cuda:7: not there"),

@@ -9,13 +9,14 @@ from findings import finding
 from safetensors.torch import save
 from typer.testing import CliRunner
 
-from advmix_cli import checkpoint, machine, run, tensors
+from advmix_cli import build, checkpoint, machine, run, tensors
 from advmix_cli.cli import app
 from advmix_cli.data import sources
 from advmix_cli.data.images import Images
 from advmix_cli.errors import CheckpointError, RecipeError, UsageError
+from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.pgd import Pgd
-from advmix_cli.measure import Findings, evaluate_checkpoint, recipe_to_measure
+from advmix_cli.measure import Findings, evaluate_checkpoint, images_to_measure, recipe_to_measure
 from advmix_cli.seals import sealed, unsealed
 
 CPU = torch.device("cpu")
@@ -39,6 +40,10 @@ def ask(saved, *settings, names=(), limit=None):
     return recipe_to_measure(saved, "model.safetensors", settings, names, limit)
 
 
+def measure(saved, recipe, watch, *notes):
+    return list(evaluate_checkpoint(saved, recipe, images_to_measure(saved, recipe, CPU, watch.say), watch, *notes))
+
+
 def test_unedited_it_is_the_recipe_itself(saved):
     assert ask(saved) == saved.recipe
 
@@ -60,10 +65,10 @@ def test_evaluators_can_be_replaced_and_edited(saved):
 
 
 @pytest.mark.parametrize(
-    "setting", ["seed=1", "threat.epsilon=0.5", "data.test_limit=3", "data.seed=1", "model.width=9"]
+    "setting", ["seed=1", "threat.epsilon=0.5", "data.train_limit=3", "data.seed=1", "model.width=9"]
 )
 def test_what_was_trained_cannot_be_set(saved, setting):
-    with pytest.raises(UsageError, match=r"only evaluators and data\.root can be set") as caught:
+    with pytest.raises(UsageError, match=r"only evaluators, data\.root and data\.test_limit can be set") as caught:
         ask(saved, setting)
     assert setting in str(caught.value)
     assert caught.value.exit_code == 2
@@ -72,6 +77,31 @@ def test_what_was_trained_cannot_be_set(saved, setting):
 def test_the_place_of_the_data_can_be_set(saved, tiny):
     moved = replace(saved, recipe=tiny('data={source="cifar10"}'))
     assert ask(moved, 'data.root="elsewhere"').data.root == "elsewhere"
+
+
+def test_fewer_test_images_than_the_recipe_has_are_refused(saved, tiny):
+    with pytest.raises(UsageError) as caught:
+        ask(saved, "data.test_limit=39")
+    asked = "data.test_limit = 39"
+    assert str(caught.value) == f"{asked}: its recipe has 40 test images, and fewer are measured with --limit"
+    assert ask(saved, "data.test_limit=40") == saved.recipe
+    everything = replace(saved, recipe=tiny('data={source="digits"}'))
+    with pytest.raises(UsageError, match="its recipe has all test images"):
+        ask(everything, "data.test_limit=40")
+
+
+def test_more_test_images_begin_with_those_of_the_run(done, watch):
+    """What was found of the first ones stays, and all are known by their own fingerprint."""
+    directory, saved, _ = done
+    few, more = (measure(saved, ask(saved, *edit, names=["PGD2"]), watch)[0] for edit in ((), ["data.test_limit=60"]))
+    assert (few.outcome.n, more.outcome.n) == (40, 60)
+    assert torch.equal(few.verdicts.clean, more.verdicts.clean[:40])
+    assert torch.equal(few.labels, more.labels[:40])
+    kept = directory.parent / "kept"
+    assert advmix("eval", directory, "--set", "data.test_limit=60", "--save", kept).exit_code == 0
+    images = build.dataset(ask(saved, "data.test_limit=60"), CPU, watch.say)
+    of_these = {verdict_files.load(path).images for path in kept.iterdir()}
+    assert of_these == {images.test.fingerprint()} != {saved.images["test"]}
 
 
 def test_a_wrong_evaluator_is_refused_with_its_setting(saved):
@@ -95,7 +125,7 @@ def test_a_recipe_without_evaluators_says_how_to_give_some(saved, tiny):
 
 def test_a_checkpoint_measures_as_its_run_did(done, watch):
     directory, saved, results = done
-    outcomes = [one.outcome for one in evaluate_checkpoint(saved, ask(saved), CPU, watch)]
+    outcomes = [one.outcome for one in measure(saved, ask(saved), watch)]
     assert [(one.name, one.settings, one.verdicts) for one in outcomes] == [
         (one.name, one.settings, one.verdicts) for one in results.of("last").outcomes
     ]
@@ -114,7 +144,7 @@ def test_a_checkpoint_measures_as_its_run_did(done, watch):
 def test_data_of_another_shape_or_of_other_classes_are_refused(done, watch, change, message):
     other = replace(done[1], **change)
     with pytest.raises(CheckpointError) as caught:
-        list(evaluate_checkpoint(other, other.recipe, CPU, watch))
+        measure(other, other.recipe, watch)
     assert message in str(caught.value)
 
 
@@ -135,7 +165,7 @@ def test_images_that_changed_since_the_training_are_refused(done, watch, monkeyp
 
     monkeypatch.setattr(sources, "digits", changed)
     with pytest.raises(CheckpointError) as caught:
-        list(evaluate_checkpoint(saved, ask(saved), CPU, watch))
+        measure(saved, ask(saved), watch)
     assert str(caught.value) == f"the {named} images have changed since the checkpoint was trained"
 
 
@@ -163,7 +193,7 @@ def test_an_evaluation_that_was_interrupted_goes_on_where_it_was(done, watch, mo
     def measured(recipe, patch=None, at=0):
         findings = Findings(tmp_path / "findings", saved, recipe, CPU)
         looks = Interrupted(patch, at) if patch else None
-        return list(evaluate_checkpoint(saved, recipe, CPU, watch, findings.of)), findings, looks
+        return measure(saved, recipe, watch, findings.of), findings, looks
 
     with monkeypatch.context() as patch:
         expected, findings, whole = measured(recipe, patch)
@@ -245,7 +275,7 @@ def test_findings_are_kept_until_they_have_been_told(done, tmp_path, monkeypatch
 
 def test_an_outcome_names_its_machine(done, watch):
     _, saved, _ = done
-    (found,) = evaluate_checkpoint(saved, ask(saved, names=["pristine"]), CPU, watch)
+    (found,) = measure(saved, ask(saved, names=["pristine"]), watch)
     assert found.outcome.machine == machine.described(CPU)
     assert {"torch", "device", "threads", "CPU capability"} <= found.outcome.machine.keys()
 

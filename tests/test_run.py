@@ -15,7 +15,7 @@ from advmix_cli import checkpoint, run
 from advmix_cli.course import epoch_line
 from advmix_cli.errors import CheckpointError, DataError, DeviceError, DivergedError, RecipeError, RunDirectoryError
 from advmix_cli.evaluation import verdict_files
-from advmix_cli.measure import evaluate_checkpoint
+from advmix_cli.measure import evaluate_checkpoint, images_to_measure
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.results import Results
 from advmix_cli.seals import sealed, unsealed
@@ -367,7 +367,8 @@ def test_an_average_is_validated_saved_and_measured_beside_the_weights(tiny, tmp
     assert last.averaged.last == results.of("averaged last").weights
     assert last.averaged.best.digest == results.of("averaged best").weights
     average = checkpoint.load(directory / "average.safetensors")
-    found = [one.outcome.correct for one in evaluate_checkpoint(average, average.recipe, CPU, watch)]
+    images = images_to_measure(average, average.recipe, CPU, watch.say)
+    found = [one.outcome.correct for one in evaluate_checkpoint(average, average.recipe, images, watch)]
     assert found == [outcome.correct for outcome in results.of("averaged last").outcomes]
 
 

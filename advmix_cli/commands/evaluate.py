@@ -65,7 +65,7 @@ def evaluate(
     data: foreign.DataName = None,
     recipe: foreign.JudgedBy = None,
 ) -> None:
-    """Measure a checkpoint. It carries its recipe; --set can change the evaluators and data.root.
+    """Measure a checkpoint. It carries its recipe; --set can change the evaluators, data.root and data.test_limit.
 
     With --model it measures a network of others: any torch module that maps images to logits.
     """

@@ -51,17 +51,19 @@ class OwnNetwork:
         from platformdirs import user_cache_path
 
         from advmix_cli.evaluation.verdict_files import ADVERSARIAL
-        from advmix_cli.measure import Findings, evaluate_checkpoint, recipe_to_measure
+        from advmix_cli.measure import Findings, Known, evaluate_checkpoint, images_to_measure, recipe_to_measure
 
         saved = self.saved
         chosen = recipe_to_measure(saved, self.title, self.settings, asked.evaluators, asked.limit)
         directory = asked.save or (self.path.parent / ADVERSARIAL if asked.save_adversarial else None)
+        images = images_to_measure(saved, chosen, self.place, watch.say)
+        known = Known(saved.weights, images.fingerprints())
         cache = user_cache_path("advmix") / "findings"
-        findings = Findings(cache, saved, chosen, self.place, said_once(), images=asked.save_adversarial)
+        findings = Findings(cache, known, chosen, self.place, said_once(), images=asked.save_adversarial)
         return Opened(
-            evaluated=evaluate_checkpoint(saved, chosen, self.place, watch, findings.of),
+            evaluated=evaluate_checkpoint(saved, chosen, images, watch, findings.of),
             epsilon=chosen.threat.epsilon,
-            keep=keeper(directory, saved.weights, saved.images, saved.classes, saved.epoch, saved.selection),
+            keep=keeper(directory, known.weights, known.images, saved.classes, saved.epoch, saved.selection),
             findings=findings,
             document=self._document,
             grid=self._grid,

@@ -14,7 +14,7 @@ from advmix_cli.diagnosis.battery import Battery, Check
 from advmix_cli.errors import CheckpointError, UsageError
 from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import measured
-from advmix_cli.measure import check_images
+from advmix_cli.measure import images_to_measure
 from advmix_cli.recipe.measurement import Measuring
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.grid import Cell, Grid, folded
@@ -43,9 +43,7 @@ def diagnose_checkpoint(
 ) -> Diagnosis:
     """Check the network of `saved` on the data of `recipe`; `transfer` is a second checkpoint of a network for the same
     images."""
-    build.arithmetic(recipe)
-    images = build.dataset(recipe, place, watch.say)
-    check_images(saved, images)
+    images = images_to_measure(saved, recipe, place, watch.say)
     if transfer:
         _check_transfer(transfer, saved)
     network = build.saved_network(saved, place)

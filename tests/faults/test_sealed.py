@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save, save_file
 from advmix_cli import checkpoint, run, tensors
 from advmix_cli.errors import AdvmixError
 from advmix_cli.evaluation.notebook import Written
-from advmix_cli.measure import evaluate_checkpoint
+from advmix_cli.measure import evaluate_checkpoint, images_to_measure
 from advmix_cli.report.ablation import Line, ablation_grid, ablation_records
 from advmix_cli.report.results import Results
 from advmix_cli.report.tables import outcome_grid
@@ -84,7 +84,8 @@ def test_checkpoints_that_are_sealed_and_odd(tiny, tmp_path, watch):
         tried += 1
         try:
             saved = checkpoint.load(path)
-            list(evaluate_checkpoint(saved, saved.recipe, CPU, watch))
+            images = images_to_measure(saved, saved.recipe, CPU, watch.say)
+            list(evaluate_checkpoint(saved, saved.recipe, images, watch))
         except AdvmixError:
             continue
         taken += 1
