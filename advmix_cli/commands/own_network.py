@@ -57,7 +57,7 @@ class OwnNetwork:
         chosen = recipe_to_measure(saved, self.title, self.settings, asked.evaluators, asked.limit)
         directory = asked.save or (self.path.parent / ADVERSARIAL if asked.save_adversarial else None)
         images = images_to_measure(saved, chosen, self.place, watch.say)
-        known = Known(saved.weights, images.fingerprints())
+        known = Known(saved.weights, saved.images | {"test": images.test.fingerprint()})
         cache = user_cache_path("advmix") / "findings"
         findings = Findings(cache, known, chosen, self.place, said_once(), images=asked.save_adversarial)
         return Opened(
