@@ -56,7 +56,7 @@ def is_held(directory: Path) -> bool:
 
 def _taken(file: TextIO) -> bool:
     """Whether the lock is ours now. Who only looks has it for microseconds, who works for longer than this waits."""
-    for wait in (0.01, 0.05, 0.1, 0):
+    for wait in (0.01, 0.01, 0.02, 0.02, 0.03, 0.03, 0.04, 0):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -11,7 +11,7 @@ def command(recipe, directory, *words):
 
 
 def wait_for(path, process):
-    for _ in range(600):
+    for _ in range(3000):
         if path.exists():
             return
         assert process.poll() is None, process.communicate()

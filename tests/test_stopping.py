@@ -61,7 +61,7 @@ def imported(directory, monkeypatch, code):
 
 def test_a_signal_waits_for_an_import(tmp_path, monkeypatch):
     """From within a function that the module calls, too."""
-    code = "def work():\n    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(0.2)\nwork()"
+    code = "def work():\n    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(0.225)\nwork()"
     with stoppable() as stop:
         assert imported(tmp_path, monkeypatch, code).end
         assert stop.asked is None
@@ -87,7 +87,7 @@ def test_within_a_wait_some_work_is_ended_at_once():
 
 
 def test_the_end_of_the_time_is_no_failure():
-    with stoppable(0.05), pytest.raises(StoppedError, match="time is up") as caught:
+    with pytest.raises(StoppedError, match="time is up") as caught, stoppable(0.05):
         time.sleep(1)
     assert caught.value.exit_code == 0
 
@@ -100,17 +100,18 @@ def test_a_process_that_is_told_to_stop_saves_and_says_how_to_go_on(long, tmp_pa
     part = tmp_path / "part"
     process = command(long, part)
     wait_for(part / "metrics.jsonl", process)
-    time.sleep(0.5)
+    while not (part / "metrics.jsonl").read_bytes():
+        time.sleep(0.05)
     # Twice: srun delivers SLURM's to every process of a step, and the parent of this one passes it on.
     process.send_signal(signal.SIGUSR2)
     process.send_signal(signal.SIGUSR2)
-    out, said = process.communicate(timeout=30)
+    out, said = process.communicate(timeout=300)
     assert (process.returncode, out) == (140, "")
     assert f"unfinished: stopped by SIGUSR2; the same command with --resume goes on in {part}" in said
     assert "Traceback" not in said
     assert list((part / "state").glob("*.json"))
     process = command(long, part, "--stop-after", "9s", "--json")
-    out, said = process.communicate(timeout=60)
+    out, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert json.loads(out)["unfinished"] == "time is up"
     assert json.loads(out)["finished"] is False

@@ -149,14 +149,19 @@ def test_after_a_kill_it_stands_where_it_goes_on(long, tmp_path):
     from advmix_cli.recipe.load import load
 
     recipe, part = load(str(long)), tmp_path / "part"
-    process = command(long, part, "--save-every", "1h")  # so that only an epoch that is the best so far has a state
-    lines = []
-    while not lines or len(lines) < reached(part / STATE)[0] + 2:
-        assert process.poll() is None, process.communicate()
-        lines = (part / METRICS).read_bytes().splitlines() if reached(part / STATE) else []
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+
+    def ahead():
+        """How many epochs were written after the one that the newest state is in, if there is one."""
+        at = reached(part / STATE)
+        return (part / METRICS).read_bytes().count(b"\n") - at[0] if at else 0
+
+    while ahead() < 1:  # a new state may come to be before the kill arrives
+        process = command(long, part, "--save-every", "1h")  # so that only an epoch that is the best so far has a state
+        while ahead() < 2:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
     found = standing(recipe, part)
     written = (part / METRICS).read_bytes().count(b"\n")
     assert 0 < found.epoch == found.line["epoch"] < written - 1

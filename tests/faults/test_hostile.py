@@ -1,4 +1,4 @@
-"""Files made to harm: an error within a second, in a bounded amount of memory, and nothing written elsewhere."""
+"""Files made to harm: an error within seconds, in a bounded amount of memory, and nothing written elsewhere."""
 
 import io
 import json
@@ -32,16 +32,16 @@ DIGITS = (ROOT / "digits.toml").read_text(encoding="utf-8")
 
 
 def refused(error, work):
-    """The message of `error`, within a second of this process and 100 MB more than it has ever held."""
+    """The message of `error`, within 5 seconds of this process and 100 MB more than it has ever held."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(3):  # a processor that is shared can take twice its time
         started = time.process_time()
         with pytest.raises(error) as caught:
             work()
-        if (seconds := time.process_time() - started) < 1:
+        if (seconds := time.process_time() - started) < 5:
             break
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    assert seconds < 1, f"{seconds:.1f} s"
+    assert seconds < 5, f"{seconds:.1f} s"
     assert grown < 100, f"{grown:.0f} MB"
     assert len(str(caught.value)) < 20_000
     return str(caught.value)
@@ -121,7 +121,7 @@ def test_pipes_are_not_waited_for(tmp_path):
     (tmp_path / "notes").mkdir()
     for name in ("results.json", f"notes/{digest('a')[:32]}.safetensors", "state/000001-000001.json", "x.safetensors"):
         os.mkfifo(tmp_path / name)
-    with within(2):
+    with within(20):
         assert "is damaged or was changed" in refused(RunDirectoryError, lambda: Results.load(tmp_path))
         refused(RunDirectoryError, lambda: state.newest(tmp_path / "state", lambda _: None))
         refused(CheckpointError, lambda: checkpoint.load(tmp_path / "x.safetensors"))
@@ -247,7 +247,7 @@ def test_a_table_of_many_rows(tmp_path):
     (tmp_path / "t.toml").write_text(f'base = "digits"\nrows = [\n{rows}\n]\n')
     started = time.process_time()
     assert len(load_table(str(tmp_path / "t.toml")).rows) == 500
-    assert time.process_time() - started < 4
+    assert time.process_time() - started < 20
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import time
 
-import pytest
 import torch
 
 from advmix_cli.plan import timing
@@ -12,7 +11,7 @@ CPU = torch.device("cpu")
 
 
 def test_a_call_takes_what_it_takes():
-    assert median_seconds(lambda: time.sleep(0.02), CPU, rounds=2) == pytest.approx(0.02, rel=0.5)
+    assert 0.0199 < median_seconds(lambda: time.sleep(0.02), CPU, rounds=2) < 0.1
 
 
 def test_slow_work_is_warmed_up_once_and_measured_once(monkeypatch):

@@ -355,7 +355,7 @@ def test_torchrun(tiny, tmp_path):
             if line.startswith("epoch 2/400"):
                 torchrun.send_signal(signal.SIGTERM)
                 break
-        out_, err = torchrun.communicate(timeout=60)
+        out_, err = torchrun.communicate(timeout=300)
     assert err.count(f"unfinished: stopped by SIGTERM; the same command with --resume goes on in {out}") == 1
     assert out_ == ""
     assert list((out / "state").glob("*.json"))

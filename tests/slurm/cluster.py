@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from unittest.mock import patch
 
@@ -133,9 +133,8 @@ class Cluster:
         """End every job."""
         self.ask("scancel", "--user", getpass.getuser(), "--signal=KILL")
         self.ask("scancel", "--user", getpass.getuser())
-        end = time.monotonic() + 10
-        while self.ask("squeue", "-h") and time.monotonic() < end:
-            time.sleep(0.1)
+        # A task that was just starting may not hear it, and is killed 10 seconds (KillWait) after it was cancelled.
+        self._until(lambda: not self.ask("squeue", "-h"), "an empty queue", 60)
 
     def wait(self, what, seconds=180):
         """Until `what()` is true."""
@@ -148,7 +147,7 @@ class Cluster:
         self._daemons.append(process)
         return process
 
-    def _until(self, true, what, seconds=20):
+    def _until(self, true, what, seconds=60):
         end = time.monotonic() + seconds
         while not true():
             if time.monotonic() > end:
@@ -162,7 +161,8 @@ class Cluster:
         return "\n".join([self.ask("squeue", "-r"), self.ask("sinfo", "-N", "-l"), *ends])
 
     def _end(self):
-        self.clear()  # jobs would live on without their daemons
+        with suppress(AssertionError):
+            self.clear()  # jobs would live on without their daemons
         for process in reversed(self._daemons):
             process.terminate()
         for process in self._daemons:

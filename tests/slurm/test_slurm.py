@@ -68,7 +68,10 @@ def epochs(directory):
 def test_a_table_is_the_same_as_on_one_machine_and_a_node_that_dies_loses_nothing(table, cluster):
     directory = table({"one": {}, "two": {"seed": 5}, "three": {"maximizer": {"ascent": {"steps": 1}}}})
     cluster.kill("n2")  # idle, and SLURM has not found out
+    # Or a task could start before it is looked at.
+    cluster.tell("scontrol", "update", "PartitionName=main", "State=DOWN")
     given, said = ablate(*ASKED, "--partition", "main")
+    cluster.tell("scontrol", "update", "PartitionName=main", "State=UP")
     assert [(cell["row"], cell["state"], cell["slurm"]) for cell in given["cells"]] == [
         (row, "waiting", "PENDING") for row in ("one", "two", "three")
     ]
@@ -147,7 +150,8 @@ def test_a_cell_that_crashes_twice_has_failed_and_the_others_go_on(table, cluste
     assert "1 of 2 cells" in said
     assert [cell["task"] is None for cell in given["cells"]] == [False, True]
     assert len(list((directory / ".slurm").iterdir())) == 2  # the lock, and no submission that is over
-    assert states() == ["waiting", "done"]
+    first, second = states()
+    assert (first in ("waiting", "running"), second) == (True, "done")
 
 
 def test_what_slurm_refuses_is_said_in_a_line_and_leaves_no_job(table, cluster):
