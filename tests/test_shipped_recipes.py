@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from advmix_cli.plan.estimate import estimates
 from advmix_cli.recipe.load import load, read
 from advmix_cli.recipe.shipped import ROOT, recipe_names, table_names
 from advmix_cli.recipe.table import check_file, load_table
@@ -40,9 +41,9 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-def test_there_are_eleven_recipes_and_seven_tables():
-    assert len(FILES) == 18
-    assert len(recipe_names()) == 11
+def test_there_are_twelve_recipes_and_seven_tables():
+    assert len(FILES) == 19
+    assert len(recipe_names()) == 12
     assert table_names() == [
         "digits", "digits-sensitivities", "table1", "table1-mini", "table1-short", "table2", "table3",
     ]  # fmt: skip
@@ -143,6 +144,17 @@ def test_table1_mini_keeps_the_threat_the_ascent_and_the_evaluators():
         seen = mini.evaluators[2]
         assert seen.model_copy(update={"split": "test", "limit": None, "name": "PGD20"}) == full.evaluators[1]
         assert (seen.split, seen.limit, mini.data.train_limit, mini.data.test_limit) == ("train", 1000, 2000, 1000)
+
+
+def test_robust_has_the_images_and_evaluators_of_table1_mini_and_costs_no_more():
+    robust, *rows = recipes = [load("robust"), *(row.recipe for row in load_table("table1-mini").rows)]
+    mine, *theirs = (estimate.cost.training for estimate in estimates(recipes, print))
+    assert 0.99 * min(theirs) < mine <= min(theirs)
+    assert (robust.averaging.kind, robust.schedule.final) == ("ema", 0.2)
+    for row in rows:
+        for part in ("seed", "data", "model", "threat", "engine", "evaluators"):
+            assert getattr(robust, part) == getattr(row, part), part
+        assert robust.validation.held_out == row.validation.held_out  # or it would train on other images
 
 
 def test_a_sensitivity_is_one_changed_field():
