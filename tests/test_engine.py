@@ -322,7 +322,7 @@ def does_nothing(*_):
 
 
 def half_the_rate(*arguments):
-    yogi_update(*arguments[:5], arguments[5] / 2, *arguments[6:])
+    yogi_update(*arguments[:4], arguments[4] / 2, *arguments[5:])
 
 
 def another_decay(*arguments):
@@ -335,8 +335,8 @@ class FirstRate:
     rate = None
 
     def __call__(self, *arguments):
-        self.rate = arguments[5].clone() if self.rate is None else self.rate
-        yogi_update(*arguments[:5], self.rate, *arguments[6:])
+        self.rate = arguments[4].clone() if self.rate is None else self.rate
+        yogi_update(*arguments[:4], self.rate, *arguments[5:])
 
 
 WRONG = [

@@ -1,6 +1,5 @@
 """The outer loop: optimizer, schedule, average, and all of it together."""
 
-from collections.abc import Callable
 from typing import assert_never
 
 import torch
@@ -19,15 +18,14 @@ from advmix_cli.training.batch import OnBatch
 from advmix_cli.training.loop import Training
 from advmix_cli.training.schedules import Schedule
 from advmix_cli.training.step import Step, trades_loss, update_loss
-from advmix_cli.training.yogi import Yogi, yogi_update
+from advmix_cli.training.yogi import Update, Yogi, at_once, in_pieces, one_by_one, yogi_update
 
 
 def optimizer(
-    recipe: Recipe, parameters: list[nn.Parameter], update: Callable[..., None] = yogi_update
+    recipe: Recipe, parameters: list[nn.Parameter], formulation: Formulation = "eager"
 ) -> torch.optim.Optimizer:
     """Over all parameters, those of the batch norms and biases included, as the cited code has it. On a GPU the rate is
-    a tensor and so are the counts: a captured graph can then be given another rate, and counts itself. `update` is
-    `yogi_update`, or a compiled form of it."""
+    a tensor and so are the counts: a captured graph can then be given another rate, and counts itself."""
     chosen = recipe.optimizer
     place = parameters[0].device
     on_gpu = place.type == "cuda"
@@ -64,10 +62,18 @@ def optimizer(
                 eps=chosen.eps,
                 initial_accumulator=chosen.initial_accumulator,
                 weight_decay=chosen.weight_decay,
-                update=update,
+                update=_yogi_update(formulation, on_gpu=on_gpu),
             )
         case _:
             assert_never(chosen)
+
+
+def _yogi_update(formulation: Formulation, *, on_gpu: bool) -> Update:
+    if formulation == "eager":
+        return at_once(yogi_update) if on_gpu else in_pieces(yogi_update)
+    # What changes its arguments in place is nothing that torch.compile captures.
+    itself = "compiled" if formulation == "reduce-overhead" else formulation
+    return one_by_one(formed(yogi_update, itself, dynamic=True))
 
 
 def schedule(recipe: Recipe) -> Schedule:
@@ -119,14 +125,12 @@ def training(
     A batch larger than the training set is all of it. UsageError if `team` cannot share it.
     """
     chosen, beta, engine = recipe.maximizer, recipe.loss.trades_beta, recipe.engine
-    # What changes its arguments in place is nothing that torch.compile captures.
-    update = "compiled" if formulation == "reduce-overhead" else formulation
     step = Step(
         network=trained,
         logits=logits_of(trained, precision=engine.precision, channels_last=engine.channels_last),
         maximizer=maximizer(recipe, formulation),
         divergence=divergence_of(recipe.loss),
-        optimizer=optimizer(recipe, list(trained.parameters()), formed(yogi_update, update, dynamic=True)),
+        optimizer=optimizer(recipe, list(trained.parameters()), formulation),
         batch_norm="train" if isinstance(chosen, schema.NoMaximizer) else chosen.ascent.batch_norm,
         weight=recipe.loss.pristine_weight if beta is None else beta,
         loss=formed(update_loss if beta is None else trades_loss, formulation),

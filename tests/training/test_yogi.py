@@ -7,11 +7,13 @@ import pytest
 import torch
 from pytorch_optimizer import Yogi as Reference
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from advmix_cli import build
 from advmix_cli.recipe.schema import Recipe
+from advmix_cli.training import yogi
 from advmix_cli.training.accelerate import Compilation, forget_compiled, formed
-from advmix_cli.training.yogi import Yogi, yogi_update
+from advmix_cli.training.yogi import Yogi, at_once, in_pieces, one_by_one, yogi_update
 
 
 def recipe(**optimizer):
@@ -104,7 +106,10 @@ def gradients(parameters, steps):
         ]
 
 
-def ours(parameters, update=yogi_update):
+EACH = one_by_one(yogi_update)
+
+
+def ours(parameters, update=EACH):
     rate = torch.tensor(1.0, dtype=torch.float64)
     return Yogi(parameters, rate, **SETTINGS, update=update), rate
 
@@ -141,22 +146,70 @@ def test_tensors_of_every_shape_and_layout_move_as_the_librarys_do():
     )
 
 
-def test_a_parameter_without_a_gradient_stays_and_counts_no_step():
-    parameters = starts(torch.float32)[:2]
-    optimizer, _ = ours(parameters)
-    before = [value.detach().clone() for value in parameters]
-    parameters[0].grad = torch.ones_like(parameters[0])
-    optimizer.step()
-    assert not torch.equal(parameters[0], before[0])
-    assert torch.equal(parameters[1], before[1])
-    assert [optimizer.state[value]["step"].item() for value in parameters] == [1, 0]
+def test_a_parameter_without_a_gradient_stays_and_its_group_counts_on_as_the_librarys_does():
+    parameters, others = starts(torch.float64)[:2], starts(torch.float64)[:2]
+    optimizer, rate = ours(parameters)
+    reference = Reference(others, lr=1.0, weight_decouple=False, **SETTINGS)
+    rate.fill_(1.0)
+    for moving in ([0], [0, 1]):
+        before = [value.detach().clone() for value in parameters]
+        for index, (value, other) in enumerate(zip(parameters, others, strict=True)):
+            value.grad, other.grad = (torch.ones_like(one) if index in moving else None for one in (value, other))
+        optimizer.step()
+        reference.step()
+        for index, (value, other, start) in enumerate(zip(parameters, others, before, strict=True)):
+            assert torch.equal(value, start) == (index not in moving)
+            torch.testing.assert_close(value, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("way", [in_pieces, at_once])
+def test_each_way_of_an_update_gives_the_same_bits(monkeypatch, way):
+    monkeypatch.setattr(yogi, "CACHED", 16)
+    parameters, others = starts(torch.float32), starts(torch.float32)
+    assert any(value.numel() > 2 * 16 and value.numel() % 16 for value in parameters)
+    (optimizer, rate), (other, other_rate) = ours(parameters), ours(others, way(yogi_update))
+    given = list(gradients(parameters, 12))
+    kept = [[value.clone() for value in slopes] for slopes in given]
+    found = stepped(other, others, other_rate, RATES[20:], given)
+    for values, other_values in zip(stepped(optimizer, parameters, rate, RATES[20:], kept), found, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(values, other_values, strict=True))
+    for value, twin in zip(parameters, others, strict=True):
+        for name in ("step", "exp_avg", "exp_avg_sq"):
+            assert torch.equal(optimizer.state[value][name], other.state[twin][name])
+        assert torch.equal(value.grad, twin.grad)
+
+
+VIEWS = {"as_strided", "split", "detach", "alias"}
+
+
+class Started(TorchDispatchMode):
+    """Counts the operations that a device would be given."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket.__name__ not in VIEWS
+        return function(*args, **(kwargs or {}))
+
+
+def test_at_once_a_device_is_given_as_many_operations_for_sixty_parameters_as_for_six():
+    counts = []
+    for times in (1, 10):
+        parameters = [value for _ in range(times) for value in starts(torch.float32)]
+        optimizer, _ = ours(parameters, at_once(yogi_update))
+        for value in parameters:
+            value.grad = torch.ones_like(value)
+        with Started() as started:
+            optimizer.step()
+        counts.append(started.count)
+    assert counts[0] == counts[1] < 50
 
 
 @pytest.mark.usefixtures("traced")
 def test_compiled_it_moves_by_the_same_bits_with_fewer_graphs_than_shapes_and_none_for_another_rate():
     parameters, others = starts(torch.float32)[:4], starts(torch.float32)[:4]
     optimizer, rate = ours(parameters)
-    compiled, other_rate = ours(others, formed(yogi_update, "compiled", dynamic=True))
+    compiled, other_rate = ours(others, one_by_one(formed(yogi_update, "compiled", dynamic=True)))
     given = list(gradients(parameters, 6))
     expected = stepped(optimizer, parameters, rate, RATES[22:], given)
     found = stepped(compiled, others, other_rate, RATES[22:], given[:1])
@@ -174,7 +227,7 @@ def test_generated_code_moves_the_parameters_as_eager_code_does():
     forget_compiled()
     parameters, others = starts(torch.float32), starts(torch.float32)
     optimizer, rate = ours(parameters)
-    compiled, other_rate = ours(others, formed(yogi_update, "compiled", dynamic=True))
+    compiled, other_rate = ours(others, one_by_one(formed(yogi_update, "compiled", dynamic=True)))
     given = list(gradients(parameters, 40))
     expected = stepped(optimizer, parameters, rate, RATES, given)
     found = stepped(compiled, others, other_rate, RATES, given)
