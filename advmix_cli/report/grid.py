@@ -19,7 +19,7 @@ from advmix_cli.report.escapes import html, markdown, plain, tex
 
 LONGEST = 32
 """Letters: a name or a text that has more of them is broken in LaTeX."""
-NARROWEST = 24
+NARROWEST = 16
 """Letters of a line: names are broken into no shorter ones."""
 # No wider than the line, and no wider than it is.
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
@@ -37,9 +37,10 @@ class Cell:
         object.__setattr__(self, "value", printable(self.value))
         object.__setattr__(self, "notes", tuple(map(printable, self.notes)))
 
-    def rich(self) -> Text:
-        """On a line each. A Text, so that nothing in a name is taken for markup."""
-        return Text.assemble(self.value, *((f"\n{note}", "dim") for note in self.notes))
+    def rich(self, width: int = 10_000) -> Text:
+        """On a line each, a note that is wider than `width` on several. A Text, so that nothing in a name is taken for
+        markup."""
+        return Text.assemble(self.value, *((f"\n{folded(note, width)}", "dim") for note in self.notes))
 
     def flat(self) -> str:
         """On one line."""
@@ -47,9 +48,11 @@ class Cell:
 
 
 def folded(text: str, width: int) -> str:
-    """On lines of `width`, broken at spaces, not before a unit; a word that is longer stays whole."""
-    glued = text.replace(" %", "\u00a0%")
-    return "\n".join(textwrap.wrap(glued, width, break_long_words=False, break_on_hyphens=False)).replace("\u00a0", " ")
+    """On lines of `width`, broken at spaces, not between a number and what it is of; a word that is longer stays whole.
+    Lines of its own stay."""
+    glued = re.sub(r" (?=%)|(?<=\d) (?=to |seeds)|(?<=\b[np]) (?=[\d<])|(?<=[±Δ]) ", "\u00a0", text)
+    lines = (textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) for line in glued.split("\n"))
+    return "\n".join(part for line in lines for part in line).replace("\u00a0", " ")
 
 
 @dataclass(frozen=True)
@@ -74,33 +77,43 @@ class Grid:
 
     def print(self, console: Console) -> None:
         """The table as wide as it needs to be, its captions as wide as the console is. In a terminal that is narrower
-        the names are broken, if that is enough, or its lines wrap; a file keeps them whole."""
-        table, width = self._table(), console.width
-        unbounded = console.options.update(max_width=10_000)
-        needed = console.measure(table, options=unbounded).maximum
-        names = max((cell_len(line) for row in self.rows for line in row[0].rich().plain.split("\n")), default=0)
-        if console.is_terminal and needed > width and names - (needed - width) >= NARROWEST:
-            first = table.columns[0]
-            first.no_wrap, first.overflow, first.width = False, "fold", names - (needed - width)
-            needed = width
+        names are broken and then notes folded, if that is enough, or its lines wrap; a file keeps them whole."""
+        width = console.width
+        table = (console.is_terminal and self._fitting(console)) or self._table()
         # rich prints nothing wider than its console, so the console is what has to be wide enough.
-        console.width = max(width, needed)
+        console.width = max(width, _needed(table, console))
         console.print(table)
         console.width = width
         console.print(*self._captions(), sep="\n")
 
+    def _fitting(self, console: Console) -> RichTable | None:
+        """As wide as `console`, or less; None where that would break a number or a short name."""
+        names = max((cell_len(line) for row in self.rows for line in row[0].rich().plain.split("\n")), default=0)
+        notes = [note for row in self.rows for cell in row[1:] for note in cell.notes] or [""]
+        words = (part for note in notes for part in folded(note, 1).split("\n"))
+        for width in range(max(map(len, notes)), max(map(len, words)) - 1, -1):
+            table = self._table(width)
+            missing = _needed(table, console) - console.width
+            if missing <= 0:
+                return table
+            if names - missing >= NARROWEST:
+                first = table.columns[0]
+                first.no_wrap, first.overflow, first.width = False, "fold", names - missing
+                return table
+        return None
+
     def _captions(self) -> list[Text]:
         return [Text(caption, style="dim") for caption in (*self.captions, "")] if self.captions else []
 
-    def _table(self) -> RichTable:
-        """Nothing in it wraps by itself, so that no number is ever cut."""
+    def _table(self, notes: int = 10_000) -> RichTable:
+        """Nothing in it wraps by itself, so that no number is ever cut. `notes`: the widest beside a number."""
         table = RichTable(
             title=Text(self.title, style="bold") if self.title else None, box=box.SIMPLE_HEAD, title_justify="left"
         )
         for index, column in enumerate(self.columns):
             table.add_column(Text(column), justify="right" if index else "left", no_wrap=True)
         for row in self.rows:
-            table.add_row(*(cell.rich() for cell in row))
+            table.add_row(row[0].rich(), *(cell.rich(notes) for cell in row[1:]))
         return table
 
     def markdown(self) -> str:
@@ -158,6 +171,11 @@ class Grid:
             *(f'<p class="note">{html(caption)}</p>' for caption in self.captions),
         ]
         return "\n".join(lines)
+
+
+def _needed(table: RichTable, console: Console) -> int:
+    """Columns of the terminal that it would take, however many there are."""
+    return console.measure(table, options=console.options.update(max_width=10_000)).maximum
 
 
 def write_csv(records: list[dict[str, object]]) -> str:

@@ -48,10 +48,32 @@ def test_a_terminal_breaks_names_where_that_is_enough_and_a_file_nothing():
     assert lines(50, terminal=True) == [
         f"  {name}{' ' * (41 - len(name))}to do", f"  {'x' * 38}", f"  {'x' * 11}"
     ]  # fmt: skip
-    assert lines(36, terminal=True)[1:] == [
-        "  perturbed ends", f"  {'x' * 24}", f"  {'x' * 24}", "  x"
+    assert lines(28, terminal=True)[1:] == [
+        "  labels,", "  perturbed ends", *[f"  {'x' * 16}"] * 3, "  x"
     ]  # fmt: skip
-    assert lines(35, terminal=True) == whole, "the terminal wraps it"
+    assert lines(27, terminal=True) == whole, "the terminal wraps it"
+
+
+@pytest.mark.parametrize(
+    ("width", "notes"),
+    [(76, ["5 seeds ± 2.2, n 297", "Δ -13.7 (-17.5 to -10.0)"]),
+     (61, ["5 seeds ± 2.2,", "n 297", "Δ -13.7 (-17.5 to", "-10.0)"]),
+     (47, ["5 seeds", "± 2.2,", "n 297", "Δ -13.7", "(-17.5 to", "-10.0)"])]
+)  # fmt: skip
+def test_notes_are_folded_between_words_where_that_makes_a_table_fit_a_terminal(width, notes):
+    row = (Cell("Ours, frozen λ"), *[Cell("90.8", ("5 seeds ± 2.2, n 297", "Δ -13.7 (-17.5 to -10.0)"))] * 2)
+    grid = Grid("T", ("", "PGD20", "AA cheap-2020"), (row,))
+    stream = io.StringIO()
+    grid.print(Console(file=stream, width=width, force_terminal=True, color_system=None))
+    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert max(map(len, lines)) <= width
+    first = next(index for index, line in enumerate(lines) if "90.8" in line)
+    assert lines[first].split() == ["Ours,", "frozen", "λ", "90.8", "90.8"]
+    assert [line.split() for line in lines[first + 1 :] if line.strip()] == [2 * note.split() for note in notes]
+    narrower, whole = (io.StringIO() for _ in range(2))
+    grid.print(Console(file=narrower, width=45, force_terminal=True, color_system=None))
+    grid.print(Console(file=whole, width=45))
+    assert narrower.getvalue() == whole.getvalue(), "no number is broken: the terminal wraps it"
 
 
 def test_notes_stand_under_their_number():

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 from pytorch_optimizer import Yogi as Reference
+from started import Started
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from advmix_cli import build
 from advmix_cli.recipe.schema import Recipe
@@ -177,19 +177,6 @@ def test_each_way_of_an_update_gives_the_same_bits(monkeypatch, way):
         for name in ("step", "exp_avg", "exp_avg_sq"):
             assert torch.equal(optimizer.state[value][name], other.state[twin][name])
         assert torch.equal(value.grad, twin.grad)
-
-
-VIEWS = {"as_strided", "split", "detach", "alias"}
-
-
-class Started(TorchDispatchMode):
-    """Counts the operations that a device would be given."""
-
-    count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function.overloadpacket.__name__ not in VIEWS
-        return function(*args, **(kwargs or {}))
 
 
 def test_at_once_a_device_is_given_as_many_operations_for_sixty_parameters_as_for_six():
