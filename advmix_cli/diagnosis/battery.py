@@ -216,15 +216,18 @@ class Battery:
         return Check("a larger ε", f"{number} %", f"no rise above {self._said()}", rise <= self._slack, figures)
 
     def _transferred(self, own: float) -> Check:
+        """All images as the other network is attacked with them, also those that it gets wrong as they are."""
         name, wanted = "images made for another network", "no accuracy below its own"
         if self.transfer is None:
             return Check(name, "name one with --transfer", wanted, None, {})
-        other = replace(self, subject=Subject(self.transfer, self.transfer))
-        images = other._pgd()(other.subject, self.images, lambda _done, _note: None, Blank(images=True)).images
+        pgd = self._pgd()
+        self.tick(0, f"PGD on the other network, {pgd.steps} steps")
+        start = pgd.noise(self.images.pixels.shape, 0)
         right = torch.empty(len(self.images), dtype=torch.bool)
         for indices, x, labels in self._batches():
-            assert images is not None
-            both = [judge(self.subject.judge, point, labels).correct for point in (x, images[indices])]
+            noise = self.epsilon * start[indices.to(start.device)].to(x.device)
+            made = pgd.attack(self.transfer, x, labels, noise)
+            both = [judge(self.subject.judge, point, labels).correct for point in (x, made)]
             right[indices.cpu()] = (both[0] & both[1]).cpu()
         accuracy = float(right.double().mean())
         number = f"{100 * accuracy:.1f} %, its own {100 * own:.1f} %"

@@ -44,22 +44,26 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
     """
     rows: list[tuple[Cell, ...]] = []
     chosen_on_test = False
+    seeds = _seeds(lines)
     for line in lines:
-        rows.append((Cell(line.name), *(_cell(line, "last", column, lines[0]) for column in columns)))
+        rows.append((Cell(line.name), *(_cell(line, "last", column, lines[0], seeds) for column in columns)))
         for selection in ("best", "averaged last", "averaged best"):
             found = [entry for run in line.runs if run and (entry := run.of(selection))]
             if found:
                 chosen_on_test |= any(entry.test_selected for entry in found)
                 epochs = ", ".join(str(entry.epoch) for entry in found)
                 name = f"└ {found[0].selection} (epoch {epochs})"
-                rows.append((Cell(name), *(_cell(line, selection, column, line) for column in columns)))
+                rows.append((Cell(name), *(_cell(line, selection, column, line, seeds) for column in columns)))
     captions = [TEST_SELECTED] if chosen_on_test else []
-    notes = {note.split(" ")[0] for row in rows for cell in row for note in cell.notes}
+    said = [note for row in rows for cell in row for note in cell.notes]
+    notes = {note.split(" ")[0] for note in said}
     captions += _other_settings(columns, lines)
     if "Δ" in notes:
         captions.append(f"Δ: against the row {lines[0].name}, {_test(lines)}")
     if "gap" in notes:
         captions.append(f"gap: to the last epoch of the row above, {_test(lines)}")
+    if any(" with 1 seed" in note for note in said):
+        captions.append("with 1 seed: p by McNemar's exact test, of two networks, and not of two methods")
     if "pooled" in notes:
         captions.append("pooled: the 95% interval of the mean over other seeds and other images.")
     captions += _without_verdicts(columns, lines)
@@ -104,8 +108,13 @@ def _collapsed(name: str, run: Results) -> str:
     return f"COLLAPSED: {name}, seed {run.seed}: the validation's accuracy under attack fell by half in epoch {epochs}"
 
 
+def _seeds(lines: Sequence[Line]) -> int:
+    """That each row is to have."""
+    return max(len(line.runs) for line in lines)
+
+
 def _test(lines: Sequence[Line]) -> str:
-    if max(len(line.runs) for line in lines) > 1:
+    if _seeds(lines) > 1:
         return "seed by seed on the same images; noise: the pooled 95% interval of it holds 0."
     return (
         "on the same images, p by McNemar's exact test, not corrected for how many there are; noise: p is 0.05 or "
@@ -117,8 +126,9 @@ def _machine(machine: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in machine.items() if not name.startswith("from_"))
 
 
-def _cell(line: Line, selection: str, column: str, against: Line) -> Cell:
-    """`against`: the row that this one's last epoch is compared with; its own last epoch is for its best one."""
+def _cell(line: Line, selection: str, column: str, against: Line, seeds: int) -> Cell:
+    """`against`: the row that this one's last epoch is compared with; its own last epoch is for its best one. A
+    difference is of the seeds that both have: where they are not all the `seeds`, it need not be that of the means."""
     is_last = selection == "last"
     diverged = sum(bool(run and run.diverged) for run in line.runs)
     found = line.outcomes(selection, column)
@@ -136,7 +146,7 @@ def _cell(line: Line, selection: str, column: str, against: Line) -> Cell:
         notes.append(f"{len(line.failed)} failed")
     if not is_last or against is not line:
         known = difference(against.right("last", column), line.right(selection, column))
-        notes += [shown("Δ" if is_last else "gap", known)] if known else []
+        notes += [shown("Δ" if is_last else "gap", known, partial=known.seeds < seeds)] if known else []
     if column in paper:
         notes.append(f"paper {paper[column]:.1f}, {100 * mean - paper[column]:+.1f}")
     return Cell(percent(mean), tuple(notes))

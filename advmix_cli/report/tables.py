@@ -32,9 +32,10 @@ def spanned(interval: Interval) -> str:
     return f"{percent(interval.low)}{between}{percent(interval.high)}"
 
 
-def shown(name: str, known: Difference) -> str:
-    """ "NAME +1.2, p 0.03", or that it is noise."""
-    value = f"{name} {100 * known.value:+.1f}"
+def shown(name: str, known: Difference, *, partial: bool = False) -> str:
+    """ "NAME +1.2, p 0.03", or that it is noise; `partial`: of these seeds alone."""
+    seeds = f" with {known.seeds} seed{'s' if known.seeds > 1 else ''}" if partial else ""
+    value = f"{name} {100 * known.value:+.1f}{seeds}"
     if known.is_noise:
         return f"{value}, noise"
     return f"{value}, p {known.paired.p:.2g}" if known.paired else f"{value} ({spanned(known.interval)})"

@@ -174,19 +174,21 @@ def test_images_made_for_another_network_may_break_a_point_more():
             return torch.cat([torch.full_like(first, 127 / 255 + EPSILON / 2), first], dim=1)
 
     class Pushed(torch.nn.Module):
-        """Whose attack makes it lighter, or darker."""
+        """Whose attack makes it lighter, or darker; right as it is where `base` is 2."""
 
-        def __init__(self, sign):
+        def __init__(self, sign, base=2):
             super().__init__()
-            self.sign = sign
+            self.sign, self.base = sign, base
 
         def forward(self, x):
             first = x.flatten(1)[:, :1]
-            return torch.cat([2 - self.sign * first, 0 * first], dim=1)
+            return torch.cat([self.base - self.sign * first, 0 * first], dim=1)
 
     lighter = battery(200, Dark(), Pushed(1))
     harmless = battery(200, Dark(), Pushed(-1), right=150)
     assert lighter._transferred(0.5).figures == {"transfer": 0.0, "white_box": 0.5}
+    # What the other network gets wrong as it is, is attacked too.
+    assert battery(200, Dark(), Pushed(1, base=-2))._transferred(0.5).figures["transfer"] == 0.0
     assert harmless._transferred(0.5).figures["transfer"] == 0.75
     for own, passes in ((0.75, True), (0.76, True), (0.765, False), (0.1, True)):
         assert harmless._transferred(own).passed is passes

@@ -99,6 +99,25 @@ def test_with_several_seeds_a_difference_counts_the_seeds_too(ran):
     assert notes(*mixed)[0][1][-1].endswith(", noise")
 
 
+def test_a_difference_of_fewer_seeds_than_the_means_have_says_of_how_many(ran):
+    first, better = some(0.4), some(0.4) | some(0.1, seed=1)
+    worse = [ran("b", some(0.1, seed=s), seed=s) for s in (1, 2)]
+    lines = [row("A", ran("a", first)), row("B", ran("b", better), *worse)]
+    nowhere = lines[0].directories
+    lines[0] = replace(lines[0], runs=(*lines[0].runs, None, None), directories=3 * nowhere)
+    shown, captions = notes(*lines)
+    paired = Paired.of(first, better)
+    assert shown[1][0].startswith("3 seeds ± ")
+    assert shown[1][-1] == f"Δ {100 * paired.difference:+.1f} with 1 seed, p {paired.p:.2g}"
+    assert "with 1 seed: p by McNemar's exact test, of two networks, and not of two methods" in captions
+    several = [ran("c", some(0.4, seed=s), seed=s) for s in (0, 1)]
+    lines = [row("C", *several, ran("c", first, seed=2)), row("D", *several)]
+    lines[1] = replace(lines[1], runs=(*lines[1].runs, None), directories=(*lines[1].directories, *nowhere))
+    shown, captions = notes(*lines)
+    assert shown[1][-1] == "Δ +0.0 with 2 seeds, noise"
+    assert not any("McNemar" in caption for caption in captions)
+
+
 def test_the_gap_between_the_best_and_the_last_epoch_is_that_of_the_same_run(ran):
     last, best = some(0.4), some(0.4) | some(0.1, seed=1)
     shown, captions = notes(row("A", ran("a", last, best=best)))
