@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ from advmix_cli.errors import EvaluationError
 
 @contextmanager
 def measured(network: nn.Module) -> Iterator[None]:
-    """Within: eval mode, full fp32 (no TF32 convolutions), no gradients of the parameters; afterwards all is as before,
-    torch's global generators too.
+    """Within: eval mode, full fp32, no gradients of the parameters; afterwards all is as before, torch's global
+    generators too.
 
     Raises EvaluationError for non-finite weights: the arg max of NaN is class 0, which looks like a prediction.
     """
@@ -23,19 +23,35 @@ def measured(network: nn.Module) -> Iterator[None]:
             raise EvaluationError(f"the network's {name} holds non-finite numbers; there is nothing to measure")
     was_training = network.training
     wanted = [parameter.requires_grad for parameter in network.parameters()]
-    tf32 = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
     network.eval()
     network.requires_grad_(False)
     devices = [parameter.device for parameter in network.parameters() if parameter.is_cuda][:1]
     try:
-        with torch.random.fork_rng(devices):
+        with _full_fp32(), torch.random.fork_rng(devices):
             yield
     finally:
-        torch.backends.cudnn.allow_tf32 = tf32
         network.train(was_training)
         for parameter, want in zip(network.parameters(), wanted, strict=True):
             parameter.requires_grad_(want)
+
+
+@contextmanager
+def _full_fp32() -> Iterator[None]:
+    """No TF32 and no bf16 in products of fp32, whichever of torch's two ways the code around a network has asked for
+    them in. Only the newer way can be read when the two were mixed; only the older one can be read by others within if
+    both say the same."""
+    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+    parts: list[Any] = [cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv]
+    before = [part.fp32_precision for part in parts]
+    cudnn.allow_tf32 = False
+    for part in parts:
+        part.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before[1] == "tf32"
+        for part, own in zip(parts, before, strict=True):
+            part.fp32_precision = own
 
 
 class Judgement(NamedTuple):
