@@ -1,5 +1,6 @@
 """The program: its commands, and what becomes of an error: a message and an exit code."""
 
+import errno
 import logging
 import signal
 import sys
@@ -51,7 +52,7 @@ class Commands(TyperGroup):
             raise typer.Exit(error.exit_code) from None
         except OSError as error:
             # A full disk, a place that may not be written, a closed pipe: the machine's fault, and not the program's.
-            if ctx.params.get("debug"):
+            if ctx.params.get("debug") or error.errno == errno.EPIPE:  # which click ends without a word
                 raise
             err.print("error: ", style="red", end="")
             say(f"{error.filename}: {error.strerror}" if error.filename else str(error))

@@ -61,6 +61,8 @@ def _taken(file: TextIO) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(wait)
+        except OSError:  # a file system without locks, where there are none
+            return True
         else:
             return True
     return False

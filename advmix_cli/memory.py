@@ -50,19 +50,47 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
+def free(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Bytes that can be had without swapping, where the system tells it, as Linux does in `meminfo`."""
+    try:
+        lines = meminfo.read_text(encoding="ascii").splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+
+
+def left_to_the_process() -> int | None:
+    """What `ulimit -v` leaves of its addresses, if there is such a limit, and where the system counts them as Linux
+    does."""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    taken = _addresses()
+    return None if limit == resource.RLIM_INFINITY or taken is None else limit - taken
+
+
+def _addresses() -> int | None:
+    """Bytes of them that this process has taken."""
+    import resource
+
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    except OSError:
+        return None
+
+
 @contextmanager
 def at_most(more: int) -> Iterator[None]:
     """Within, this process gets `more` bytes beside what it has, and then MemoryError. Only where the system counts
     them as Linux does."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except OSError:
+    taken = _addresses()
+    if taken is None:
         yield
         return
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = pages * resource.getpagesize() + more
+    limit = taken + more
     if 0 <= soft < limit:
         limit = soft
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))

@@ -24,10 +24,14 @@ def test_parents_are_made(tmp_path):
     assert (tmp_path / "a" / "b" / "f").read_text() == "x"
 
 
-def test_others_can_read_it(tmp_path):
-    """A temporary file is its owner's alone; what it becomes is not."""
-    write_atomically(tmp_path / "f", "x")
-    assert (tmp_path / "f").stat().st_mode & 0o777 == 0o644
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_who_may_read_it_is_for_the_umask_to_say(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        write_atomically(tmp_path / "f", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "f").stat().st_mode & 0o777 == mode
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])

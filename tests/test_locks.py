@@ -1,5 +1,8 @@
 """One process at a time in a run directory."""
 
+import errno
+import fcntl
+import os
 import threading
 import time
 
@@ -7,7 +10,7 @@ import pytest
 from processes import command, wait_for
 
 from advmix_cli.errors import RunDirectoryError
-from advmix_cli.locks import held
+from advmix_cli.locks import held, is_held
 
 
 def test_a_directory_has_one_holder_which_is_named_and_a_killed_one_frees_it(long, tmp_path):
@@ -44,6 +47,16 @@ def test_of_many_at_once_one_works(tmp_path):
     for thread in threads:
         thread.join()
     assert (len(entered), len(refused)) == (1, 7)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_where_a_file_system_has_no_locks_there_are_none(tmp_path, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with held(tmp_path), held(tmp_path):
+        assert not is_held(tmp_path)
 
 
 def test_a_lock_that_is_a_link_is_not_followed(tmp_path):

@@ -8,7 +8,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from advmix_cli import memory
 from advmix_cli.memory import is_out_of_memory, largest, tried
+
+
+@pytest.mark.parametrize(
+    ("text", "free"),
+    [
+        ("MemTotal:       16384 kB\nMemFree:          100 kB\nMemAvailable:    2048 kB\n", 2048 * 1024),
+        ("MemTotal:       16384 kB\n", None),
+        ("MemAvailable:\n", None),
+        (None, None),
+    ],
+)
+def test_free_memory_is_what_linux_says(tmp_path, text, free):
+    if text is not None:
+        (tmp_path / "meminfo").write_text(text)
+    assert memory.free(tmp_path / "meminfo") == free
 
 
 def test_every_way_to_run_out_of_memory_is_one():

@@ -42,6 +42,11 @@ class Cell:
             raise RunDirectoryError(f"{self.directory} holds the results of another recipe")
         return known
 
+    def ended(self) -> bool:
+        """Whether nothing of it is left to run."""
+        known = self.results()
+        return known is not None and known.ended
+
     def failure(self) -> Failure | None:
         """Why it was given up, if it was; RunDirectoryError if that cannot be read."""
         return failure(self.directory)
@@ -51,9 +56,12 @@ def cells(table: Table, seeds: int, directory: Path) -> list[Cell]:
     """The cells of `table`: every row with the first seed, then every row with the next one.
 
     The seeds count up from each recipe's own. A directory's name starts with the row's for the reader's sake and ends
-    with the digest, so that a recipe changed in anything that counts is another cell.
+    with the digest, so that a recipe changed in anything that counts is another cell. UsageError beyond the last seed.
     """
     found: list[Cell] = []
+    last = max(row.recipe.seed for row in table.rows) + seeds - 1
+    if last >= 2**31:
+        raise UsageError(f"--seeds {seeds}: seed {last:,} is beyond the largest, {2**31 - 1:,}")
     for offset in range(seeds):
         for row in table.rows:
             recipe = row.recipe.model_copy(update={"seed": row.recipe.seed + offset, "title": row.name})

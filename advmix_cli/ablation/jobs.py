@@ -90,10 +90,7 @@ class _Pool:
 
     def __post_init__(self) -> None:
         self.unfinished = Unfinished(len(self.cells))
-        for cell in self.cells:
-            known = cell.results()
-            if known is None or not (known.finished or known.diverged):
-                self.waiting.append(cell)
+        self.waiting.extend(cell for cell in self.cells if not cell.ended())
 
     def work(self) -> bool:
         """Look at what has ended, start what there is room for; whether anything is left to wait for."""

@@ -34,8 +34,7 @@ def run_cells(
     unfinished = Unfinished(len(cells))
     for number, cell in enumerate(cells, 1):
         changed(cell)
-        known = cell.results()
-        if known is None or not (known.finished or known.diverged):
+        if not cell.ended():
             name = f"[{number}/{len(cells)}] {cell.name}"
             watch.say(name)
             try:

@@ -64,12 +64,12 @@ def ablate(
     parallel: Parallel = None,
 ) -> None:
     """Run the rows of a table, and print it with the paper's numbers beside ours. What is done is not done again."""
-    asked = Launcher.LOCAL if status else launcher  # whose --status is the same
-    request = requested(
-        asked, time, partition=partition, gpus=gpus, cpus=cpus, mem=mem, account=account, qos=qos, parallel=parallel
-    )
-    if status and (dry_run or jobs is not None or stop_after is not None or track):
-        raise UsageError("--status starts nothing: --dry-run, --jobs, --stop-after and --track mean nothing to it")
+    slurm = {"partition": partition, "gpus": gpus, "cpus": cpus, "mem": mem, "account": account, "qos": qos}
+    # "The same command with --status" may have all that was asked of SLURM.
+    asks = not status or launcher == Launcher.LOCAL
+    request = requested(launcher, time, **slurm, parallel=parallel) if asks else None
+    if status and (dry_run or jobs is not None or stop_after is not None):
+        raise UsageError("--status starts nothing: --dry-run, --jobs and --stop-after mean nothing to it")
     if request and stop_after is not None:
         raise UsageError("--stop-after: only with --launcher local; a task stops when its --time is up")
     if request and jobs is not None:
@@ -89,8 +89,8 @@ def ablate(
 
         print_table(form, plan_grid(chosen.title, todo), plan_records(todo))
         return
-    known = [cell.results() for cell in todo]
-    if request and not all(found and (found.finished or found.diverged) for found in known):
+    left = [cell for cell in todo if not cell.ended()]
+    if request and left:
         from advmix_cli.ablation.order import keep_order
 
         launch(chosen.title, todo, request, device, save_every, kinds, form)
@@ -101,7 +101,9 @@ def ablate(
 
     with _table_at_the_end(chosen, todo, form), stoppable(stop_after) as stop:
         keeping = Keeping(save_every, stop)
-        if jobs is None:
+        if not left:
+            pass  # the table alone: the device need not be here
+        elif jobs is None:
             run_here(loaded, todo, device, keeping, kinds)
         else:
             run_at_once(loaded, todo, jobs, device, keeping, kinds)

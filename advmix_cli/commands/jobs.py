@@ -42,7 +42,8 @@ def run_at_once(
     from advmix_cli.ablation.prepare import prepare
     from advmix_cli.report.live import live_view
 
-    slots = wanted_slots(jobs, device, [cell.row.recipe for cell in todo], say)
+    left = [cell.row.recipe for cell in todo if not cell.ended()]
+    slots = wanted_slots(jobs, device, left, say)
     prepare(table, todo)
     board = LiveBoard(table.title, todo, len(slots))
     drawn = 0.0
@@ -60,7 +61,8 @@ def run_at_once(
 
 
 def wanted_slots(jobs: str, device: str, recipes: "Sequence[Recipe]", say: Callable[[str], None]) -> "list[Slot]":
-    """What `--jobs` asks for; `say` is told what that comes to. UsageError if it is not auto or a number."""
+    """What `--jobs` asks for, and no more than there are `recipes` to train; `say` is told what that comes to.
+    UsageError if it is not auto or a number."""
     import torch
 
     from advmix_cli import build
@@ -73,9 +75,9 @@ def wanted_slots(jobs: str, device: str, recipes: "Sequence[Recipe]", say: Calla
     if place.type == "cuda":
         names = slots.gpus(os.environ.get(slots.VISIBLE), torch.cuda.device_count())
         names = names if place.index is None else [names[place.index]]
-        found = slots.on_gpus(count or len(names), names, os.environ)
+        found = slots.on_gpus(min(count or len(names), len(recipes)), names, os.environ)
     else:
-        found = slots.on_cpu(count or _fitting(recipes, say), os.environ)
+        found = slots.on_cpu(min(count or _fitting(recipes, say), len(recipes)), os.environ)
     each = max((recipe.engine.threads or 0 for recipe in recipes), default=0)
     if each * len(found) > max(each, slots.cores()):
         say(f"warning: {len(found)} jobs of engine.threads = {each} are more threads than the {slots.cores()} cores")
@@ -88,12 +90,13 @@ def wanted_slots(jobs: str, device: str, recipes: "Sequence[Recipe]", say: Calla
 def _fitting(recipes: "Sequence[Recipe]", say: Callable[[str], None]) -> int:
     """On a CPU one for each core, or for the threads that a recipe asks for: a step gains less from a second thread
     than a table does from a second training. Fewer, if their memory is not there."""
+    from advmix_cli import memory
     from advmix_cli.ablation import slots
     from advmix_cli.plan.estimate import estimates
 
     each = max((recipe.engine.threads or 1 for recipe in recipes), default=1)
     by_cores = max(1, slots.cores() // each)
-    free = slots.free_memory()
+    free = memory.free()
     if by_cores == 1 or free is None:
         return by_cores
     needed = A_PROCESS + max(one.memory.total for one in estimates(recipes, say))

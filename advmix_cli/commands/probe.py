@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from advmix_cli.commands.console import err, out, print_json, say
-from advmix_cli.commands.options import DeviceName, Json, RecipeName, Settings
+from advmix_cli.commands.options import DeviceName, Json, RecipeName, Seed, Settings
 from advmix_cli.commands.places import raise_unless_writable
 
 
@@ -25,7 +25,7 @@ def probe(
         Path | None,
         typer.Option("--figures", metavar="DIR", help="Draw the path of the loss and pairs of images, as PNG and SVG."),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Instead of the recipe's.")] = None,
+    seed: Seed = None,
     device: DeviceName = "auto",
     settings: Settings = None,
     as_json: Json = False,

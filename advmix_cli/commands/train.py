@@ -7,7 +7,17 @@ import typer
 from rich.console import Console
 
 from advmix_cli.commands.console import err, out, print_json, say
-from advmix_cli.commands.options import DeviceName, Json, RecipeName, SaveEvery, Settings, StopAfter, Track, trackers
+from advmix_cli.commands.options import (
+    DeviceName,
+    Json,
+    RecipeName,
+    SaveEvery,
+    Seed,
+    Settings,
+    StopAfter,
+    Track,
+    trackers,
+)
 from advmix_cli.errors import AdvmixError, RunDirectoryError, StoppedError
 from advmix_cli.stopping import stoppable
 
@@ -22,7 +32,7 @@ def train(
         Path | None, typer.Option("--out", metavar="DIR", help="The run directory. By default runs/NAME-seedN-DIGEST.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Instead of the recipe's.")] = None,
+    seed: Seed = None,
     stop_after: StopAfter = None,
     save_every: SaveEvery = "5m",  # pyright: ignore[reportArgumentType] (the parser's to read)
     track: Track = None,

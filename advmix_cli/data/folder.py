@@ -99,7 +99,10 @@ def _images(place: Path, classes: list[str], size: int | None, channels: int, sa
     labels = torch.tensor([label for _, label in files])
     images = Images(stacked[order].contiguous(), labels[order])
     tensors = {"pixels": images.pixels, "labels": images.labels}
-    write_atomically(cache, save(tensors, metadata={"sha256": digest(tensors)}))
+    try:
+        write_atomically(cache, save(tensors, metadata={"sha256": digest(tensors)}))
+    except OSError as error:
+        say(f"warning: {error.filename}: {error.strerror}; they will be decoded again the next time")
     return images
 
 

@@ -117,8 +117,6 @@ def stamps(found: Found) -> list[str]:
     elif not results or not results.finished:
         of = f" of {planned:,}" if planned else ""
         said.append(f"UNFINISHED: {len(found.epochs):,}{of} epochs are trained, and not all is measured")
-        if found.failure:
-            said.append(f"FAILED: {found.failure}")
     collapsed = results.collapsed if results and results.finished else metrics.collapsed(found.epochs)
     if collapsed:
         epochs = ", ".join(map(str, collapsed))
@@ -230,7 +228,7 @@ def again(found: Found) -> str:
     directory = shlex.quote(str(found.directory))
     recipe = shlex.quote(str(found.directory / RECIPE))
     lines = [f"advmix train {recipe} --out NEW_DIRECTORY", f"advmix report {directory}"]
-    if found.results and not found.results.finished and not found.results.diverged:
+    if found.results and not found.results.ended:
         lines.insert(0, f"advmix train {recipe} --out {directory} --resume  # goes on with this one")
     if found.recipe:
         lines.insert(0, f"# digest of the recipe: {found.recipe.digest()}")

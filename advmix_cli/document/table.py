@@ -56,7 +56,7 @@ def document(there: There, figures: Path | None) -> Document:
 
 def _stamps(there: There, found: dict[Path, Found]) -> list[str]:
     """The cells', by row and seed; what all would say alike is said once."""
-    done = sum(bool(one.results and (one.results.finished or one.results.diverged)) for one in found.values())
+    done = sum(bool(one.results and one.results.ended) for one in found.values())
     said = []
     if done < len(there.cells):
         said.append(f"UNFINISHED: {done:,} of {len(there.cells):,} cells are measured")
@@ -99,7 +99,7 @@ def _state(cell: TableCell, found: Found | None) -> str:
     results = found and found.results
     if found is None:
         return "not begun"
-    if results and (results.diverged or results.finished):
+    if results and results.ended:
         return "diverged" if results.diverged else "measured"
     if found.failure:
         return "failed"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +40,8 @@ def _full_fp32() -> Iterator[None]:
     """No TF32 and no bf16 in products of fp32, whichever of torch's two ways the code around a network has asked for
     them in. Only the newer way can be read when the two were mixed; only the older one can be read by others within if
     both say the same."""
-    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
-    parts: list[Any] = [cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv]
+    cudnn, mkldnn = cast("Any", torch.backends.cudnn), cast("Any", torch.backends.mkldnn)
+    parts: list[Any] = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv]
     before = [part.fp32_precision for part in parts]
     cudnn.allow_tf32 = False
     for part in parts:

@@ -81,7 +81,7 @@ def pooled(values: NDArray[np.float64]) -> Interval:
 
     The variance of the mean is that of the images' means over n, and that of the seeds' means over k; each holds a
     share of what is left between image and seed, which is so counted twice. Student's t with Satterthwaite's degrees of
-    freedom. The variance of two seeds is so uncertain that of two the interval can hold the truth in 91 of 100 cases
+    freedom. The variance of two seeds is so uncertain that of two the interval can hold the truth in 87 of 100 cases
     only, of five in 95. ValueError for a single seed.
     """
     k, n = values.shape

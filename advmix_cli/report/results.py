@@ -74,6 +74,11 @@ class Results:
     diverged: str | None = None
     finished: bool = False
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do: all was measured, or nothing can be."""
+        return self.finished or bool(self.diverged)
+
     def of(self, selection: str) -> Measured | None:
         """What was measured of the weights chosen by `selection`; "best" finds both kinds of best, of the weights as
         they were trained."""

@@ -35,6 +35,7 @@ def _cache() -> str:
     place = user_cache_path("advmix") / "inductor"
     try:
         place.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=place).close()
     except OSError:
         _OF_THIS_PROCESS.append(tempfile.TemporaryDirectory(prefix="advmix-", ignore_cleanup_errors=True))
         return _OF_THIS_PROCESS[0].name

@@ -23,6 +23,13 @@ def test_every_row_has_its_first_seed_before_any_has_its_second(tmp_path):
     ]  # fmt: skip
 
 
+def test_no_seed_is_beyond_what_a_recipe_can_have(tmp_path):
+    last = table("a", settings=[f"seed={2**31 - 1}"])
+    assert len(cells(last, 1, tmp_path)) == 1
+    with pytest.raises(UsageError, match=r"^--seeds 2: seed 2,147,483,648 is beyond the largest, 2,147,483,647$"):
+        cells(last, 2, tmp_path)
+
+
 def test_no_two_cells_share_a_directory(tmp_path):
     for name in table_names():
         found = cells(load_table(name), 2, tmp_path)

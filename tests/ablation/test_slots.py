@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from advmix_cli import memory
 from advmix_cli.ablation import slots
 from advmix_cli.ablation.slots import gpus, on_cpu, on_gpus
 from advmix_cli.commands import jobs
@@ -51,9 +52,9 @@ def test_the_cores_are_shared_and_a_smaller_number_of_the_user_s_is_honoured(cou
     assert found[0].name == ("1 thread" if each == 1 else f"{each} threads")
 
 
-def wanted(count, device="cpu", *settings):
+def wanted(count, device="cpu", *settings, trainings=20):
     said = []
-    return jobs.wanted_slots(count, device, [load("digits", settings)], said.append), said
+    return jobs.wanted_slots(count, device, [load("digits", settings)] * trainings, said.append), said
 
 
 def test_auto_is_one_for_each_visible_gpu(monkeypatch):
@@ -71,16 +72,16 @@ def test_auto_is_one_for_each_visible_gpu(monkeypatch):
 
 
 def test_auto_on_a_cpu_is_one_for_each_core_as_far_as_there_is_memory(monkeypatch):
-    monkeypatch.setattr(slots, "free_memory", lambda: 10**12)
+    monkeypatch.setattr(memory, "free", lambda: 10**12)
     found, said = wanted("auto")
     assert (len(found), said) == (8, ["8 jobs at once, 1 thread each"])
     assert len(wanted("auto", "cpu", "engine.threads=3")[0]) == 2
     assert wanted("1")[1] == ["1 job at once, 8 threads"]
-    monkeypatch.setattr(slots, "free_memory", lambda: 3 * 10**9)
+    monkeypatch.setattr(memory, "free", lambda: 3 * 10**9)
     found, said = wanted("auto")
     assert [slot.environment["OMP_NUM_THREADS"] for slot in found] == ["2"] * 4
     assert said[0].startswith("memory for 4 of 8 jobs: 3.0 GB are free, and each takes about 0.7 GB")
-    monkeypatch.setattr(slots, "free_memory", lambda: None)
+    monkeypatch.setattr(memory, "free", lambda: None)
     assert len(wanted("auto")[0]) == 8
 
 
@@ -90,7 +91,9 @@ def test_more_threads_than_cores_are_said():
     assert len(wanted("2", "cpu", "engine.threads=4")[1]) == 1
 
 
-def test_the_free_memory_of_this_machine_is_known():
-    found = slots.free_memory()
-    assert found is None or 10**7 < found < 10**14
-    assert slots.cores() >= 1
+def test_no_more_jobs_than_there_is_to_train():
+    """Each of them then has more threads."""
+    for count in ("auto", "7"):
+        found, said = wanted(count, "cpu", trainings=2)
+        assert [slot.environment["OMP_NUM_THREADS"] for slot in found] == ["4", "4"]
+        assert said == ["2 jobs at once, 4 threads each"]

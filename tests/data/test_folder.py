@@ -333,6 +333,18 @@ def test_decoding_is_announced_once(root):
     assert all("decoding 2 images" in line for line in lines)
 
 
+def test_a_cache_that_cannot_be_written_is_said_and_costs_no_image(root, monkeypatch):
+    expected = load(root)
+    (root.parent / "in the way").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root.parent / "in the way"))
+    lines = []
+    found = folder(str(root), size=None, channels=3, say=lines.append)
+    assert torch.equal(found.train.pixels, expected.train.pixels)
+    said = [line for line in lines if line.startswith("warning: ")]
+    assert len(said) == 2  # train and test
+    assert all(".safetensors: Not a directory; they will be decoded again the next time" in line for line in said)
+
+
 @pytest.mark.parametrize("change", [{"size": 9}, {"channels": 1}])
 def test_other_settings_are_cached_apart(root, change):
     before = load(root)

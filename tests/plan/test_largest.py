@@ -3,19 +3,12 @@
 import pytest
 import torch
 
-from advmix_cli.plan import largest
+from advmix_cli import memory
 from advmix_cli.plan.estimate import estimates
-from advmix_cli.plan.largest import Largest, free_bytes, largest_batch
+from advmix_cli.plan.largest import Largest, largest_batch
 from advmix_cli.plan.probe import stand_in
 
 CPU = torch.device("cpu")
-
-
-def test_free_memory_is_what_linux_says(tmp_path):
-    path = tmp_path / "meminfo"
-    path.write_text("MemTotal:       16384 kB\nMemFree:          100 kB\nMemAvailable:    2048 kB\n")
-    assert free_bytes(path) == 2048 * 1024
-    assert free_bytes(tmp_path / "nothing") is None
 
 
 @pytest.mark.parametrize(("images", "batch"), [(-1, 0), (0, 0), (10, 10), (10.9, 10), (1e6, 128)])
@@ -25,12 +18,12 @@ def test_estimated_from_free_memory(tiny, monkeypatch, images, batch):
     (estimate,) = estimates([recipe], print)
     an_image = estimate.memory.activations // estimate.cost.batch_size
     free = int(estimate.memory.fixed + images * an_image)
-    monkeypatch.setattr(largest, "free_bytes", lambda _: free)
+    monkeypatch.setattr(memory, "free", lambda: free)
     assert largest_batch(recipe, estimate, stand_in(estimate.outline), CPU) == Largest(batch, 128, tried=False)
 
 
 def test_unknown_where_the_machine_does_not_say(tiny, monkeypatch):
     recipe = tiny()
     (estimate,) = estimates([recipe], print)
-    monkeypatch.setattr(largest, "free_bytes", lambda _: None)
+    monkeypatch.setattr(memory, "free", lambda: None)
     assert largest_batch(recipe, estimate, stand_in(estimate.outline), CPU) is None

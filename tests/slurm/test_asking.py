@@ -7,6 +7,7 @@ import pytest
 import tomli_w
 from typer.testing import CliRunner
 
+from advmix_cli.ablation.cells import cells, select
 from advmix_cli.ablation.slurm import scheduler, submit
 from advmix_cli.ablation.slurm.submissions import Submission, submissions
 from advmix_cli.cli import app
@@ -14,6 +15,7 @@ from advmix_cli.errors import SchedulerError
 from advmix_cli.failures import Failure
 from advmix_cli.files import write_atomically
 from advmix_cli.recipe.table import load_table
+from advmix_cli.report.results import Results
 
 SLURM = ["--launcher", "slurm", "--time", "4h"]
 
@@ -78,7 +80,7 @@ def test_options_that_mean_nothing():
     )
     assert "--stop-after: only with --launcher local" in ablate(*SLURM, "--stop-after", "9m")
     assert "--jobs: only with --launcher local" in ablate(*SLURM, "--jobs", "2")
-    for words in (["--jobs", "2"], ["--dry-run"], ["--stop-after", "5m"], ["--track", "wandb"]):
+    for words in (["--jobs", "2"], ["--dry-run"], ["--stop-after", "5m"]):
         assert ablate("--status", *words).startswith("error: --status starts nothing: ")
     assert "'4 hours' is no time; write 90s, 9m or 1.5h" in ablate("--launcher", "slurm", "--time", "4 hours")
     assert "should be less than or equal to 1" in ablate(*SLURM, "--gpus", "2")
@@ -93,6 +95,26 @@ def test_the_status_of_a_table_that_nobody_submitted():
     assert ["Attack", "0", "waiting", "0/20"] in [line.split() for line in found.stdout.splitlines()]
     cell = json.loads(ablate("--status", "--format", "json", code=0).stdout)["cells"][0]
     assert (cell["row"], cell["state"], cell["epoch"], cell["task"]) == ("Attack", "waiting", 0, None)
+    # "The same command with --status", whatever it asked for.
+    again = ablate(*SLURM, "--partition", "a", "--gpus", "1", "--track", "wandb", "--status", code=0)
+    assert (again.stdout, again.stderr) == (found.stdout, "")
+
+
+def test_a_finished_table_is_shown_where_neither_its_device_nor_slurm_is(bare):
+    bare("sbatch", "echo never >> called")
+    away = ["--out", "elsewhere", "--device", "cuda:7"]
+    (cell,) = cells(select(load_table("digits"), ["1"]), 1, Path("elsewhere/digits"))
+    Results("t", 0, cell.row.recipe.digest(), 20, 9, {"test": "f"}, finished=True).save(cell.directory)
+    found = ablate(*away, code=0)
+    assert "Attack" in found.stdout
+    assert ablate(*away, "--jobs", "2", code=0).stdout == found.stdout
+    assert ablate(*SLURM, *away, code=0).stdout == found.stdout
+    assert ablate(*away, "--seeds", "2").startswith("error: --device cuda:7: not there")
+    assert not Path("called").exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_starts():
+    assert ablate("--out", "/proc/nowhere").endswith("/recipe.toml cannot be written: No such file or directory")
 
 
 def submitted(tasks, cluster=None, stamp="1"):
