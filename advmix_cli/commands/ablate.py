@@ -101,11 +101,10 @@ def ablate(
 
     with _table_at_the_end(chosen, todo, form), stoppable(stop_after) as stop:
         keeping = Keeping(save_every, stop)
-        if not left:
-            pass  # the table alone: the device need not be here
-        elif jobs is None:
+        # Where nothing is left there is only a table to print: the device need not be here.
+        if left and jobs is None:
             run_here(loaded, todo, device, keeping, kinds)
-        else:
+        elif left:
             run_at_once(loaded, todo, jobs, device, keeping, kinds)
 
 
