@@ -10,7 +10,7 @@ from advmix_cli.errors import RunDirectoryError, printable
 from advmix_cli.failures import failure
 from advmix_cli.files import read_bytes, read_text
 from advmix_cli.locks import LOCK, is_held
-from advmix_cli.recipe.schema import NoAveraging, Recipe
+from advmix_cli.recipe.schema import Recipe
 from advmix_cli.rundir import (
     LAST,
     LONGEST_MANIFEST,
@@ -91,7 +91,7 @@ def standing(recipe: Recipe, directory: Path) -> Standing:
         "since": since,
         "pace": pace,
         "found": _found(recipe, results),
-        "wanted": _wanted(recipe),
+        "wanted": len(recipe.evaluators) * recipe.reports,
     }
     if diverged:
         return Standing("diverged", **common, error=printable(str(diverged)))
@@ -139,14 +139,6 @@ def _found(recipe: Recipe, results: dict[str, Any] | None) -> tuple[Found, ...]:
         for one in entry["outcomes"]
         if one["name"] in names
     )
-
-
-def _wanted(recipe: Recipe) -> int:
-    """Each evaluator measures the last network or the best one or both, and the average's likewise."""
-    validation = recipe.validation
-    both = validation.report == "both" and (validation.on == "test" or validation.held_out > 0)
-    networks = 1 if isinstance(recipe.averaging, NoAveraging) else 2
-    return len(recipe.evaluators) * networks * (2 if both else 1)
 
 
 def _metrics(recipe: Recipe, path: Path) -> tuple[list[dict[str, Any]], float | None]:

@@ -101,11 +101,11 @@ def ablate(
 
     with _table_at_the_end(chosen, todo, form), stoppable(stop_after) as stop:
         keeping = Keeping(save_every, stop)
-        # Where nothing is left there is only a table to print: the device need not be here.
-        if left and jobs is None:
-            run_here(loaded, todo, device, keeping, kinds)
-        elif left:
-            run_at_once(loaded, todo, jobs, device, keeping, kinds)
+        if left:  # else there is only a table to print, and the device need not be here
+            if jobs is None:
+                run_here(loaded, todo, device, keeping, kinds)
+            else:
+                run_at_once(loaded, todo, jobs, device, keeping, kinds)
 
 
 @contextmanager

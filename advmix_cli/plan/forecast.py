@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from advmix_cli.plan.estimate import Estimate
 from advmix_cli.plan.probe import Probe
-from advmix_cli.recipe.schema import NoAveraging
 from advmix_cli.recipe.table import Row
 
 
@@ -31,10 +30,8 @@ def forecast(row: Row, estimate: Estimate, probe: Probe) -> Forecast:
     """Preparing the training is left out: it is done once and takes a minute or two."""
     counted = estimate.cost
     epoch = counted.batches * counted.batch_size / probe.speed.images_per_second
-    networks = 1 if isinstance(row.recipe.averaging, NoAveraging) else 2
+    networks, reports = row.recipe.networks, row.recipe.reports
     validation = networks * probe.evaluation.validation.seconds
-    both = row.recipe.validation.report == "both" and probe.evaluation.validation.images
-    reports = networks * (2 if both else 1)
     return Forecast(
         probe=probe,
         epoch=epoch,

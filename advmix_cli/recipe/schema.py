@@ -567,6 +567,18 @@ class Recipe(Section):
     engine: Engine = Engine()
     evaluators: Annotated[tuple[Evaluator, ...], Field(strict=False)] = ()
 
+    @property
+    def networks(self) -> int:
+        """That there are after an epoch: the trained one, and its average."""
+        return 1 if isinstance(self.averaging, NoAveraging) else 2
+
+    @property
+    def reports(self) -> int:
+        """How many sets of weights are measured: of each network the last or the best or both."""
+        chosen = self.validation
+        both = chosen.report == "both" and (chosen.on == "test" or chosen.held_out > 0)
+        return self.networks * (2 if both else 1)
+
     @model_validator(mode="after")
     def _has_two_losses(self) -> Self:
         if isinstance(self.maximizer, NoMaximizer) and self.loss.pristine_weight:
