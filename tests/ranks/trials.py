@@ -15,7 +15,8 @@ PLAIN = (
 NO_ATTACK = (*PLAIN, "threat.epsilon=0.0", "validation.step_size=0.0")
 SYNCHRONISED = 'engine.batch_norm="synchronised"'
 SETTINGS = {
-    "synchronised": (*NO_ATTACK, SYNCHRONISED),
+    "synchronised": (*NO_ATTACK, SYNCHRONISED, "seed=1"),
+    "synchronised2": (*NO_ATTACK, SYNCHRONISED, "seed=2"),
     "averaged": NO_ATTACK,
     "attacked": (*PLAIN, SYNCHRONISED),
     "whole": (*FOUR_BATCHES, *OURS),

@@ -169,6 +169,7 @@ def train(team, name, directory, found):
 
 JOBS = {
     "synchronised": nullcontext(),
+    "synchronised2": nullcontext(),
     "averaged": nullcontext(),
     "attacked": nullcontext(),
     "whole": nullcontext(),
