@@ -73,6 +73,9 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
     made = {_machine(machine) for run in runs for machine in run.machines}
     if len(made) > 1:
         captions.append(f"Not all was trained with the same device and versions: {'; '.join(sorted(made))}")
+    planned, ended = sum(len(line.runs) for line in lines), sum(run.ended for run in runs)
+    if ended < planned:
+        captions.append(f"UNFINISHED: {ended:,} of {planned:,} cells have ended")
     if settings:
         captions.append(f"Edited with --set {' --set '.join(settings)}")
         if any(line.paper for line in lines):
@@ -89,6 +92,9 @@ def _other_settings(columns: Sequence[str], lines: Sequence[Line]) -> list[str]:
         differ = [key for key in keys if any(one.get(key) != settings[0].get(key) for one in settings)]
         if differ:
             found.append(f"{column}: not measured with the same {', '.join(differ)} in all rows, so some have no Δ")
+        known = [one for line in lines for one in line.right("last", column) if one]
+        if len({(one.images, len(one.verdicts)) for one in known}) > 1:
+            found.append(f"{column}: not measured on the same images in all rows, so some have no Δ")
     return found
 
 
@@ -158,13 +164,15 @@ def _spread(found: Sequence[Outcome], verdicts: Sequence[Right | None]) -> list[
         return [f"{interval(found[0])}, n {sizes}"]
     deviation = percent(statistics.stdev(outcome.accuracy for outcome in found))
     seeds = f"{len(found)} seeds ± {deviation}, n {sizes}"
-    together = pooled_interval(verdicts)
-    return [seeds, f"pooled {spanned(together)}"] if together else [seeds]
+    together, there = pooled_interval(verdicts), sum(one is not None for one in verdicts)
+    of = "" if there == len(found) else f" of {there} seeds"
+    return [seeds, f"pooled {spanned(together)}{of}"] if together else [seeds]
 
 
 def ablation_records(columns: Sequence[str], lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """One record for each number of the table and seed, unrounded, with that seed's difference to the first row and the
-    pooled interval of all seeds; one that says so for a run that diverged."""
+    """One record for each number of the table and seed, unrounded, with that seed's difference to the first row, the
+    pooled interval of all seeds, and the pooled difference of those that both rows have; one that says so for a run
+    that diverged."""
     records: list[dict[str, Any]] = []
     for line in lines:
         for number, run in enumerate(line.runs):
@@ -205,6 +213,7 @@ def _compared(line: Line, number: int, entry: Measured, column: str, first: Line
     is_first = entry.selection == "last" and line is first
     known = None if is_first else difference(against[number : number + 1], own[number : number + 1])
     together = pooled_interval(own)
+    pooled = None if is_first or len(line.runs) == 1 else difference(against, own)
     return {
         "pooled_low": together and together.low,
         "pooled_high": together and together.high,
@@ -215,4 +224,8 @@ def _compared(line: Line, number: int, entry: Measured, column: str, first: Line
         "difference": known and known.value,
         "difference_low": known and known.interval.low,
         "difference_high": known and known.interval.high,
+        "pooled_difference": pooled and pooled.value,
+        "pooled_difference_low": pooled and pooled.interval.low,
+        "pooled_difference_high": pooled and pooled.interval.high,
+        "pooled_seeds": pooled and pooled.seeds,
     }

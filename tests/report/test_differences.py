@@ -108,6 +108,7 @@ def test_a_difference_of_fewer_seeds_than_the_means_have_says_of_how_many(ran):
     shown, captions = notes(*lines)
     paired = Paired.of(first, better)
     assert shown[1][0].startswith("3 seeds ± ")
+    assert "UNFINISHED: 4 of 6 cells have ended" in captions
     assert shown[1][-1] == f"Δ {100 * paired.difference:+.1f} with 1 seed, p {paired.p:.2g}"
     assert "with 1 seed: p by McNemar's exact test, of two networks, and not of two methods" in captions
     several = [ran("c", some(0.4, seed=s), seed=s) for s in (0, 1)]
@@ -115,6 +116,11 @@ def test_a_difference_of_fewer_seeds_than_the_means_have_says_of_how_many(ran):
     lines[1] = replace(lines[1], runs=(*lines[1].runs, None), directories=(*lines[1].directories, *nowhere))
     shown, captions = notes(*lines)
     assert shown[1][-1] == "Δ +0.0 with 2 seeds, noise"
+    next((lines[0].directories[2] / VERDICTS).iterdir()).unlink()
+    _load.cache_clear()
+    shown, _ = notes(*lines)
+    assert shown[0][1].endswith(" of 2 seeds")
+    assert shown[0][1].startswith("pooled ")
     assert not any("McNemar" in caption for caption in captions)
 
 
@@ -124,6 +130,25 @@ def test_the_gap_between_the_best_and_the_last_epoch_is_that_of_the_same_run(ran
     paired = Paired.of(last, best)
     assert shown[1][-1] == f"gap {100 * paired.difference:+.1f}, p {paired.p:.2g}"
     assert any(caption.startswith("gap: to the last epoch of the row above") for caption in captions)
+
+
+def test_rows_of_other_images_have_no_difference_and_that_is_said(ran):
+    shown, captions = notes(row("A", ran("a", some(0.4))), row("B", ran("b", some(0.5, n=300))))
+    assert not any("Δ" in note for note in shown[1])
+    assert "PGD20: not measured on the same images in all rows, so some have no Δ" in captions
+    assert not any(caption.startswith("UNFINISHED") for caption in captions)
+
+
+def test_the_records_of_several_seeds_have_the_difference_that_the_table_shows(ran):
+    pairs = [(some(0.4, seed=s), some(0.4, seed=s) | some(0.2, seed=9 + s)) for s in range(3)]
+    lines = [row(name, *(ran(name, pair[k], seed=s) for s, pair in enumerate(pairs))) for k, name in enumerate("AB")]
+    values = np.array([second.astype(float) - first for first, second in pairs])
+    *_, last = ablation_records(("PGD20",), lines)
+    found = [last[f"pooled_difference{end}"] for end in ("", "_low", "_high")]
+    assert found == [values.mean(), *pooled(values)]
+    assert last["pooled_seeds"] == 3
+    assert last["difference"] == pytest.approx(values[2].mean())
+    assert ablation_records(("PGD20",), lines)[0]["pooled_difference"] is None
 
 
 def test_nothing_is_said_of_other_images_or_other_counts():
