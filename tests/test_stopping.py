@@ -176,3 +176,20 @@ def test_an_interrupt_while_the_program_ends_says_nothing():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
     assert done.stdout.startswith("advmix ")
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path, target=None):
+        if name == "advmix_cli.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+from advmix_cli.__main__ import run
+sys.meta_path.insert(0, Interrupt())
+run()
+"""
+
+
+def test_a_ctrl_c_while_the_program_is_imported_ends_it_without_a_word():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
