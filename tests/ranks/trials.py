@@ -1,7 +1,8 @@
 """What the two ranks train: the settings of each job, in the order of `worker.JOBS`."""
 
+import random
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 OURS = (
     'maximizer={kind="integrated", ascent={steps=2, step_size="8/255", batch_norm="train"}, ratio={kind="learned"}}',
@@ -39,8 +40,15 @@ SETTINGS = {
 
 
 def free_ports(count):
+    """None of those that the system gives to whoever asks for any, as the ranks do for each connection: until it is its
+    turn such a port could be taken."""
+    found = []
     with ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in found:
-            one.bind(("127.0.0.1", 0))
-        return [str(one.getsockname()[1]) for one in found]
+        for port in random.SystemRandom().sample(range(10_000, 32_000), 10 * count):
+            one = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(str(port))
+            if len(found) == count:
+                break
+    return found
