@@ -147,6 +147,8 @@ def _checkpoint(path: Path, record: Record, given: Path | None) -> Checkpoint:
                 return saved
         except CheckpointError as error:  # another one can be it
             damaged = damaged or error
+    if damaged is None and not record.selection:
+        raise UsageError(f"{path}: it is of a network of others, which only `advmix eval --model` can make")
     raise damaged or UsageError(f"{path}: its checkpoint is not beside it: name it with --checkpoint")
 
 

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from advmix_cli.cli import app
@@ -95,6 +95,11 @@ def test_what_holds_no_network_is_refused(tmp_path, content):
 
 def test_a_missing_file_and_an_existing_target_are_told(tmp_path):
     assert import_(tmp_path / "none.pt", tmp_path / "o.safetensors").exit_code == 2
+    save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors")  # torch reads it, too
+    done = import_(tmp_path / "a.safetensors", tmp_path / "o.safetensors")
+    assert done.exit_code == 2
+    assert "a.safetensors is safetensors already" in " ".join(done.stderr.split())
+    assert not (tmp_path / "o.safetensors").exists()
     torch.save(STATE, tmp_path / "a.pt")
     (tmp_path / "o.safetensors").write_text("mine")
     done = import_(tmp_path / "a.pt", tmp_path / "o.safetensors")

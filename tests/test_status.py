@@ -63,6 +63,7 @@ def test_a_table_a_run_and_a_directory_of_tables(table, tmp_path):
     before = snapshot(tmp_path)
     done = status(tmp_path / "runs" / "t")
     assert (done.exit_code, done.stderr) == (0, "")
+    assert "or --json" not in done.stdout
     lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[0] == [str(tmp_path / "runs" / "t")]
     assert [line[:3] for line in lines[4:7]] == [

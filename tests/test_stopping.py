@@ -156,14 +156,17 @@ def test_an_evaluation_that_is_told_to_stop_says_how_to_go_on(tiny, tmp_path, wa
     expected = json.loads(CliRunner().invoke(app, words).stdout)["outcomes"][0]["correct"]
     whole, signal_at = len(looks), len(looks) + 3
     done = CliRunner().invoke(app, words)
-    assert (done.exit_code, done.stdout) == (143, "")
+    found = json.loads(done.stdout)
+    assert (done.exit_code, found["finished"], found["outcomes"]) == (143, False, [])
+    assert found["unfinished"].startswith("unfinished: stopped by SIGTERM; the same command goes on")
     assert (
         "unfinished: stopped by SIGTERM; the same command goes on with the attack and the batch where it was"
         in done.stderr
     )
     assert len(looks) == whole + 3
     done = CliRunner().invoke(app, words)
-    assert (done.exit_code, json.loads(done.stdout)["outcomes"][0]["correct"]) == (0, expected)
+    found = json.loads(done.stdout)
+    assert (done.exit_code, found["finished"], found["outcomes"][0]["correct"]) == (0, True, expected)
     assert len(looks) == whole + 3 + (whole - 2)  # the third look was interrupted
 
 

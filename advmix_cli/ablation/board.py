@@ -113,7 +113,8 @@ def board(title: str, entries: Sequence[Entry], jobs: int, width: int, height: i
     rows = {one.directory: _cells(one, left.get(one.directory)) for one in shown}
     columns = ["row", "seed", "", "eta", "loss", "valid", "PGD", "measured"]
     longest = max((len(cells["measured"]) for cells in rows.values()), default=0)
-    if not longest or width < WIDE + longest:
+    narrow = width < WIDE + longest
+    if not longest or narrow:
         columns.remove("measured")
     if width < WIDE:
         columns = [name for name in columns if name not in ("loss", "valid")]
@@ -131,6 +132,8 @@ def board(title: str, entries: Sequence[Entry], jobs: int, width: int, height: i
     hidden = Counter(one.state for one in entries if one.directory not in rows)
     if hidden:
         captions.append("not shown: " + ", ".join(f"{count} {state}" for state, count in hidden.items()))
+    if longest and narrow and height is None:
+        captions.append(f"measured: in {WIDE + longest} columns, or --json")
     return Group(
         Text(printable(title), "bold", no_wrap=True, overflow="ellipsis"), Text(""), table,
         *(Text(line, "dim", no_wrap=True, overflow="ellipsis") for line in captions),

@@ -15,9 +15,9 @@ def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help=HELP)],
     b: Annotated[Path, typer.Argument(metavar="B", help=HELP)],
     selection: Annotated[
-        Literal["last", "best", "averaged last", "averaged best"],
-        typer.Option("--selection", help="The weights of which epoch of a run directory."),
-    ] = "last",
+        Literal["last", "best", "averaged last", "averaged best"] | None,
+        typer.Option("--selection", help="The weights of which epoch of a directory. By default a run's last."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """What B gained and lost against A, image by image, with the chance that it is noise."""

@@ -48,4 +48,5 @@ def print_table(form: Format, grid: "Grid", records: list[dict[str, Any]]) -> No
 
 
 def print_json(document: dict[str, Any]) -> None:
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    """In UTF-8, or in ASCII where stdout is something else: what it cannot write would be question marks."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=out.encoding != "utf-8"))

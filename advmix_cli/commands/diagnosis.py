@@ -22,7 +22,7 @@ def told(
 
     if as_json:
         document = [{**vars(check), "verdict": check.verdict} for check in diagnosis.checks]
-        print_json({"checkpoint": title, "n": diagnosis.n, "checks": document})
+        print_json({"checkpoint": title, "n": diagnosis.n, "checks": document, "finished": True})
     else:
         for grid in diagnosis_grids(title, diagnosis):
             grid.print(out)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from advmix_cli.commands.console import err, say
-from advmix_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from advmix_cli.ablation.cells import Cell
@@ -22,11 +21,20 @@ if TYPE_CHECKING:
 A_PROCESS = 700 * 10**6
 """Bytes that a training takes beside what `advmix plan` counts: torch itself and the libraries that it loads."""
 
+
+def _auto_or_number(text: str) -> str:
+    """Of jobs."""
+    if text != "auto" and not (text.isdecimal() and len(text) < 5 and int(text)):
+        raise typer.BadParameter(f"{text!r}: write auto, or a number from 1 to 9999")
+    return text
+
+
 Jobs = Annotated[
     str | None,
     typer.Option(
         "--jobs",
         metavar="auto|N",
+        parser=_auto_or_number,
         help="Run so many cells at once, each in a process of its own. auto: one for each GPU, or, on a CPU, for each "
         "core, as far as there is memory. By default the cells run one by one in this process.",
     ),
@@ -61,16 +69,14 @@ def run_at_once(
 
 
 def wanted_slots(jobs: str, device: str, recipes: "Sequence[Recipe]", say: Callable[[str], None]) -> "list[Slot]":
-    """What `--jobs` asks for, and no more than there are `recipes` to train; `say` is told what that comes to.
-    UsageError if it is not auto or a number."""
+    """What `--jobs` asks for, "auto" or a number, and no more than there are `recipes` to train; `say` is told what
+    that comes to."""
     import torch
 
     from advmix_cli import build
     from advmix_cli.ablation import slots
 
-    count = None if jobs == "auto" else int(jobs) if jobs.isdecimal() and len(jobs) < 5 else 0
-    if count == 0:
-        raise UsageError(f"--jobs {jobs}: write auto, or a number from 1 to 9999")
+    count = None if jobs == "auto" else int(jobs)
     place = build.named_device(device)
     if place.type == "cuda":
         names = slots.gpus(os.environ.get(slots.VISIBLE), torch.cuda.device_count())

@@ -1,7 +1,7 @@
 """Where `advmix eval` keeps what it found of each image, if it is asked to."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ def keeper(
 
 def with_the_worst(
     found: "Iterable[Evaluated]", epsilon: float, keep: "Callable[[Evaluated], None]"
-) -> "list[Evaluated]":
+) -> "Iterator[Evaluated]":
     """What is found, kept as it comes, and at its end the worst case over attacks with `epsilon`, if there is one."""
     from advmix_cli.evaluation.worst import worst_case
     from advmix_cli.recipe.schema import WORST
@@ -56,7 +56,7 @@ def with_the_worst(
     for one in found:
         kept.append(one)
         keep(one)
+        yield one
     if worst := worst_case(WORST, kept, epsilon):
-        kept.append(worst)
         keep(worst)
-    return kept
+        yield worst

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from advmix_cli.commands.console import err, out, print_json
 from advmix_cli.commands.diagnosis import DIAGNOSED, told
 from advmix_cli.commands.keeping import with_the_worst
-from advmix_cli.commands.unfinished import going_on
+from advmix_cli.commands.unfinished import going_on, unfinished
+from advmix_cli.errors import StoppedError
 from advmix_cli.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -64,15 +65,22 @@ class Network(Protocol):
 
 
 def measure(network: Network, asked: Asked, stop_after: float | None, *, as_json: bool) -> None:
-    """Measure it, and print what is found."""
+    """Measure it, and print what is found; StoppedError after the document of what was found before."""
     from advmix_cli.report.progress import watcher
 
-    with network.guarded(), going_on(), stoppable(stop_after), watcher(err) as watch:
-        opened = network.opened(asked, watch)
-        found = with_the_worst(opened.evaluated, opened.epsilon, opened.keep)
-    outcomes = tuple(one.outcome for one in found)
+    opened: Opened | None = None
+    outcomes: list[Outcome] = []
+    try:
+        with network.guarded(), going_on(), stoppable(stop_after), watcher(err) as watch:
+            opened = network.opened(asked, watch)
+            for one in with_the_worst(opened.evaluated, opened.epsilon, opened.keep):
+                outcomes.append(one.outcome)  # noqa: PERF401 (what was found before a stop stays)
+    except StoppedError as stopped:
+        if as_json:
+            print_json({**(opened.document(outcomes) if opened else {}), **unfinished(stopped)})
+        raise
     if as_json:
-        print_json(opened.document(outcomes))
+        print_json({**opened.document(outcomes), "finished": True})
     else:
         opened.grid(outcomes).print(out)
     out.file.flush()
@@ -86,6 +94,11 @@ def diagnose(
     """Print whether its accuracies are to be believed, and keep that in `save`; AdvmixError if not."""
     from advmix_cli.report.progress import watcher
 
-    with network.guarded(), stoppable(stop_after), watcher(err) as watch:
-        diagnosis, weights = network.diagnosis(limit or DIAGNOSED, watch)
+    try:
+        with network.guarded(), stoppable(stop_after), watcher(err) as watch:
+            diagnosis, weights = network.diagnosis(limit or DIAGNOSED, watch)
+    except StoppedError as stopped:
+        if as_json:
+            print_json(unfinished(stopped))
+        raise
     told(network.title, diagnosis, weights, save, figures, as_json=as_json)

@@ -14,7 +14,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a field; VALUE is TOML. Can be repeated."),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Instead of the recipe's.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, metavar="N", help="Instead of the recipe's.")]
 DeviceName = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
 
 

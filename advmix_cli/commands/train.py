@@ -18,6 +18,7 @@ from advmix_cli.commands.options import (
     Track,
     trackers,
 )
+from advmix_cli.commands.unfinished import unfinished
 from advmix_cli.errors import AdvmixError, RunDirectoryError, StoppedError
 from advmix_cli.stopping import stoppable
 
@@ -114,7 +115,7 @@ def _unfinished(stopped: StoppedError, target: Path, *, as_json: bool) -> Stoppe
 
     if as_json:
         so_far = Results.load(target)
-        print_json({**(so_far.to_json() if so_far else {"finished": False}), "unfinished": str(stopped)})
+        print_json({**(so_far.to_json() if so_far else {}), **unfinished(stopped)})
     begun = any((target / STATE).glob("*.json")) or (target / LAST).exists()
     after = f"the same command with --resume goes on in {target}" if begun else "nothing was trained yet"
     return StoppedError(f"unfinished: {stopped}; {after}", stopped.exit_code)

@@ -1,7 +1,8 @@
-"""An evaluation that is interrupted goes on with the same command."""
+"""Work that is interrupted, and an evaluation that then goes on with the same command."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from advmix_cli.commands.console import say
 from advmix_cli.errors import StoppedError
@@ -15,6 +16,11 @@ def going_on() -> Iterator[None]:
     except StoppedError as stopped:
         after = "the same command goes on with the attack and the batch where it was"
         raise StoppedError(f"unfinished: {stopped}; {after}", stopped.exit_code) from None
+
+
+def unfinished(stopped: StoppedError) -> dict[str, Any]:
+    """What a document says of work that has stopped."""
+    return {"finished": False, "unfinished": str(stopped)}
 
 
 def said_once() -> Callable[[OSError], None]:

@@ -16,7 +16,7 @@ from advmix_cli.recipe import load
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report import metrics
 from advmix_cli.report.curves import training_curves
-from advmix_cli.report.differences import gaps
+from advmix_cli.report.differences import damaged, gaps
 from advmix_cli.report.figures import written
 from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.metrics import Epochs
@@ -65,6 +65,7 @@ def look(directory: Path) -> Found:
     if recipe and results and results.digest != recipe.digest():
         damage.append(f"{directory / RECIPE} is not the recipe that results.json is of")
         results = None
+    damage += damaged(results, directory) if results else []
     epochs, torn = metrics.read(directory / METRICS)
     if torn:
         damage.append(torn)

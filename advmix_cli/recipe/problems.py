@@ -23,10 +23,18 @@ def describe(error: ValidationError, model: type[BaseModel], where: Mapping[Path
         if detail["type"] == "default_factory_not_called":
             continue
         path, here = _walk(detail["loc"], model)
-        position = next(where[path[:end]] for end in range(len(path), -1, -1) if path[:end] in where)
+        key = path
+        if detail["type"] == "union_tag_invalid":  # pydantic locates the table, and it is one of its keys
+            key = (*path, _discriminator(detail))
+        position = next(where[key[:end]] for end in range(len(key), -1, -1) if key[:end] in where)
         lines.append((position, f"{position}: {_message(detail, path, here, model)}"))
     lines.sort(key=lambda line: (line[0].place, line[0].line or 0, line[0].column or 0))
     return [line for _, line in lines]
+
+
+def _discriminator(detail: ErrorDetails) -> str:
+    """The key that tells a union's members apart, which pydantic quotes."""
+    return str(detail.get("ctx", {})["discriminator"]).strip("'")
 
 
 def _walk(loc: Sequence[int | str], model: type[BaseModel]) -> tuple[Path, list[type[BaseModel]]]:
@@ -80,7 +88,7 @@ def _message(detail: ErrorDetails, path: Path, here: Sequence[type[BaseModel]], 
             return f"{_section(path)} lacks {tag}, one of {', '.join(str(tag) for kind in here for tag in _tags(kind))}"
         case "union_tag_invalid":
             context = detail.get("ctx", {})
-            found, tag = context["tag"], str(context["discriminator"]).strip("'")
+            found, tag = context["tag"], _discriminator(detail)
             options = [option.strip().strip("'") for option in str(context["expected_tags"]).split(",")]
             return (
                 f"{key}.{tag} = {_quote(found)} is not one of {', '.join(options)}{did_you_mean(str(found), options)}"
@@ -105,7 +113,6 @@ def _message(detail: ErrorDetails, path: Path, here: Sequence[type[BaseModel]], 
             return f"{key} = {_quote(detail['input'])} holds characters that a name cannot have"
         case kind if kind.endswith(("_type", "_parsing")) or kind in (
             "int_from_float",
-            "string_pattern_mismatch",
             "too_short",
             "too_long",
         ):

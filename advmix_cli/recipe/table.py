@@ -93,11 +93,13 @@ def _table(path: Path, document: Document, settings: Sequence[str]) -> Table:
     except ValidationError as error:
         raise RecipeError(*problems.describe(error, _TableFile, document.where)) from None
     try:
-        base = read(find_recipe(file.base, beside=path.parent))
+        base = read(place := find_recipe(file.base, beside=path.parent))
     except RecipeError:
         raise
     except UsageError as error:
         raise RecipeError(f"{document.where['base',]}: {error}") from None
+    if is_table(base):
+        raise RecipeError(f"{document.where['base',]}: base = {place} is a table, and a recipe is wanted")
     # The file is checked as it stands, so that what `settings` do to it is told apart from what is wrong in it.
     rows = _rows(document, file, base, [])
     columns = [evaluator.name for evaluator in rows[0].recipe.evaluators]

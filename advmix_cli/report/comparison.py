@@ -57,9 +57,10 @@ def _numbers(paired: Paired) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def records(place: Path, selection: str) -> dict[str, Record]:
-    """The verdicts in a file, in a directory of such files, or of a run, by evaluator: of a run, those of the weights
-    that were chosen by `selection`, or those that `place` is the checkpoint of. UsageError if there are none."""
+def records(place: Path, selection: str | None) -> dict[str, Record]:
+    """The verdicts in a file, in a directory of such files, or of a run, by evaluator: of a directory those of the
+    weights that were chosen by `selection` (without it, all that were kept, and a run's last), or those that `place` is
+    the checkpoint of. UsageError if there are none."""
     if place.is_file() and place.name in checkpoint.NAMES and (known := Results.load(place.parent)):
         return _of_run(place.parent, known, checkpoint.load(place).selection)
     if place.is_file():
@@ -69,24 +70,27 @@ def records(place: Path, selection: str) -> dict[str, Record]:
         raise UsageError(f"{place}: no such file or directory")
     known = Results.load(place)
     if known is None:
-        found = [verdict_files.load(path) for path in sorted(place.glob("*.safetensors"))]
-        if not found:
+        kept = [verdict_files.load(path) for path in sorted(place.glob("*.safetensors"))]
+        if not kept:
             raise UsageError(f"{place} holds neither {RESULTS} nor files of verdicts")
+        found = [record for record in kept if record.selection.startswith(selection or "")]
+        if not found:
+            there = ", ".join(dict.fromkeys(record.selection or "unknown" for record in kept))
+            raise UsageError(f"{place}: none of its verdicts are of the {selection} epoch (there is: {there})")
         names = [record.found.outcome.name for record in found]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"{place} holds several files of {', '.join(twice)}: name one of them")
         return dict(zip(names, found, strict=True))
-    return _of_run(place, known, selection)
+    return _of_run(place, known, selection or "last")
 
 
 def _of_run(place: Path, known: Results, selection: str) -> dict[str, Record]:
     entry = known.of(selection)
     if entry is None:
         chosen = ", ".join(_with_option(one.selection) for one in known.measured) or "nothing"
-        raise UsageError(
-            f"{place}: its {selection} epoch was not measured (there is: {chosen}); "
-            f"`advmix eval {place / checkpoint.name_of(selection)} --save DIR` measures it"
-        )
+        file = place / checkpoint.name_of(selection)
+        after = f"; `advmix eval {file} --save DIR` measures it" if file.is_file() else ""
+        raise UsageError(f"{place}: its {selection} epoch was not measured (there is: {chosen}){after}")
     directory = place / VERDICTS
     found: dict[str, Record] = {}
     for outcome in entry.outcomes:

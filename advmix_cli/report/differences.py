@@ -63,6 +63,20 @@ def right(known: Results, directory: Path, selection: str, evaluator: str) -> Ri
     return Right(record.found.verdicts.robust.numpy(), record.images, outcome.settings)
 
 
+def damaged(known: Results, directory: Path) -> list[str]:
+    """A message for each file of verdicts of a run that is there, and not what it must be."""
+    found: list[str] = []
+    for entry in known.measured:
+        for outcome in entry.outcomes:
+            path = verdict_files.place(directory / VERDICTS, outcome.name, entry.epoch, entry.weights)
+            try:
+                if path.exists():
+                    _load(path, outcome.verdicts)
+            except RunDirectoryError as error:
+                found.append(str(error))
+    return found
+
+
 @lru_cache(maxsize=1000)
 def _load(path: Path, verdicts: str) -> Record:
     """A table is drawn again and again; its files are known by what they must hold."""

@@ -56,7 +56,10 @@ def test_21_cells_fit_a_terminal(tiny, width, height):
 
 def test_what_was_measured_stands_where_there_is_room(tiny):
     found = entries(tiny, "done", "waiting")
-    assert "measured" not in "\n".join(shown(found, 1, 80))
+    narrow = shown(found, 1, 80)
+    assert "measured" not in "\n".join(narrow[:-1])
+    assert narrow[-1].startswith("measured: in 88 columns, or --json")
+    assert "measured" not in "\n".join(shown(found, 1, 80, 24))
     assert any(line.endswith("100.0   PGD20 70.4") for line in shown(found, 1, 100))
 
 

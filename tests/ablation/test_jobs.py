@@ -258,9 +258,11 @@ def test_the_table_names_who_failed_and_why(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5", "", "99999"])
 def test_a_number_of_jobs_is_one(wrong, tmp_path):
-    done = CliRunner().invoke(app, ["ablate", "--out", str(tmp_path / "runs"), "--jobs", wrong])
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert f"--jobs {wrong}: write auto, or a number from 1 to 9999" in done.stderr
+    for more in ([], ["--dry-run"]):
+        done = CliRunner().invoke(app, ["ablate", "--out", str(tmp_path / "runs"), "--jobs", wrong, *more])
+        assert (done.exit_code, done.stdout) == (2, "")
+        said = " ".join(done.stderr.replace("│", " ").split())
+        assert f"Invalid value for '--jobs': '{wrong}': write auto, or a number from 1 to 9999" in said
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,8 +14,9 @@ from advmix_cli.diagnosis.battery import Check
 from advmix_cli.diagnosis.diagnose import Diagnosis
 from advmix_cli.diagnosis.kept import Kept
 from advmix_cli.errors import RunDirectoryError
+from advmix_cli.evaluation import verdict_files
 from advmix_cli.failures import Failure
-from advmix_cli.report.results import Measured
+from advmix_cli.report.results import Measured, Results
 from advmix_cli.report.tables import interval
 
 
@@ -258,6 +259,19 @@ def test_a_damaged_file_is_one_message_and_the_rest_is_there(whole, name, how, m
     assert said.endswith("error: not all of its files can be read; the report says which, and has the rest\n")
     assert f"DAMAGED: {warnings[0].removeprefix('warning: ')}" in shown(text)
     assert text.count("<h2") >= 5
+
+
+@pytest.mark.usefixtures("sketched")
+def test_damaged_verdicts_are_said_and_missing_ones_are_none(whole):
+    assert report(whole)[2] == 0
+    entry = Results.load(whole).measured[0]
+    path = verdict_files.place(whole / "verdicts", entry.outcomes[0].name, entry.epoch, entry.weights)
+    path.parent.mkdir()
+    path.write_bytes(b"\0" * 100)
+    text, said, code = report(whole)
+    assert code == 1
+    assert f"DAMAGED: {path}: not a whole file of verdicts" in shown(text)
+    assert said.count("warning: ") == 1
 
 
 @pytest.mark.usefixtures("sketched")

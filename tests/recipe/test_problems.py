@@ -85,8 +85,8 @@ def test_the_small_recipe_is_valid():
         ('kind = "learned"\n', "", ["r.toml:13:2: [maximizer.ratio] lacks 'kind', one of frozen, learned"]),
         ('kind = "pristine"\n', "", ["r.toml:22:3: [evaluators.0] lacks 'kind', one of pristine, pgd, autoattack"]),
         ('kind = "sgd"', 'kind = "sdg"',
-         ['r.toml:16:2: optimizer.kind = "sdg" is not one of sgd, adam, adamw, yogi; did you mean \'sgd\'?']),
-        ('kind = "sgd"', 'kind = "λ"', ['r.toml:16:2: optimizer.kind = "λ" is not one of sgd, adam, adamw, yogi']),
+         ['r.toml:17:1: optimizer.kind = "sdg" is not one of sgd, adam, adamw, yogi; did you mean \'sgd\'?']),
+        ('kind = "sgd"', 'kind = "λ"', ['r.toml:17:1: optimizer.kind = "λ" is not one of sgd, adam, adamw, yogi']),
         ("[optimizer]", '[validation]\non = "tset"\n[optimizer]',
          ["r.toml:17:1: validation.on = \"tset\" is not one of held-out, test; did you mean 'test'?"]),
         # Arrays.

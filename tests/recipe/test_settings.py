@@ -57,6 +57,7 @@ def test_later_settings_win():
         ("schedule.epochs.x.y=1", "schedule.epochs is not a table"),
         # What is wrong with the value is the flag's fault, not the file's.
         ('schedule.epochs="x"', 'schedule.epochs = "x": input should be a valid integer'),
+        ('optimizer.kind="sdg"', 'optimizer.kind = "sdg" is not one of sgd, adam, adamw, yogi; did you mean \'sgd\'?'),
         ("evaluators.1.steps=0", "evaluators.1.steps = 0 must be greater than 0"),
         ("optimizer.lrr=1", "unknown key 'lrr' in [optimizer]; did you mean 'lr'?"),
         ("losss.divergence='kl'", "unknown key 'losss' in the file; did you mean 'loss'?"),

@@ -110,6 +110,7 @@ def test_the_base_lies_beside_the_table(table, tmp_path, monkeypatch):
         ('name = "two"', 'nam = "two"',
          ["t.toml:6:3: [rows.1] lacks 'name'", "t.toml:7:1: unknown key 'nam' in [rows.1]; did you mean 'name'?"]),
         ('base = "r.toml"', 'base = "q.toml"', ["t.toml:2:1: q.toml: no such file"]),
+        ('base = "r.toml"', 'base = "t.toml"', ["t.toml:2:1: base = t.toml is a table, and a recipe is wanted"]),
         ('base = "r.toml"\n', "", ["t.toml:1:1: the file lacks 'base'"]),
     ],
 )  # fmt: skip

@@ -117,9 +117,12 @@ def ran(tmp_path):
 def test_verdicts_are_found_in_a_run_a_directory_and_a_file(ran, tmp_path):
     (path,) = (ran / "verdicts").iterdir()
     for place in (ran, ran / "verdicts", path):
-        assert records(place, "last").keys() == {"PGD20"}
-    said = r"its best epoch was not measured \(there is: last\); `advmix eval .*run/best\.safetensors --save DIR`"
-    with pytest.raises(UsageError, match=said):
+        assert records(place, None).keys() == {"PGD20"}
+    said = r"its best epoch was not measured \(there is: last\)"
+    with pytest.raises(UsageError, match=f"{said}$"):
+        records(ran, "best")
+    (ran / "best.safetensors").touch()
+    with pytest.raises(UsageError, match=rf"{said}; `advmix eval .*run/best\.safetensors --save DIR` measures it"):
         records(ran, "best")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"holds neither results\.json nor files of verdicts"):
@@ -128,10 +131,22 @@ def test_verdicts_are_found_in_a_run_a_directory_and_a_file(ran, tmp_path):
         records(tmp_path / "nowhere", "last")
     (ran / "verdicts" / "again.safetensors").write_bytes(path.read_bytes())
     with pytest.raises(UsageError, match="holds several files of PGD20"):
-        records(ran / "verdicts", "last")
+        records(ran / "verdicts", None)
     record(SECOND).save(path)
     with pytest.raises(UsageError, match=r"its verdicts of PGD20 are not those that results\.json is of"):
         records(ran, "last")
+
+
+def test_of_a_directory_of_several_epochs_one_is_chosen(tmp_path):
+    kept = {"last": FIRST, "best on test": SECOND}
+    for selection, verdicts in kept.items():
+        replace(record(verdicts), selection=selection).save(tmp_path / f"{selection}.safetensors")
+    for selection, name in (("last", "last"), ("best", "best on test")):
+        found = records(tmp_path, selection)["PGD20"]
+        assert (found.selection, found.found.outcome.correct) == (name, record(kept[name]).found.outcome.correct)
+    said = r"none of its verdicts are of the averaged last epoch \(there is: best on test, last\)"
+    with pytest.raises(UsageError, match=said):
+        records(tmp_path, "averaged last")
 
 
 def test_the_command_prints_tables_or_one_document(ran, tmp_path):
