@@ -36,7 +36,7 @@ from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.pristine import Pristine
 from advmix_cli.evaluation.subject import Subject
 from advmix_cli.files import append_line, write_atomically
-from advmix_cli.measure import share_correct
+from advmix_cli.measure.evaluate import share_correct
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.ranks.team import ALONE, Team
 from advmix_cli.recipe.schema import Recipe

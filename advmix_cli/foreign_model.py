@@ -12,7 +12,7 @@ from advmix_cli.data.images import Dataset, Images, to_unit
 from advmix_cli.errors import DataError, ForeignModelError, first_line
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.suspicions import LOOKED_AT, of_the_accuracy, suspicions
-from advmix_cli.measure import Known
+from advmix_cli.measure.findings import Known
 from advmix_cli.networks.normalize import on_pixels
 from advmix_cli.recipe import schema
 from advmix_cli.recipe.measurement import ForeignModel, Measurement

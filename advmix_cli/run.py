@@ -29,7 +29,9 @@ from advmix_cli.evaluation.worst import worst_case
 from advmix_cli.files import write_atomically
 from advmix_cli.fit import Keeping, fit
 from advmix_cli.locks import LOCK, held
-from advmix_cli.measure import Findings, changed, check_images, evaluate
+from advmix_cli.measure.evaluate import evaluate
+from advmix_cli.measure.findings import Findings
+from advmix_cli.measure.same_images import changed, check_images
 from advmix_cli.ranks.team import ALONE, Team
 from advmix_cli.recipe import load
 from advmix_cli.recipe.schema import WORST, FolderData, Recipe

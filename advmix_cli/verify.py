@@ -16,7 +16,7 @@ from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.predict import Judgement, judge, measured
 from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.evaluation.verdicts import SLACK
-from advmix_cli.measure import check_images
+from advmix_cli.measure.same_images import check_images
 from advmix_cli.recipe.load import Document, Edit
 from advmix_cli.recipe.positions import Position
 from advmix_cli.recipe.schema import Recipe

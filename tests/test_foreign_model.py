@@ -26,7 +26,7 @@ from advmix_cli.evaluation.notebook import Blank
 from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.subject import Subject
-from advmix_cli.measure import evaluate
+from advmix_cli.measure.evaluate import evaluate
 from advmix_cli.networks.normalize import on_pixels
 from advmix_cli.recipe.measurement import measurement
 from advmix_cli.tensors import digest

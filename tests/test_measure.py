@@ -16,7 +16,10 @@ from advmix_cli.data.images import Images
 from advmix_cli.errors import CheckpointError, RecipeError, UsageError
 from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.pgd import Pgd
-from advmix_cli.measure import Findings, evaluate_checkpoint, images_to_measure, recipe_to_measure
+from advmix_cli.measure.asked import recipe_to_measure
+from advmix_cli.measure.evaluate import evaluate_checkpoint
+from advmix_cli.measure.findings import Findings
+from advmix_cli.measure.same_images import images_to_measure
 from advmix_cli.seals import sealed, unsealed
 
 CPU = torch.device("cpu")
@@ -245,7 +248,7 @@ def test_findings_are_those_of_the_very_same_measurement(saved, tiny, tmp_path, 
         case "evaluator":
             recipe = tiny("evaluators=[{kind='pgd', steps=3, step_size='1/255', name='PGD2'}]")
         case "pyautoattack":
-            monkeypatch.setattr("advmix_cli.measure.version", lambda _: "another")
+            monkeypatch.setattr("advmix_cli.measure.findings.version", lambda _: "another")
         case _:
             monkeypatch.setattr(machine, "described", lambda place: {**true(place), change: "another"})
     assert not look(other, recipe, False)

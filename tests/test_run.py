@@ -15,7 +15,8 @@ from advmix_cli import checkpoint, run
 from advmix_cli.course import epoch_line
 from advmix_cli.errors import CheckpointError, DataError, DeviceError, DivergedError, RecipeError, RunDirectoryError
 from advmix_cli.evaluation import verdict_files
-from advmix_cli.measure import evaluate_checkpoint, images_to_measure
+from advmix_cli.measure.evaluate import evaluate_checkpoint
+from advmix_cli.measure.same_images import images_to_measure
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.results import Results
 from advmix_cli.seals import sealed, unsealed

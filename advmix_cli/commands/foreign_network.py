@@ -53,7 +53,9 @@ class ForeignNetwork:
         from platformdirs import user_cache_path
 
         from advmix_cli.evaluation.verdict_files import ADVERSARIAL
-        from advmix_cli.measure import Findings, evaluate, wanted
+        from advmix_cli.measure.asked import wanted
+        from advmix_cli.measure.evaluate import evaluate
+        from advmix_cli.measure.findings import Findings
 
         judges = wanted(self.described.evaluators, "the measurement", asked.evaluators, asked.limit)
         chosen = self.described.model_copy(update={"evaluators": judges})

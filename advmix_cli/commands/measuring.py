@@ -16,7 +16,7 @@ from advmix_cli.stopping import stoppable
 if TYPE_CHECKING:
     from advmix_cli.diagnosis.diagnose import Diagnosis
     from advmix_cli.evaluation.outcome import Evaluated, Outcome
-    from advmix_cli.measure import Findings
+    from advmix_cli.measure.findings import Findings
     from advmix_cli.report.grid import Grid
     from advmix_cli.report.progress import Watcher
 

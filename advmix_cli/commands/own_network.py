@@ -51,7 +51,10 @@ class OwnNetwork:
         from platformdirs import user_cache_path
 
         from advmix_cli.evaluation.verdict_files import ADVERSARIAL
-        from advmix_cli.measure import Findings, Known, evaluate_checkpoint, images_to_measure, recipe_to_measure
+        from advmix_cli.measure.asked import recipe_to_measure
+        from advmix_cli.measure.evaluate import evaluate_checkpoint
+        from advmix_cli.measure.findings import Findings, Known
+        from advmix_cli.measure.same_images import images_to_measure
 
         saved = self.saved
         chosen = recipe_to_measure(saved, self.title, self.settings, asked.evaluators, asked.limit)
@@ -71,7 +74,7 @@ class OwnNetwork:
 
     def diagnosis(self, limit: int, watch: "Watcher") -> "tuple[Diagnosis, str]":
         from advmix_cli.diagnosis.diagnose import diagnose_checkpoint
-        from advmix_cli.measure import edited_to_measure
+        from advmix_cli.measure.asked import edited_to_measure
 
         chosen = edited_to_measure(self.saved, self.title, self.settings)
         found = diagnose_checkpoint(self.saved, chosen, self.place, watch, limit, self.transfer)

@@ -14,7 +14,7 @@ from advmix_cli.diagnosis.battery import Battery, Check
 from advmix_cli.errors import CheckpointError, UsageError
 from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import measured
-from advmix_cli.measure import images_to_measure
+from advmix_cli.measure.same_images import images_to_measure
 from advmix_cli.recipe.measurement import Measuring
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.grid import Cell, Grid, folded

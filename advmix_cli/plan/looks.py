@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advmix_cli.data.images import Images, to_unit
-from advmix_cli.errors import MemoryExhaustedError
+from advmix_cli.evaluation.halves import as_it_fits
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.subject import Logits, Subject
-from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.plan.timing import median_seconds
 
 
@@ -20,25 +19,14 @@ def seconds_a_pass(network: nn.Module, images: Images, place: torch.device) -> f
 
     Where the memory does not hold them all they go in halves of halves, as they do in an evaluation.
     """
-    size = len(images)
-    subject = Subject.plain(network)
+
+    def timed(subject: Subject) -> tuple[float, float]:
+        forward, gradient = _works(subject.attacked, to_unit(images.pixels), images.labels)
+        return median_seconds(forward, place), median_seconds(gradient, place)
+
     with measured(network):
-        while True:
-            try:
-                forward, gradient = (
-                    median_seconds(work, place)
-                    for work in _works(subject.attacked, to_unit(images.pixels), images.labels)
-                )
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-            else:
-                return max(forward, gradient / 2) / len(images)
-            if size == 1:
-                raise MemoryExhaustedError(f"out of memory on {place}, with one image at a time")
-            size = (size + 1) // 2
-            release()
-            subject = subject.in_chunks(size)
+        forward, gradient = as_it_fits(Subject.plain(network), len(images), timed, lambda _: None)
+    return max(forward, gradient / 2) / len(images)
 
 
 def _works(logits: Logits, x: Tensor, labels: Tensor) -> tuple[Callable[[], object], Callable[[], object]]:

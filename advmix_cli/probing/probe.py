@@ -10,7 +10,7 @@ from advmix_cli import build, machine
 from advmix_cli.checkpoint import Checkpoint
 from advmix_cli.data.images import Dataset
 from advmix_cli.errors import CheckpointError, EvaluationError, MemoryExhaustedError, UsageError
-from advmix_cli.measure import changed
+from advmix_cli.measure.same_images import changed
 from advmix_cli.memory import is_out_of_memory
 from advmix_cli.probing.climb import Climb, climb
 from advmix_cli.probing.compare import Standing, first_batch, standings

@@ -7,16 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from advmix_cli import measure
 from advmix_cli.attacked import subject_of
 from advmix_cli.data.images import Images
 from advmix_cli.errors import MemoryExhaustedError
+from advmix_cli.evaluation import halves
 from advmix_cli.evaluation.autoattack import AutoAttack
 from advmix_cli.evaluation.notebook import Blank, Written
 from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.pristine import Pristine
 from advmix_cli.evaluation.subject import AtLeastTwo, InChunks, Subject
+from advmix_cli.measure import evaluate
 from advmix_cli.training.accelerate import Compilation, forget_compiled
 
 EVALUATORS = {
@@ -276,10 +277,10 @@ def test_too_large_a_batch_goes_in_halves_with_the_same_verdicts_and_a_warning_e
     network, images, _ = perceptron
     images = images.first(26) if isinstance(evaluator, AutoAttack) else images
     released = []
-    monkeypatch.setattr(measure, "release", lambda: released.append(True))
+    monkeypatch.setattr(halves, "release", lambda: released.append(True))
     with measured(network):
         expected = verdicts(evaluator, Subject.plain(network), images)
-        found = measure._verdicts(evaluator, Subject.plain(Narrow(network, most)), images, silent, Blank()).robust
+        found = evaluate._verdicts(evaluator, Subject.plain(Narrow(network, most)), images, silent, Blank()).robust
     assert torch.equal(found, expected)
     assert len(released) == len(sizes)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
@@ -290,11 +291,11 @@ def test_too_large_a_batch_goes_in_halves_with_the_same_verdicts_and_a_warning_e
 
 @EVERY
 def test_where_not_even_one_image_fits_the_measurement_ends(perceptron, monkeypatch, evaluator):
-    monkeypatch.setattr(measure, "release", lambda: None)
+    monkeypatch.setattr(halves, "release", lambda: None)
     network, images, _ = perceptron
     with measured(network), pytest.raises(MemoryExhaustedError) as caught:
-        measure._verdicts(evaluator, Subject.plain(Narrow(network, 0)), images, silent, Blank())
-    assert str(caught.value) == "out of memory in evaluation, with one image at a time"
+        evaluate._verdicts(evaluator, Subject.plain(Narrow(network, 0)), images, silent, Blank())
+    assert str(caught.value) == "out of memory, with one image at a time"
     assert caught.value.exit_code == 1
 
 
@@ -305,4 +306,4 @@ def test_other_faults_of_a_measurement_are_not_taken_for_a_lack_of_memory(percep
             raise RuntimeError("a fault of ours")
 
     with pytest.raises(RuntimeError, match="a fault of ours"):
-        measure._verdicts(Broken(5), Subject.plain(perceptron[0]), perceptron[1], silent, Blank())
+        evaluate._verdicts(Broken(5), Subject.plain(perceptron[0]), perceptron[1], silent, Blank())

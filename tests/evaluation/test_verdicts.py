@@ -16,7 +16,7 @@ from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import judge, measured
 from advmix_cli.evaluation.pristine import Pristine
 from advmix_cli.evaluation.subject import Subject
-from advmix_cli.measure import evaluate
+from advmix_cli.measure.evaluate import evaluate
 from advmix_cli.recipe.schema import AutoAttackEvaluator, PgdEvaluator, PristineEvaluator
 
 PGD = Pgd(0.1, 0.05, 2, 1, "uniform", "cross-entropy", 0, 4)

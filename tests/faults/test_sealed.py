@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save, save_file
 from advmix_cli import checkpoint, run, tensors
 from advmix_cli.errors import AdvmixError
 from advmix_cli.evaluation.notebook import Written
-from advmix_cli.measure import evaluate_checkpoint, images_to_measure
+from advmix_cli.measure.evaluate import evaluate_checkpoint
+from advmix_cli.measure.same_images import images_to_measure
 from advmix_cli.report.ablation import Line, ablation_grid, ablation_records
 from advmix_cli.report.results import Results
 from advmix_cli.report.tables import outcome_grid

@@ -1,0 +1,1 @@
+"""A network and evaluators -> what they find."""
