@@ -34,6 +34,7 @@ from advmix_cli.measure.findings import Findings
 from advmix_cli.measure.same_images import changed, check_images
 from advmix_cli.ranks.team import ALONE, Team
 from advmix_cli.recipe import load
+from advmix_cli.recipe.changes import changes, shown
 from advmix_cli.recipe.schema import WORST, FolderData, Recipe
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.results import Measured, Results
@@ -231,28 +232,15 @@ def check_directory(recipe: Recipe, directory: Path) -> None:
             f"{path} is not a recipe of this version; choose another directory with --out"
         ) from None
     if other.digest() != recipe.digest():
-        theirs, ours = flat(other.resolved()), flat(recipe.resolved())
-        differ = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key) and key != "title"]
-        shown = "; ".join(
-            f"{key} is {_shown(theirs.get(key))} there, {_shown(ours.get(key))} here" for key in differ[:3]
-        )
+        differ = [
+            f"{key} is {shown(theirs)} there, {shown(ours)} here"
+            for key, (theirs, ours) in changes(other, recipe).items()
+        ]
         more = f"; and {len(differ) - 3} more" if len(differ) > 3 else ""
         raise RunDirectoryError(
-            f"{directory} holds another recipe: {shown}{more}; choose another directory with --out, or go on with what "
-            f"is there: advmix train {path} --out {directory} --resume"
+            f"{directory} holds another recipe: {'; '.join(differ[:3])}{more}; choose another directory with --out, or "
+            f"go on with what is there: advmix train {path} --out {directory} --resume"
         )
-
-
-def _shown(value: object) -> str:
-    return "not set" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def flat(table: object, prefix: str = "") -> dict[str, object]:
-    """{"a": {"b": 1}} -> {"a.b": 1}; the items of arrays by their numbers."""
-    items = table.items() if isinstance(table, dict) else enumerate(table) if isinstance(table, list) else None
-    if items is None:
-        return {prefix.removesuffix("."): table}
-    return {key: value for name, inner in items for key, value in flat(inner, f"{prefix}{name}.").items()}
 
 
 def _reported(recipe: Recipe, last: Checkpoint, directory: Path) -> list[Checkpoint]:

@@ -14,7 +14,6 @@ from advmix_cli.recipe import load
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.recipe.shipped import table_names
 from advmix_cli.recipe.table import Row, Table, load_table
-from advmix_cli.run import flat
 from advmix_cli.rundir import RECIPE
 
 MOST_SEEDS = 1000
@@ -209,13 +208,3 @@ def _by_title(place: Path, found: Sequence[tuple[Path, Recipe]]) -> There:
         own.append(Cell(Row(name, recipe, {}), directory))
     in_order = sorted(rows.values(), key=lambda row: place_of(row.name))
     return There(Table(place.name, place.name, tuple(in_order)), own, place, None)
-
-
-def changed(base: Recipe, other: Recipe) -> dict[str, Any]:
-    """The fields in which `other` is not as `base`, with its values; None for one that it has not."""
-    ours, theirs = flat(base.resolved()), flat(other.resolved())
-    return {
-        key: theirs.get(key)
-        for key in {**ours, **theirs}
-        if ours.get(key) != theirs.get(key) and key not in ("seed", "title")
-    }

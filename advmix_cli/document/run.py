@@ -21,7 +21,7 @@ from advmix_cli.report.figures import written
 from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.metrics import Epochs
 from advmix_cli.report.results import Results
-from advmix_cli.report.tables import TEST_SELECTED, gap_line, outcome_grid, seconds
+from advmix_cli.report.tables import TEST_SELECTED, collapsed_in, gap_line, outcome_grid, seconds
 from advmix_cli.rundir import METRICS, RECIPE
 
 _FROM_PROBE = {
@@ -120,8 +120,7 @@ def stamps(found: Found) -> list[str]:
         said.append(f"UNFINISHED: {len(found.epochs):,}{of} epochs are trained, and not all is measured")
     collapsed = results.collapsed if results and results.finished else metrics.collapsed(found.epochs)
     if collapsed:
-        epochs = ", ".join(map(str, collapsed))
-        said.append(f"COLLAPSED: the validation's accuracy under attack fell by half in epoch {epochs}")
+        said.append(f"COLLAPSED: {collapsed_in(collapsed)}")
     if results and any(entry.test_selected for entry in results.measured):
         said.append(TEST_SELECTED)
     if results and len(results.machines) > 1:

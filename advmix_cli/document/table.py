@@ -1,6 +1,5 @@
 """The cells of a table -> its document."""
 
-import json
 import shlex
 from pathlib import Path
 
@@ -8,9 +7,10 @@ import tomli_w
 
 from advmix_cli.ablation.cells import Cell as TableCell
 from advmix_cli.ablation.lines import lines_of
-from advmix_cli.document.cells import There, changed
+from advmix_cli.document.cells import There
 from advmix_cli.document.parts import Document, Drawing, Listing, Part, Section
 from advmix_cli.document.run import Found, environment, look, stamps
+from advmix_cli.recipe.changes import changes, shown
 from advmix_cli.recipe.table import Row
 from advmix_cli.report.ablation import Line, ablation_grid
 from advmix_cli.report.curves import row_curves
@@ -156,12 +156,10 @@ def _recipes(there: There) -> list[Part]:
 
 
 def _changes(first: Row, row: Row) -> Cell:
-    fields = tuple(f"{key} = {_value(value)}" for key, value in changed(first.recipe, row.recipe).items())
+    """But for their seeds, of which each has several."""
+    differ = {key: own for key, (_, own) in changes(first.recipe, row.recipe).items() if key != "seed"}
+    fields = tuple(f"{key} = {shown(own)}" for key, own in differ.items())
     return Cell("1 field" if len(fields) == 1 else f"{len(fields)} fields", fields)
-
-
-def _value(value: object) -> str:
-    return "not set" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def again(there: There) -> str:

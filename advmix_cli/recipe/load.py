@@ -125,13 +125,24 @@ def parse_setting(text: str) -> Edit:
     if not equals or not key.strip():
         raise RecipeError(f"{place}: write KEY=VALUE, for example --set maximizer.ascent.steps=10")
     try:
-        parsed = tomllib.loads(f"value = {value}")
-    except (ValueError, RecursionError):
-        parsed = {}
-    if list(parsed) != ["value"]:
-        raise RecipeError(f"{place}: {value.strip()!r} is not a TOML value; a string needs quotes: '{key}=\"...\"'")
+        parsed = toml_value(value)
+    except ValueError:
+        raise RecipeError(
+            f"{place}: {value.strip()!r} is not a TOML value; a string needs quotes: '{key}=\"...\"'"
+        ) from None
     path = tuple(int(part) if part.isdecimal() else part for part in key.strip().split("."))
-    return Edit(path, parsed["value"], Position(place))
+    return Edit(path, parsed, Position(place))
+
+
+def toml_value(text: str) -> object:
+    """`text` as the right side of a key; ValueError if it is none, or more than one."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except RecursionError:
+        raise ValueError("arrays are nested too deep") from None
+    if list(parsed) != ["value"]:
+        raise ValueError("more than one value")
+    return parsed["value"]
 
 
 def leaves(table: dict[str, Any], prefix: Path, where: dict[Path, Position]) -> list[Edit]:

@@ -3,7 +3,6 @@
 What a flag of `advmix eval` says is a field of a `Measurement`, and --set edits it as it edits a recipe.
 """
 
-import tomllib
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Protocol, Self
 
@@ -13,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from advmix_cli.errors import RecipeError, UsageError, printable
 from advmix_cli.recipe import problems
 from advmix_cli.recipe.fields import Positive, Section
-from advmix_cli.recipe.load import Document, Edit, load, parse_setting
+from advmix_cli.recipe.load import Document, Edit, load, parse_setting, toml_value
 from advmix_cli.recipe.positions import Path, Position
 from advmix_cli.recipe.schema import (
     AutoAttackEvaluator,
@@ -208,10 +207,9 @@ def _numbers(flag: str, text: str) -> list[float]:
 
 def _table(flag: str, text: str) -> object:
     try:
-        parsed = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):
-        parsed = {}
-    if list(parsed) != ["value"]:
+        return toml_value(text)
+    except ValueError:
         what = printable(text)
-        raise UsageError(f"{flag}: '{what}' is not a TOML table; write '{{num_classes=10, name=\"a string\"}}'")
-    return parsed["value"]
+        raise UsageError(
+            f"{flag}: '{what}' is not a TOML table; write '{{num_classes=10, name=\"a string\"}}'"
+        ) from None

@@ -10,7 +10,7 @@ from advmix_cli.evaluation.outcome import Outcome
 from advmix_cli.report.differences import Right, difference, pooled_interval, right
 from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.results import Measured, Results
-from advmix_cli.report.tables import TEST_SELECTED, interval, percent, shown, spanned
+from advmix_cli.report.tables import TEST_SELECTED, collapsed_in, interval, percent, shown, spanned
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,7 @@ def _without_verdicts(columns: Sequence[str], lines: Sequence[Line]) -> list[str
 
 
 def _collapsed(name: str, run: Results) -> str:
-    epochs = ", ".join(map(str, run.collapsed))
-    return f"COLLAPSED: {name}, seed {run.seed}: the validation's accuracy under attack fell by half in epoch {epochs}"
+    return f"COLLAPSED: {name}, seed {run.seed}: {collapsed_in(run.collapsed)}"
 
 
 def _seeds(lines: Sequence[Line]) -> int:

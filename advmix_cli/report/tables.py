@@ -65,7 +65,7 @@ def outcome_grid(
     if len(machines) > 1:
         warning.append(f"trained on {len(machines)} machines: {'; '.join(_moves(machines))}")
     if collapsed:
-        warning.append(f"COLLAPSED: the validation's accuracy under attack fell by half in {_epochs(collapsed)}.")
+        warning.append(f"COLLAPSED: {collapsed_in(collapsed)}.")
     return outcomes_grid(f"{title} · {measured.selection} epoch ({measured.epoch})", measured.outcomes, warning)
 
 
@@ -111,8 +111,10 @@ def setting(key: str, value: object) -> str:
     return str(value)
 
 
-def _epochs(numbers: Sequence[int]) -> str:
-    return f"epoch{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+def collapsed_in(epochs: Sequence[int]) -> str:
+    """What happened in these."""
+    numbers = f"epoch{'s' if len(epochs) > 1 else ''} {', '.join(map(str, epochs))}"
+    return f"the validation's accuracy under attack fell by half in {numbers}"
 
 
 def _moves(machines: Sequence[dict[str, Any]]) -> Iterator[str]:
