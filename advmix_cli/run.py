@@ -6,7 +6,7 @@ verdicts/           those of each evaluator, image by image
 findings/           what an unfinished evaluator has found so far
 .lock               who works in it
 
-and what `fit` writes.
+and those of the training (`training_files`).
 """
 
 import json

@@ -17,6 +17,7 @@ FLOORS = (
     {"ablation", "bench", "plan", "probing", "selftest", "verify", "diagnosis"},
     {"run"},
     {"fit", "foreign_model"},
+    {"training_files", "validation"},
     {"course"},
     {"measure", "fitting"},
     {"attacked"},

@@ -13,6 +13,7 @@ from advmix_cli.report.results import Results
 from advmix_cli.report.tables import outcome_grid
 from advmix_cli.training import collapse, resuming
 from advmix_cli.training.loop import Progress
+from advmix_cli.validation import Validation
 
 WATCHED = [*SMALL, "schedule.epochs=4", "validation.fraction=0.3", "optimizer={kind='sgd', lr=0.05, momentum=0.0}"]
 
@@ -22,7 +23,7 @@ def accuracies(monkeypatch):
     """accuracies(0.3, ...): what the validation of each epoch finds."""
 
     def give(*values):
-        def validated(*_):
+        def accuracies(_):
             return {"validation_accuracy": 0.9, "validation_pgd_accuracy": values[epoch[0] - 1]}
 
         epoch = [0]
@@ -33,7 +34,7 @@ def accuracies(monkeypatch):
             return true(self, start, tick)
 
         monkeypatch.setattr(fit.Training, "_epoch", counted)
-        monkeypatch.setattr(fit, "_validated", validated)
+        monkeypatch.setattr(Validation, "accuracies", accuracies)
 
     return give
 
@@ -112,11 +113,11 @@ def test_an_average_is_not_the_best_one_by_the_accuracy_of_what_was_undone(tiny,
     """It improves in the epoch that collapses, and is rolled back with the weights before it could be saved."""
     found = {"": iter([0.4, 0.1, 0.3, 0.35]), "average_": iter([0.3, 0.35, 0.2, 0.2])}
 
-    def validated(weights, *_):
-        accuracy = next(found[weights.prefix])
-        return {f"{weights.prefix}validation_accuracy": 0.9, f"{weights.prefix}validation_pgd_accuracy": accuracy}
+    def accuracies(_):
+        robust = {f"{prefix}validation_pgd_accuracy": next(values) for prefix, values in found.items()}
+        return {f"{prefix}validation_accuracy": 0.9 for prefix in found} | robust
 
-    monkeypatch.setattr(fit, "_validated", validated)
+    monkeypatch.setattr(Validation, "accuracies", accuracies)
     recipe = tiny(*WATCHED, "schedule.on_collapse='rollback'", "averaging={kind='ema'}")
     run.execute(recipe, tmp_path, CPU, watch)
     assert lines(tmp_path)[1]["rolled_back_to"] == 1

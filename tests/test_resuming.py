@@ -12,7 +12,7 @@ from interrupted import CPU, SMALL, StopAt, bits, same, stopped
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from advmix_cli import checkpoint, fit, machine, run, state
+from advmix_cli import checkpoint, fit, machine, run, state, training_files
 from advmix_cli.errors import AdvmixError, RunDirectoryError, StoppedError
 from advmix_cli.files import write_atomically
 from advmix_cli.fit import Keeping
@@ -249,7 +249,7 @@ def killed_writing(monkeypatch, name, recipe, directory, watch, every=1e9):
         write_atomically(path, content)
 
     with monkeypatch.context() as patch:
-        for module in (checkpoint, state, fit):
+        for module in (checkpoint, state, training_files):
             patch.setattr(module, "write_atomically", write)
         with pytest.raises(Killed):
             run.execute(recipe, directory, CPU, watch, Keeping(every))

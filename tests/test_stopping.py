@@ -13,12 +13,13 @@ from interrupted import CPU, SMALL
 from processes import command, wait_for
 from typer.testing import CliRunner
 
-from advmix_cli import fit, run, stopping
+from advmix_cli import run, stopping
 from advmix_cli.cli import app
 from advmix_cli.errors import StoppedError
 from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.fit import Keeping
 from advmix_cli.stopping import stoppable
+from advmix_cli.training_files import TrainingFiles
 
 
 def send(number):
@@ -126,14 +127,14 @@ def test_a_time_is_a_time(text):
 
 def test_a_signal_after_the_last_batch_loses_nothing(tiny, tmp_path, watch, monkeypatch):
     recipe, part = tiny(*SMALL), tmp_path / "part"
-    true = fit._Fit._save
+    true = TrainingFiles.save
 
     def signalled(self, weights, selection, *rest, **more):
         if selection == "last":
             send(signal.SIGTERM)
         return true(self, weights, selection, *rest, **more)
 
-    monkeypatch.setattr(fit._Fit, "_save", signalled)
+    monkeypatch.setattr(TrainingFiles, "save", signalled)
     with stoppable() as stop, pytest.raises(StoppedError, match="SIGTERM"):
         run.execute(recipe, part, CPU, watch, Keeping(1e9, stop))
     assert (part / "model.safetensors").exists()

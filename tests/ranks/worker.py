@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 from rich.console import Console
 
-from advmix_cli import build, engine, fit, run
+from advmix_cli import build, engine, fit, run, validation
 from advmix_cli.commands.train import train as command
 from advmix_cli.engine import Difference, Prepared
 from advmix_cli.errors import AdvmixError, StoppedError
@@ -29,6 +29,7 @@ from advmix_cli.stopping import stoppable
 from advmix_cli.tensors import digest, on_cpu
 from advmix_cli.training.batch import OnBatch
 from advmix_cli.training.loop import Training
+from advmix_cli.validation import Validation
 
 RANK = int(os.environ.get("RANK", "0"))
 CPU = torch.device("cpu")
@@ -87,8 +88,8 @@ def slow_alone():
         return slowly
 
     with (
-        mock.patch.object(fit, "subject_of", slow(fit.subject_of)),
-        mock.patch.object(fit, "_validated", slow(fit._validated)),
+        mock.patch.object(validation, "subject_of", slow(validation.subject_of)),
+        mock.patch.object(Validation, "accuracies", slow(Validation.accuracies)),
     ):
         yield
 
