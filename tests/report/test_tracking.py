@@ -16,11 +16,11 @@ from wandb_server import server
 from advmix_cli import run
 from advmix_cli.cli import app
 from advmix_cli.errors import StoppedError, UsageError
-from advmix_cli.fit import METRICS
 from advmix_cli.report import tracking
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.results import Results
 from advmix_cli.report.tracking import check, tracked
+from advmix_cli.rundir import METRICS
 
 
 class Silent(Watcher):
