@@ -27,7 +27,7 @@ FLOORS = (
     {"builders"},
     {"training", "report", "factories"},
     {"evaluation", "data", "checkpoint", "recipe", "state"},
-    {"method", "networks", "locks", "stopping", "foreign", "failures"},
+    {"method", "networks", "locks", "stopping", "pickled", "failures"},
     {"machine", "ranks"},
     {"errors", "seeding", "files", "seals", "tensors", "memory", "clock", "rundir", "tied", "__init__"},
 )

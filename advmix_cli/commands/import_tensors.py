@@ -24,7 +24,7 @@ def import_(
     from safetensors.torch import save
 
     from advmix_cli.files import write_atomically
-    from advmix_cli.foreign import tensors
+    from advmix_cli.pickled import tensors
 
     found = tensors(source)
     write_atomically(target, save(found, metadata={"format": "pt"}))
