@@ -9,8 +9,8 @@ from advmix_cli.recipe.schema import Recipe
 
 
 def largest_batch(recipe: Recipe, images: Dataset, place: torch.device, *, at_most: int) -> int:
-    """The largest batch, to a 32nd, that one eager step of the recipe can be done with on `place`; 0 if none. One image
-    is none: batch norm needs two."""
+    """The largest batch, to a 32nd, that eager steps of the recipe can be done with on `place`; 0 if none. One image is
+    none: batch norm needs two."""
 
     def fits(size: int) -> bool:
         schedule = recipe.schedule.model_copy(update={"batch_size": size})
@@ -18,7 +18,10 @@ def largest_batch(recipe: Recipe, images: Dataset, place: torch.device, *, at_mo
 
         def work() -> None:
             training = build.training(other, images, build.new_network(other, images, place))
-            figures = training.on_batch(training.draw(training.order(1), epoch=1, index=0))
+            batch = training.draw(training.order(1), epoch=1, index=0)
+            training.on_batch(batch)
+            # The second one has the optimizer's moments and the gradients of the first one beside it.
+            figures = training.on_batch(batch)
             float(figures["loss"])  # waits for the device, which may run out of memory later than the host
 
         return size < 2 or tried(work)

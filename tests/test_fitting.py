@@ -11,6 +11,7 @@ from advmix_cli.cli import app
 from advmix_cli.errors import MemoryExhaustedError
 from advmix_cli.networks.preactivation import PreActivationNetwork
 from advmix_cli.report.results import Results
+from advmix_cli.training.batch import OnBatch
 
 CPU = torch.device("cpu")
 
@@ -111,6 +112,19 @@ def test_the_search_trains_on_nothing_that_is_kept(tiny, holding):
     assert fitting.largest_batch(recipe, images, CPU, at_most=30) == 30
     assert torch.equal(torch.get_rng_state(), before[0])
     assert images.fingerprints() == before[1]
+
+
+def test_a_batch_that_fits_only_before_the_optimizer_has_moments_is_too_large(tiny, monkeypatch):
+    true = OnBatch.__call__
+
+    def second(self, batch):
+        if self.step.optimizer.state and len(batch.indices) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return true(self, batch)
+
+    monkeypatch.setattr(OnBatch, "__call__", second)
+    recipe = tiny("model.width=1", "optimizer={kind='adam', lr=0.01}")
+    assert fitting.largest_batch(recipe, build.dataset(recipe, CPU, print), CPU, at_most=64) == 10
 
 
 def test_the_command_ends_with_1_and_one_message(tmp_path, monkeypatch, holding):

@@ -4,9 +4,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from interrupted import CPU, SMALL
+from typer.testing import CliRunner
 
-from advmix_cli import run
+from advmix_cli import build, run, selftest
+from advmix_cli.cli import app
+from advmix_cli.selftest import Trial, _different
 
 
 @pytest.mark.slow
@@ -18,9 +22,22 @@ def test_killed_at_random_moments_a_training_ends_with_the_same_bits():
     assert done.stderr.count("ended bitwise identical") == 3
 
 
-def test_a_difference_in_one_bit_is_seen(tiny, tmp_path, watch):
-    from advmix_cli.selftest import _different
+@pytest.mark.parametrize(("place", "wanted"), [("cpu", False), ("cuda", True)])
+def test_on_a_gpu_it_asks_for_the_same_bits(monkeypatch, place, wanted):
+    tried = []
 
+    def trials(recipe, *_):
+        tried.append(recipe.engine.deterministic)
+        return iter([Trial(1, 0.5, "epoch 1, batch 1", True, ())])
+
+    monkeypatch.setattr(selftest, "trials", trials)
+    monkeypatch.setattr(build, "device", lambda _: torch.device(place))
+    done = CliRunner().invoke(app, ["selftest", "resume"])
+    assert (done.exit_code, tried) == (0, [wanted])
+    assert ("with engine.deterministic = true" in done.stderr) == wanted
+
+
+def test_a_difference_in_one_bit_is_seen(tiny, tmp_path, watch):
     recipe = tiny(*SMALL)
     for name in ("one", "other"):
         run.execute(recipe, tmp_path / name, CPU, watch)

@@ -18,7 +18,7 @@ from advmix_cli.training.batch import OnBatch
 from advmix_cli.training.loop import Training
 from advmix_cli.training.schedules import Schedule
 from advmix_cli.training.step import Step, trades_loss, update_loss
-from advmix_cli.training.yogi import Update, Yogi, at_once, in_pieces, one_by_one, yogi_update
+from advmix_cli.training.yogi import Update, Yogi, in_pieces, joined, one_by_one, yogi_update
 
 
 def optimizer(
@@ -70,7 +70,7 @@ def optimizer(
 
 def _yogi_update(formulation: Formulation, *, on_gpu: bool) -> Update:
     if formulation == "eager":
-        return at_once(yogi_update) if on_gpu else in_pieces(yogi_update)
+        return joined(yogi_update) if on_gpu else in_pieces(yogi_update)
     # What changes its arguments in place is nothing that torch.compile captures.
     itself = "compiled" if formulation == "reduce-overhead" else formulation
     return one_by_one(formed(yogi_update, itself, dynamic=True))

@@ -22,7 +22,7 @@ from advmix_cli.seeding import derive
 def network(recipe: Recipe, normalize: Normalize, *, channels: int, classes: int) -> nn.Module:
     """A new network on the CPU; its weights follow from the recipe's seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(recipe.seed, "weights"))
+        torch.default_generator.manual_seed(derive(recipe.seed, "weights"))
         model = recipe.model
         match model:
             case schema.PreActResNetModel():

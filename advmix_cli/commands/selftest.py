@@ -25,10 +25,15 @@ def selftest_resume(
     from advmix_cli.recipe.load import load
 
     short = ["data.train_limit=512", "model.width=4", "schedule.epochs=4", "schedule.batch_size=32"]
-    chosen = load(recipe or "digits", [*([] if recipe else short), *(settings or [])])
+    edits = [*([] if recipe else short), *(settings or [])]
+    chosen = load(recipe or "digits", edits)
 
+    from advmix_cli import build
     from advmix_cli.selftest import trials
 
+    if build.device(device).type == "cuda" and not chosen.engine.deterministic:
+        say("with engine.deterministic = true: without it no two trainings on a GPU have the same bits")
+        chosen = load(recipe or "digits", [*edits, "engine.deterministic=true"])
     same = resumed = 0
     for trial in trials(chosen, kills, device, seed):
         same += not trial.different

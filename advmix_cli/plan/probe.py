@@ -36,7 +36,7 @@ class Speed:
     """Went into compiling, capturing and rehearsing it, once."""
     images_per_second: float
     peak_bytes: int | None
-    """Of a GPU's memory, the rehearsal included; None on a CPU."""
+    """Of a GPU's memory, the rehearsal included, or since the capture where there was one; None on a CPU."""
     largest: Largest | None
 
 

@@ -5,7 +5,7 @@ weights. Here everything that changes is a tensor, and the update is one functio
 one pass over a parameter. Eagerly it is called for as much at a time as the device likes.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor
 
 CACHED = 2**18
 """Elements of a piece whose four tensors, 1 MB each, a CPU has in its caches during the passes of an eager update."""
+TOGETHER = 2**23
+"""Elements of parameters that are updated as one: what is joined for it, and what the update makes, are nine times
+32 MB. All parameters of a large network at once would take more memory than the pass through it."""
 
 
 class Flat(NamedTuple):
@@ -70,18 +73,31 @@ def in_pieces(update: Callable[..., None]) -> Update:
     return updated
 
 
-def at_once(update: Callable[..., None]) -> Update:
-    """All parameters as one: a GPU waits for the host to start the dozen operations on each of dozens of parameters."""
+def joined(update: Callable[..., None]) -> Update:
+    """Many parameters as one: a GPU waits for the host to start the dozen operations on each of dozens of them."""
 
     def updated(flats: Sequence[Flat], *numbers: Any) -> None:
-        sizes = [flat.parameter.numel() for flat in flats]
-        separate = list(zip(*flats, strict=True))
-        joined = [torch.cat(values) for values in separate]
-        update(*joined, *numbers)
-        for own, changed in zip(separate, joined, strict=True):
-            torch._foreach_copy_(own, changed.split(sizes))  # pyright: ignore[reportPrivateImportUsage]
+        for run in _runs(flats):
+            sizes = [flat.parameter.numel() for flat in run]
+            parameters, gradients, means, squares = zip(*run, strict=True)
+            parameter, mean, square = (torch.cat(values) for values in (parameters, means, squares))
+            update(parameter, torch.cat(gradients), mean, square, *numbers)
+            for own, changed in ((parameters, parameter), (means, mean), (squares, square)):
+                torch._foreach_copy_(own, changed.split(sizes))  # pyright: ignore[reportPrivateImportUsage]
 
     return updated
+
+
+def _runs(flats: Sequence[Flat]) -> Iterator[list[Flat]]:
+    """In their order: as many as have TOGETHER elements at the most, or one that has more."""
+    run, size = list[Flat](), 0
+    for flat in flats:
+        if run and size + flat.parameter.numel() > TOGETHER:
+            yield run
+            run, size = [], 0
+        run.append(flat)
+        size += flat.parameter.numel()
+    yield run
 
 
 class Yogi(torch.optim.Optimizer):

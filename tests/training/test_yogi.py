@@ -13,7 +13,7 @@ from advmix_cli import build
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.training import yogi
 from advmix_cli.training.accelerate import Compilation, forget_compiled, formed
-from advmix_cli.training.yogi import Yogi, at_once, in_pieces, one_by_one, yogi_update
+from advmix_cli.training.yogi import Flat, Yogi, in_pieces, joined, one_by_one, yogi_update
 
 
 def recipe(**optimizer):
@@ -162,9 +162,10 @@ def test_a_parameter_without_a_gradient_stays_and_its_group_counts_on_as_the_lib
             torch.testing.assert_close(value, other, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("way", [in_pieces, at_once])
+@pytest.mark.parametrize("way", [in_pieces, joined])
 def test_each_way_of_an_update_gives_the_same_bits(monkeypatch, way):
     monkeypatch.setattr(yogi, "CACHED", 16)
+    monkeypatch.setattr(yogi, "TOGETHER", 100)
     parameters, others = starts(torch.float32), starts(torch.float32)
     assert any(value.numel() > 2 * 16 and value.numel() % 16 for value in parameters)
     (optimizer, rate), (other, other_rate) = ours(parameters), ours(others, way(yogi_update))
@@ -179,11 +180,19 @@ def test_each_way_of_an_update_gives_the_same_bits(monkeypatch, way):
         assert torch.equal(value.grad, twin.grad)
 
 
+def test_no_more_parameters_are_joined_than_a_bound(monkeypatch):
+    monkeypatch.setattr(yogi, "TOGETHER", 100)
+    sizes = []
+    update = joined(lambda parameter, *_: sizes.append(parameter.numel()))
+    update([Flat(*(torch.zeros(size) for _ in range(4))) for size in (60, 40, 1, 250, 30, 70)])
+    assert sizes == [100, 1, 250, 100]
+
+
 def test_at_once_a_device_is_given_as_many_operations_for_sixty_parameters_as_for_six():
     counts = []
     for times in (1, 10):
         parameters = [value for _ in range(times) for value in starts(torch.float32)]
-        optimizer, _ = ours(parameters, at_once(yogi_update))
+        optimizer, _ = ours(parameters, joined(yogi_update))
         for value in parameters:
             value.grad = torch.ones_like(value)
         with Started() as started:
