@@ -119,7 +119,7 @@ def find(place: Path) -> Path:
         if not place.is_dir():
             what = "no such file or directory"
         elif (place / "recipe.toml").is_file():
-            what = f"has no {LAST}: the training did not end{best}"
+            what = f"has no {LAST}: the training did not end, or that file is gone{best}"
         else:
             what = "holds no run"
         raise CheckpointError(f"{place}: {what}")
@@ -158,14 +158,17 @@ def load(place: Path) -> Checkpoint:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file; CheckpointError if it is none, or not whole."""
+    """Metadata and tensors of a safetensors file; CheckpointError if it is none, or not whole, and from an OSError if
+    the disk does not give it."""
     if path.suffix in (".pt", ".pth", ".pkl", ".pickle"):
         raise CheckpointError(
             f"{path} is a pickle, which can run code when it is read; `advmix import` takes the tensors out of it"
         )
     try:
         return read(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file: {error}") from None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advmix_cli.errors import CheckpointError, printable
+from advmix_cli.errors import CheckpointError, printable, some
 from advmix_cli.memory import at_most
 
 DTYPES = {
@@ -55,8 +55,10 @@ def tensors(path: Path) -> dict[str, Tensor]:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
             break
-    if not isinstance(found, Mapping) or not found or not all(_is_named_tensor(*item) for item in found.items()):
+    if not isinstance(found, Mapping) or not any(isinstance(value, Tensor) for value in found.values()):
         raise CheckpointError(f"{path}: holds no mapping of names to tensors, alone or under {', '.join(WRAPPERS)}")
+    if others := [printable(str(name)) for name, value in found.items() if not _is_named_tensor(name, value)]:
+        raise CheckpointError(f"{path}: not tensors that safetensors can hold: {some(others)}")
     size = sum(value.numel() * value.element_size() for value in found.values())
     if size > 4 * path.stat().st_size:
         raise CheckpointError(f"{path}: its tensors share their memory, and would need {size:,} bytes on their own")

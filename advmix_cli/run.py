@@ -10,6 +10,7 @@ and those of the training (`training_files`).
 """
 
 import json
+import shlex
 import shutil
 from contextlib import ExitStack
 from dataclasses import replace
@@ -208,7 +209,11 @@ def _check_weights(known: Results, directory: Path) -> None:
 
 
 def check_directory(recipe: Recipe, directory: Path) -> None:
-    """RunDirectoryError if `directory` holds something else than a run of this very recipe."""
+    """RunDirectoryError if `directory` holds something else than a run of this very recipe, or cannot hold one."""
+    try:
+        str(directory).encode()  # as the library of safetensors wants it
+    except UnicodeEncodeError:
+        raise RunDirectoryError(f"{directory}: its name is not UTF-8; choose another directory with --out") from None
     try:
         if not directory.exists():
             return
@@ -237,9 +242,10 @@ def check_directory(recipe: Recipe, directory: Path) -> None:
             for key, (theirs, ours) in changes(other, recipe).items()
         ]
         more = f"; and {len(differ) - 3} more" if len(differ) > 3 else ""
+        again = ["advmix", "train", str(path), "--out", str(directory), "--resume"]
         raise RunDirectoryError(
             f"{directory} holds another recipe: {'; '.join(differ[:3])}{more}; choose another directory with --out, or "
-            f"go on with what is there: advmix train {path} --out {directory} --resume"
+            f"go on with what is there: {shlex.join(again)}"
         )
 
 

@@ -73,7 +73,9 @@ class TrainingFiles:
         try:
             saved = checkpoint.load(path)
         except CheckpointError as error:
-            raise RunDirectoryError(f"{error}; delete {self.directory} to start again") from None
+            # What the disk does not give may be whole.
+            after = "" if isinstance(error.__cause__, OSError) else f"; delete {self.directory} to start again"
+            raise RunDirectoryError(f"{error}{after}") from None
         anew = before is not None and saved.epoch >= before
         if saved.weights != best.digest and not anew:
             raise RunDirectoryError(

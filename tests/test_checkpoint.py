@@ -113,6 +113,14 @@ def test_a_truncated_file_is_refused(path, length):
     assert "not a whole safetensors file" in refused(path)
 
 
+def test_what_the_disk_does_not_give_is_not_called_damaged(path, monkeypatch):
+    def closed(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(checkpoint, "read", closed)
+    assert refused(path) == f"{path} cannot be read: Permission denied"
+
+
 def test_a_flipped_bit_in_the_tensors_is_refused(path):
     content = bytearray(path.read_bytes())
     content[-5] ^= 4
@@ -155,7 +163,7 @@ def test_a_missing_file_is_refused(tmp_path):
     assert "no such file" in refused(tmp_path / "gone.safetensors")
     assert "holds no run" in refused(tmp_path)
     (tmp_path / "recipe.toml").touch()
-    assert refused(tmp_path).endswith("has no model.safetensors: the training did not end")
+    assert refused(tmp_path).endswith("has no model.safetensors: the training did not end, or that file is gone")
     (tmp_path / "best.safetensors").touch()
     assert refused(tmp_path).endswith(f"; {tmp_path}/best.safetensors is the best epoch so far")
 

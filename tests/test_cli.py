@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -189,15 +191,16 @@ def test_train_again_finds_it_done(trained):
 
 
 def test_another_recipe_in_the_same_directory_is_refused(trained):
-    directory, _ = trained
+    directory = trained[0].with_name("with a space")
+    shutil.copytree(trained[0], directory, dirs_exist_ok=True)
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
     text = message(advmix("train", "digits", "--out", directory, *QUICK, "--seed", "1"))
-    there = f"advmix train {directory}/recipe.toml --out {directory} --resume"
+    there = f"advmix train '{directory}/recipe.toml' --out '{directory}' --resume"
     assert text == (
         f"{directory} holds another recipe: seed is 0 there, 1 here; choose another directory with --out, or go on "
         f"with what is there: {there}"
     )
-    assert advmix(*there.split()[1:]).exit_code == 0
+    assert advmix(*shlex.split(there)[1:]).exit_code == 0
     assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
 
 

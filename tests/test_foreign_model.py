@@ -93,6 +93,15 @@ def weights(own, tmp_path):
     return tmp_path / "weights.safetensors"
 
 
+def test_weights_that_are_not_finite_are_named_before_anything_is_measured(own, weights, tmp_path):
+    state = read_tensors(weights)[1]
+    state["outer.bias"][3] = float("nan")
+    save_file(state, tmp_path / "nan.safetensors")
+    found = advmix("eval", tmp_path / "nan.safetensors", "--model", f"{own}:make", "--data", "digits", "--set", FAST)
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert found.stderr.endswith(f"error: {own}:make: its outer.bias hold numbers that are not finite\n")
+
+
 # ---- measured ------------------------------------------------------------------------------------------------------
 
 

@@ -83,14 +83,24 @@ def test_what_is_no_file_of_tensors_is_one_message(tmp_path, content, words):
 
 
 @pytest.mark.parametrize("content", [
-    {}, [torch.ones(1)], torch.ones(1), {"a": 1.0}, {1: torch.ones(1)}, {"a": torch.zeros(1).expand(10**13)},
-    {"a": torch.ones(1, device="meta")},
+    {}, [torch.ones(1)], torch.ones(1), {"a": 1.0},
 ])  # fmt: skip
 def test_what_holds_no_network_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.pt")
     done = import_(tmp_path / "a.pt", tmp_path / "out.safetensors")
     assert done.exit_code == 2
     assert "holds no mapping of names to tensors" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    (1, torch.ones(1)), ("a", torch.zeros(1).expand(10**13)), ("a", torch.ones(1, device="meta")), ("epoch", 3),
+    ("a", torch.ones(1, dtype=torch.complex64)),
+])  # fmt: skip
+def test_what_no_file_can_hold_is_named(tmp_path, name, value):
+    torch.save({"whole": torch.ones(1), name: value}, tmp_path / "a.pt")
+    done = import_(tmp_path / "a.pt", tmp_path / "out.safetensors")
+    assert done.exit_code == 2
+    assert done.stderr.endswith(f"a.pt: not tensors that safetensors can hold: {name}\n")
 
 
 def test_a_missing_file_and_an_existing_target_are_told(tmp_path):

@@ -132,6 +132,22 @@ def test_a_file_that_is_lost_is_an_error_and_not_another_result(whole, tmp_path,
         run.execute(recipe, part, CPU, watch)
 
 
+def test_a_best_network_that_the_disk_does_not_give_has_not_lost_it(whole, tmp_path, watch, monkeypatch):
+    recipe, expected = whole()
+    part = tmp_path / "part"
+    stopped(recipe, part, watch, at=7)
+
+    def closed(path):
+        raise OSError(5, "Input/output error", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "read", closed)
+        with pytest.raises(RunDirectoryError, match=r"best\.safetensors cannot be read: Input/output error$"):
+            run.execute(recipe, part, CPU, watch)
+    run.execute(recipe, part, CPU, watch)
+    assert same(bits(part), expected)
+
+
 def test_another_machine_is_noticed_before_it_goes_on(whole, tmp_path, watch, said, monkeypatch):
     recipe, _ = whole()
     part = tmp_path / "part"

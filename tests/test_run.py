@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import tomllib
 from dataclasses import replace
 
@@ -253,6 +254,12 @@ def test_a_foreign_directory_is_refused_and_untouched(tiny, tmp_path, watch, nam
     assert str(directory) in str(caught.value)
     assert [path.name for path in directory.iterdir()] == [name]
     assert (directory / name).read_text() == "mine"
+
+
+def test_a_directory_that_safetensors_cannot_name_is_refused_before_anything(tiny, tmp_path, watch):
+    with pytest.raises(RunDirectoryError, match="its name is not UTF-8; choose another directory with --out"):
+        run.execute(tiny(), tmp_path / os.fsdecode(b"o\xff"), CPU, watch)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_place_of_the_directory_is_refused(tiny, tmp_path, watch):

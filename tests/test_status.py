@@ -1,6 +1,7 @@
 """`advmix status`: from the files alone, while others write them."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from advmix_cli.ablation.cells import cells
 from advmix_cli.ablation.prepare import prepare
 from advmix_cli.cli import app
 from advmix_cli.locks import held
+from advmix_cli.recipe import load
 from advmix_cli.recipe.table import Row, Table
 
 
@@ -110,6 +112,25 @@ def test_what_is_damaged_is_said_and_the_others_are_shown(table, tmp_path):
     assert "recipe.toml:1:9: not valid TOML" in done.stdout
     assert done.stderr.startswith("error: damaged: ")
     assert status(tmp_path / "runs", "--json").exit_code == 1
+
+
+def test_a_directory_that_cannot_be_read_hides_no_other(table, tmp_path, monkeypatch):
+    closed, true = table[0].directory, os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != closed and true(path, mode))
+    monkeypatch.setattr(load, "read_text", refusing(closed, load.read_text))
+    done = status(tmp_path / "runs")
+    assert done.exit_code == 1
+    assert "stopped 1/3" in done.stdout
+    assert f"{closed / 'recipe.toml'}: Permission denied" in done.stdout
+
+
+def refusing(directory, true):
+    def read_text(path, longest):
+        if path.parent == directory:
+            raise PermissionError(13, "Permission denied", str(path))
+        return true(path, longest)
+
+    return read_text
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`advmix status`."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,16 +75,24 @@ def _whole_lines() -> Iterator[None]:
 def _tables(place: Path) -> "list[tuple[Path, list[Entry]]]":
     """The runs in `place`: itself, those right in it, those in the directories in it; with the directory of each."""
     from advmix_cli.ablation.order import kept_order
-    from advmix_cli.rundir import RECIPE
 
-    if (place / RECIPE).is_file():
+    if _is_run(place):
         return [(place, _entries([place], []))]
     if not place.is_dir():
         raise UsageError(f"{place} is not {'a directory' if place.exists() else 'there'}")
-    inner = sorted(path for path in place.iterdir() if path.is_dir())
-    found = [(directory, [path for path in sorted(directory.iterdir()) if (path / RECIPE).is_file()])
-             for directory in (place, *inner)]  # fmt: skip
+    inside = sorted(place.iterdir())
+    open_ones = [path for path in inside if path.is_dir() and os.access(path, os.R_OK | os.X_OK)]
+    found = [(directory, [path for path in sorted(directory.iterdir()) if _is_run(path)])
+             for directory in (place, *open_ones)]  # fmt: skip
     return [(directory, _entries(runs, kept_order(directory))) for directory, runs in found if runs]
+
+
+def _is_run(directory: Path) -> bool:
+    """Whether it holds a recipe, or may: of a directory that cannot be read that is said, and the others are shown."""
+    from advmix_cli.rundir import RECIPE
+
+    is_closed = directory.is_dir() and not os.access(directory, os.R_OK | os.X_OK)
+    return is_closed or (directory / RECIPE).is_file()
 
 
 def _entries(runs: list[Path], order: list[str]) -> "list[Entry]":

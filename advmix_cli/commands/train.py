@@ -85,9 +85,8 @@ def train(
             raise _unfinished(stopped, target, as_json=as_json) from None
         except OSError as error:
             what = f"{error.filename or target}: {error.strerror or error}"
-            raise AdvmixError(
-                f"{what}; what was saved before is whole, and the same command with --resume goes on"
-            ) from None
+            saved = "; what was saved before is whole, and the same command with --resume goes on"
+            raise AdvmixError(f"{what}{saved if _is_begun(target) else ''}") from None
     _show(chosen, results, target, name=Path(recipe).stem, as_json=as_json)
 
 
@@ -111,14 +110,19 @@ def _raise_if_unfinished(chosen: "Recipe", target: Path, *, resume: bool) -> "Re
 def _unfinished(stopped: StoppedError, target: Path, *, as_json: bool) -> StoppedError:
     """How to go on."""
     from advmix_cli.report.results import Results
-    from advmix_cli.rundir import LAST, STATE
 
     if as_json:
         so_far = Results.load(target)
         print_json({**(so_far.to_json() if so_far else {}), **unfinished(stopped)})
-    begun = any((target / STATE).glob("*.json")) or (target / LAST).exists()
-    after = f"the same command with --resume goes on in {target}" if begun else "nothing was trained yet"
+    after = f"the same command with --resume goes on in {target}" if _is_begun(target) else "nothing was trained yet"
     return StoppedError(f"unfinished: {stopped}; {after}", stopped.exit_code)
+
+
+def _is_begun(target: Path) -> bool:
+    """Whether there is something to go on with."""
+    from advmix_cli.rundir import LAST, STATE, manifests
+
+    return bool(manifests(target / STATE)) or (target / LAST).exists()
 
 
 def _show(chosen: "Recipe", results: "Results", target: Path, *, name: str, as_json: bool) -> None:

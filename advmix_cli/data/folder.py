@@ -37,7 +37,7 @@ def folder(root: str, *, size: int | None, channels: Literal[1, 3], say: Callabl
     except RuntimeError:
         raise DataError(f"data.root = '{root}': there is no such user's home directory") from None
     if not place.is_dir():
-        raise DataError(f"{place} is not a directory; data.root holds train/CLASS/* and test/CLASS/*")
+        raise DataError(f"{place.absolute()} is not a directory; data.root holds train/CLASS/* and test/CLASS/*")
     classes = _subdirectories(place / "train")
     unknown = sorted(set(_subdirectories(place / "test")) - set(classes))
     if unknown:
@@ -52,18 +52,39 @@ def folder(root: str, *, size: int | None, channels: Literal[1, 3], say: Callabl
 def _subdirectories(place: Path) -> list[str]:
     if not place.is_dir():
         raise DataError(f"{place} is not a directory; data.root holds train/CLASS/* and test/CLASS/*")
-    names = sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith("."))
+    names = [entry.name for entry in _entries(place) if entry.is_dir()]
     if not names:
         raise DataError(f"{place} has no class directories; images lie in {place}/CLASS/")
+    for name in names:
+        if not _is_text(name):
+            raise DataError(f"{place / name}: the name of a class, and not UTF-8")
     return names
+
+
+def _is_text(name: str) -> bool:
+    """Not what a file system may have instead."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _entries(place: Path) -> "list[os.DirEntry[str]]":
+    """By their names, but for hidden ones."""
+    try:
+        found = [entry for entry in os.scandir(place) if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{place} cannot be read: {error.strerror}") from None
+    return sorted(found, key=lambda entry: entry.name)
 
 
 def _images(place: Path, classes: list[str], size: int | None, channels: int, say: Callable[[str], None]) -> Images:
     files: list[tuple[str, int]] = []
-    key = hashlib.sha256(f"advmix folder 1 {place.resolve()} {size} {channels}".encode())
+    key = hashlib.sha256(os.fsencode(f"advmix folder 1 {place.resolve()} {size} {channels}"))
     for label, name in enumerate(classes):
-        entries = sorted(os.scandir(place / name), key=lambda entry: entry.name) if (place / name).is_dir() else []
-        found = [entry for entry in entries if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")]
+        entries = _entries(place / name) if (place / name).is_dir() else []
+        found = [entry for entry in entries if entry.name.lower().endswith(SUFFIXES)]
         if (place / name).is_dir() and not found:
             raise DataError(f"{place / name} has no images ({', '.join(SUFFIXES)})")
         for entry in found:
@@ -74,7 +95,7 @@ def _images(place: Path, classes: list[str], size: int | None, channels: int, sa
             if not stat.S_ISREG(status.st_mode):
                 raise DataError(f"{entry.path} cannot be read as an image: it is no file")  # a pipe would never end
             files.append((entry.path, label))
-            key.update(f"{name}/{entry.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+            key.update(os.fsencode(f"{name}/{entry.name} {status.st_size} {status.st_mtime_ns}\n"))
     cache = user_cache_path("advmix") / "folders" / f"{key.hexdigest()}.safetensors"
     try:
         metadata, cached = read(cache)

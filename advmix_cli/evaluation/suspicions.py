@@ -206,6 +206,10 @@ def of_the_accuracy(
 ) -> Iterator[str]:
     """What is suspicious about how often `network` is right; `others` are the same one behind other conventions of its
     input, each by its flags."""
+
+    def is_chance(count: int) -> bool:
+        return bool(binomtest(count, n, 1 / len(classes), alternative="greater").pvalue >= RARE)
+
     predicted = _predicted(network, images)
     right = predicted == images.labels
     count, n = int(right.sum()), len(images)
@@ -215,10 +219,10 @@ def of_the_accuracy(
             rival = _predicted(other, images) == images.labels
         except Exception:  # what it fails on is not what it takes
             continue
-        gained, lost = int((rival & ~right).sum()), int((right & ~rival).sum())
-        if gained > lost and binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue < RARE:
-            better[flags] = int(rival.sum())
-    chance = binomtest(count, n, 1 / len(classes), alternative="greater").pvalue >= RARE
+        gained, lost, theirs = int((rival & ~right).sum()), int((right & ~rival).sum()), int(rival.sum())
+        is_better = gained > lost and binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue < RARE
+        if is_better and not is_chance(theirs):
+            better[flags] = theirs
     if better:
         flags = max(better, key=lambda name: better[name])
         yield f"{count} of the first {n} images are right, and {better[flags]} with {flags}: is that what it takes?"
@@ -227,7 +231,7 @@ def of_the_accuracy(
             f"{count} of the first {n} images are right, and {ordered} if its classes come in another order: the data "
             f"has {', '.join(classes[:20])}"
         )
-    elif chance:
+    elif is_chance(count):
         yield (
             f"no better than chance: {count} of the first {n} images are right, of {len(classes)} classes: are the "
             "weights, --input-range, --normalize and the order of the classes right?"

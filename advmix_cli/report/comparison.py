@@ -17,7 +17,7 @@ from advmix_cli.report.differences import SIGNIFICANT
 from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.results import Results
 from advmix_cli.report.tables import TEST_SELECTED, percent, setting, spanned
-from advmix_cli.rundir import RESULTS, VERDICTS
+from advmix_cli.rundir import RECIPE, RESULTS, VERDICTS
 
 
 class Compared(NamedTuple):
@@ -70,6 +70,8 @@ def records(place: Path, selection: str | None) -> dict[str, Record]:
         raise UsageError(f"{place}: no such file or directory")
     known = Results.load(place)
     if known is None:
+        if (place / RECIPE).is_file():
+            raise UsageError(f"{place}: a run without {RESULTS}: nothing of it has been measured")
         kept = [verdict_files.load(path) for path in sorted(place.glob("*.safetensors"))]
         if not kept:
             raise UsageError(f"{place} holds neither {RESULTS} nor files of verdicts")

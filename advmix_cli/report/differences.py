@@ -74,7 +74,9 @@ def damaged(known: Results, directory: Path) -> list[str]:
                     _load(path, outcome.verdicts)
             except RunDirectoryError as error:
                 found.append(str(error))
-    return found
+            except OSError as error:
+                found.append(f"{directory / VERDICTS} cannot be read: {error.strerror}")
+    return list(dict.fromkeys(found))  # the best epoch may be the last one
 
 
 @lru_cache(maxsize=1000)

@@ -296,6 +296,32 @@ def test_a_missing_root_is_named(tmp_path):
     assert str(tmp_path / "gone") in refused(tmp_path / "gone")
 
 
+def test_a_relative_root_says_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert refused("gone").startswith(f"{tmp_path}/gone is not a directory; ")
+
+
+def test_a_file_s_name_may_be_no_text_and_a_class_s_may_not(root):
+    """As archives have them that were packed elsewhere."""
+    image = root / "train" / "a" / "0.png"
+    image.rename(image.parent / os.fsdecode(b"\xff.png"))
+    assert len(load(root).train.labels) == 2
+    (root / "train" / "b").rename(root / "train" / os.fsdecode(b"b\xff"))
+    assert refused(root).endswith("the name of a class, and not UTF-8")
+
+
+def test_a_directory_that_cannot_be_read_is_named(root, monkeypatch):
+    true = os.scandir
+
+    def closed(place):
+        if Path(place).name == "b":
+            raise PermissionError(13, "Permission denied", str(place))
+        return true(place)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    assert refused(root) == f"{root / 'train' / 'b'} cannot be read: Permission denied"
+
+
 def test_a_root_without_classes_is_named(root):
     for name in ("a", "b"):
         (root / "train" / name / "0.png").rename(root / "train" / f"{name}.png")

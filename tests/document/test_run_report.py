@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from made import HOSTILE, Checked, epoch_lines, outcome, recipe_with, write_run
@@ -272,6 +273,22 @@ def test_damaged_verdicts_are_said_and_missing_ones_are_none(whole):
     assert code == 1
     assert f"DAMAGED: {path}: not a whole file of verdicts" in shown(text)
     assert said.count("warning: ") == 1
+
+
+@pytest.mark.usefixtures("sketched")
+def test_verdicts_that_cannot_be_read_are_said_once(whole, monkeypatch):
+    true = Path.exists
+
+    def exists(self):
+        if self.parent == whole / "verdicts":
+            raise PermissionError(13, "Permission denied", str(self))
+        return true(self)
+
+    monkeypatch.setattr(Path, "exists", exists)
+    _, said, code = report(whole)
+    assert code == 1
+    (line,) = (line for line in said.splitlines() if line.startswith("warning: "))
+    assert line == f"warning: {whole / 'verdicts'} cannot be read: Permission denied"
 
 
 @pytest.mark.usefixtures("sketched")

@@ -376,6 +376,22 @@ def test_another_order_of_the_classes_is_noticed_where_some_are_right_too(traine
     )
 
 
+def test_of_two_that_are_no_better_than_chance_neither_is_the_convention(images):
+    labels = torch.zeros(len(images.labels), dtype=torch.int64)
+    shown = Images(images.pixels, labels)
+    always = torch.nn.functional.one_hot(torch.arange(10)).float()
+
+    def worse(x):
+        return always[torch.arange(len(x)) % 9 + 1]
+
+    (found,) = of_the_accuracy(worse, {"that": lambda x: always[0].expand(len(x), 10)}, shown, NAMES)
+    assert found == f"0 of the first 20 images are right, and {len(labels)} with that: is that what it takes?"
+    many = Images(images.pixels.repeat(10, 1, 1, 1), labels.repeat(10))
+    chance = lambda x: always[(torch.arange(len(x)) >= 2).long()]  # noqa: E731 (26 of 200)
+    (found,) = of_the_accuracy(worse, {"that": chance}, many, NAMES)
+    assert found.startswith("no better than chance: 0 of the first 200 images are right")
+
+
 def test_chance_is_noticed(images):
     (found,) = judged(Odd(), images)
     assert re.sub(r"\d+ of the", "N of the", found) == (

@@ -129,6 +129,9 @@ def test_verdicts_are_found_in_a_run_a_directory_and_a_file(ran, tmp_path):
         records(tmp_path / "empty", "last")
     with pytest.raises(UsageError, match="no such file or directory"):
         records(tmp_path / "nowhere", "last")
+    (tmp_path / "empty" / "recipe.toml").touch()
+    with pytest.raises(UsageError, match=r"empty: a run without results\.json: nothing of it has been measured"):
+        records(tmp_path / "empty", "last")
     (ran / "verdicts" / "again.safetensors").write_bytes(path.read_bytes())
     with pytest.raises(UsageError, match="holds several files of PGD20"):
         records(ran / "verdicts", None)
