@@ -13,7 +13,7 @@ from advmix_cli.fit import Keeping
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_of_two_processes_at_once_one_works_and_one_is_refused(tiny, tmp_path, watch, capsys, rounds):
-    recipe = tiny("schedule.epochs=100", "evaluators=[]", "engine.threads=1")  # seconds, in which the other one arrives
+    recipe = tiny("schedule.epochs=50", "evaluators=[]", "engine.threads=1")  # seconds, in which the other one arrives
     path = tmp_path / "r.toml"
     path.write_text(tomli_w.dumps(recipe.resolved()))
     run.execute(recipe, tmp_path / "alone", CPU, watch, Keeping())
