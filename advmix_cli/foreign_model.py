@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from advmix_cli import build, checkpoint, factories, seals
 from advmix_cli.data.images import Dataset, Images, to_unit
-from advmix_cli.errors import DataError, EvaluationError, ForeignModelError, first_line, some
+from advmix_cli.errors import DataError, EvaluationError, ForeignModelError, first_line
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.suspicions import LOOKED_AT, of_the_accuracy, suspicions
 from advmix_cli.measure.findings import Known
@@ -50,9 +50,6 @@ def prepared(chosen: Measurement, file: Path | None, place: torch.device, watch:
         _, state = checkpoint.read_tensors(path := checkpoint.find(file))
         factories.load(module, state, str(path))
         types |= _other_types(state)
-    kept = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
-    if wrong := [name for name, value in kept.items() if not value.double().isfinite().all()]:
-        raise ForeignModelError(f"{model.factory}: its {some(wrong)} hold numbers that are not finite")
     weights = digest(on_cpu(module.state_dict()))
     said = [f"its parameters are {' and '.join(sorted(types))}; it is measured in float32"] if types else []
 

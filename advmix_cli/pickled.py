@@ -58,7 +58,10 @@ def tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, Mapping) or not any(isinstance(value, Tensor) for value in found.values()):
         raise CheckpointError(f"{path}: holds no mapping of names to tensors, alone or under {', '.join(WRAPPERS)}")
     if others := [printable(str(name)) for name, value in found.items() if not _is_named_tensor(name, value)]:
-        raise CheckpointError(f"{path}: not tensors that safetensors can hold: {some(others)}")
+        raise CheckpointError(
+            f"{path}: among its tensors are entries that safetensors cannot hold: {some(others)} (tensors by their "
+            f"names are looked for alone or under {', '.join(WRAPPERS)})"
+        )
     size = sum(value.numel() * value.element_size() for value in found.values())
     if size > 4 * path.stat().st_size:
         raise CheckpointError(f"{path}: its tensors share their memory, and would need {size:,} bytes on their own")

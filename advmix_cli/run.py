@@ -323,5 +323,6 @@ def _recorded(outcome: Outcome, saved: Checkpoint, directory: Path) -> Record | 
     try:
         record = verdict_files.load(path)
     except RunDirectoryError as error:
-        raise RunDirectoryError(f"{error}; delete it to measure again") from None
+        after = "" if isinstance(error.__cause__, OSError) else "; delete it to measure again"
+        raise RunDirectoryError(f"{error}{after}") from None
     return record if (record.weights, record.found.outcome) == (saved.weights, outcome) else None

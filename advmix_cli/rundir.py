@@ -1,5 +1,6 @@
 """The names in a run directory, and what they tell alone: without torch, for who only looks."""
 
+import os
 import re
 from pathlib import Path
 
@@ -21,6 +22,18 @@ LONGEST_MANIFEST = 2**20
 """Bytes; it has a thousand, and a few hundred more for each machine that the training moved to."""
 LONGEST_RESULTS = 2**26
 """Bytes."""
+
+
+def runs_in(place: Path) -> list[Path]:
+    """The directories in `place` that are runs, or may be; none where there is no such directory."""
+    return [path for path in sorted(place.iterdir()) if is_run(path)] if place.is_dir() else []
+
+
+def is_run(directory: Path) -> bool:
+    """Whether it holds a recipe, or may: of a directory that cannot be read that is said, and the others are shown."""
+    is_closed = directory.is_dir() and not os.access(directory, os.R_OK | os.X_OK)
+    return is_closed or (directory / RECIPE).is_file()
+
 
 STEM = r"\d{6,7}-\d{6,9}"
 """Of the files of a state: epoch and batches."""

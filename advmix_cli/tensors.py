@@ -1,5 +1,6 @@
 """Tensors in a safetensors file, whose header has a bound, and their digest."""
 
+import errno
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,10 @@ and seconds and gigabytes for them."""
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors. ValueError, OSError or SafetensorError if it is no whole safetensors file."""
+    try:
+        str(path).encode()  # as the library wants it
+    except UnicodeEncodeError:
+        raise OSError(errno.EILSEQ, "its name is not UTF-8", str(path)) from None
     if not path.is_file():
         raise ValueError("there is no such file")  # a pipe may have no end
     with path.open("rb") as file:

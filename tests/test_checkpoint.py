@@ -1,6 +1,7 @@
 """One safetensors file: what it holds, and what is refused with which message."""
 
 import json
+import os
 import pickle
 import resource
 from dataclasses import replace
@@ -119,6 +120,11 @@ def test_what_the_disk_does_not_give_is_not_called_damaged(path, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "read", closed)
     assert refused(path) == f"{path} cannot be read: Permission denied"
+
+
+def test_a_name_that_the_library_cannot_take_is_not_called_damage(path):
+    renamed = path.rename(path.with_name(os.fsdecode(b"\xff.safetensors")))
+    assert refused(renamed).endswith("cannot be read: its name is not UTF-8")
 
 
 def test_a_flipped_bit_in_the_tensors_is_refused(path):

@@ -204,6 +204,17 @@ def test_another_recipe_in_the_same_directory_is_refused(trained):
     assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.usefixtures("empty")
+def test_before_anything_is_saved_nothing_is_said_to_be(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "r")
+
+    monkeypatch.setattr("advmix_cli.run.write_atomically", full)
+    done = advmix("train", "digits", "--out", "r", *QUICK)
+    assert done.exit_code == 1
+    assert done.stderr.endswith("error: r: No space left on device\n")
+
+
 def test_eval_needs_only_the_checkpoint(trained, empty):
     directory, done = trained
     found = advmix("eval", directory / "model.safetensors", "--json")

@@ -262,6 +262,18 @@ def test_a_directory_that_safetensors_cannot_name_is_refused_before_anything(tin
     assert list(tmp_path.iterdir()) == []
 
 
+def test_verdicts_that_the_disk_does_not_give_are_not_to_be_deleted(done, watch, monkeypatch):
+    recipe, directory, _ = done
+    forget(directory, finished=False)
+
+    def closed(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(verdict_files.tensors, "read", closed)
+    with pytest.raises(RunDirectoryError, match=r"Permission denied$"):
+        run.execute(recipe, directory, CPU, watch)
+
+
 def test_a_file_in_place_of_the_directory_is_refused(tiny, tmp_path, watch):
     (tmp_path / "run").write_text("")
     with pytest.raises(RunDirectoryError, match="is not a directory"):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tomli_w
@@ -14,6 +15,7 @@ from advmix_cli import run
 from advmix_cli.ablation.cells import cells
 from advmix_cli.ablation.prepare import prepare
 from advmix_cli.cli import app
+from advmix_cli.files import read_text
 from advmix_cli.locks import held
 from advmix_cli.recipe import load
 from advmix_cli.recipe.table import Row, Table
@@ -115,22 +117,21 @@ def test_what_is_damaged_is_said_and_the_others_are_shown(table, tmp_path):
 
 
 def test_a_directory_that_cannot_be_read_hides_no_other(table, tmp_path, monkeypatch):
-    closed, true = table[0].directory, os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: path != closed and true(path, mode))
-    monkeypatch.setattr(load, "read_text", refusing(closed, load.read_text))
+    """As for who is not root: all that is asked of it is refused."""
+    closed, access, is_file, iterdir = table[0].directory, os.access, Path.is_file, Path.iterdir
+
+    def refused(path):
+        if closed in (path, path.parent):
+            raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "access", lambda path, mode: path != closed and access(path, mode))
+    monkeypatch.setattr(Path, "is_file", lambda self: refused(self) or is_file(self))
+    monkeypatch.setattr(Path, "iterdir", lambda self: refused(self) or iterdir(self))
+    monkeypatch.setattr(load, "read_text", lambda path, longest: refused(path) or read_text(path, longest))
     done = status(tmp_path / "runs")
     assert done.exit_code == 1
     assert "stopped 1/3" in done.stdout
     assert f"{closed / 'recipe.toml'}: Permission denied" in done.stdout
-
-
-def refusing(directory, true):
-    def read_text(path, longest):
-        if path.parent == directory:
-            raise PermissionError(13, "Permission denied", str(path))
-        return true(path, longest)
-
-    return read_text
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def import_(
     """Take the tensors out of a file that torch has pickled, without running what is in it."""
     if target.suffix != ".safetensors":
         raise UsageError(f"{target}: what is written is safetensors, so let its name end in .safetensors")
-    if source.suffix == ".safetensors":  # torch reads it, too, and would drop what its header says
+    if source.suffix == ".safetensors" and source.exists():  # torch reads it, too, and would drop what its header says
         raise UsageError(f"{source} is safetensors already: there is nothing to take out of it")
     if target.exists():
         raise UsageError(f"{target} is there already")

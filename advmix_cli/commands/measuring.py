@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from advmix_cli.commands.console import err, out, print_json
 from advmix_cli.commands.diagnosis import DIAGNOSED, told
 from advmix_cli.commands.keeping import with_the_worst
-from advmix_cli.commands.unfinished import going_on, unfinished
+from advmix_cli.commands.unfinished import unfinished, with_advice
 from advmix_cli.errors import StoppedError
 from advmix_cli.stopping import stoppable
 
@@ -71,14 +71,15 @@ def measure(network: Network, asked: Asked, stop_after: float | None, *, as_json
     opened: Opened | None = None
     outcomes: list[Outcome] = []
     try:
-        with network.guarded(), going_on(), stoppable(stop_after), watcher(err) as watch:
+        with network.guarded(), stoppable(stop_after), watcher(err) as watch:
             opened = network.opened(asked, watch)
             for one in with_the_worst(opened.evaluated, opened.epsilon, opened.keep):
                 outcomes.append(one.outcome)  # noqa: PERF401 (what was found before a stop stays)
     except StoppedError as stopped:
         if as_json:
-            print_json({**(opened.document(outcomes) if opened else {}), **unfinished(stopped)})
-        raise
+            begun = opened.document(outcomes) if opened else {"checkpoint": network.title, "outcomes": []}
+            print_json({**begun, **unfinished(stopped)})
+        raise with_advice(stopped) from None
     if as_json:
         print_json({**opened.document(outcomes), "finished": True})
     else:

@@ -75,24 +75,15 @@ def _whole_lines() -> Iterator[None]:
 def _tables(place: Path) -> "list[tuple[Path, list[Entry]]]":
     """The runs in `place`: itself, those right in it, those in the directories in it; with the directory of each."""
     from advmix_cli.ablation.order import kept_order
+    from advmix_cli.rundir import is_run, runs_in
 
-    if _is_run(place):
+    if is_run(place):
         return [(place, _entries([place], []))]
     if not place.is_dir():
         raise UsageError(f"{place} is not {'a directory' if place.exists() else 'there'}")
-    inside = sorted(place.iterdir())
-    open_ones = [path for path in inside if path.is_dir() and os.access(path, os.R_OK | os.X_OK)]
-    found = [(directory, [path for path in sorted(directory.iterdir()) if _is_run(path)])
-             for directory in (place, *open_ones)]  # fmt: skip
+    inside = [path for path in sorted(place.iterdir()) if path.is_dir() and os.access(path, os.R_OK | os.X_OK)]
+    found = [(directory, runs_in(directory)) for directory in (place, *inside)]
     return [(directory, _entries(runs, kept_order(directory))) for directory, runs in found if runs]
-
-
-def _is_run(directory: Path) -> bool:
-    """Whether it holds a recipe, or may: of a directory that cannot be read that is said, and the others are shown."""
-    from advmix_cli.rundir import RECIPE
-
-    is_closed = directory.is_dir() and not os.access(directory, os.R_OK | os.X_OK)
-    return is_closed or (directory / RECIPE).is_file()
 
 
 def _entries(runs: list[Path], order: list[str]) -> "list[Entry]":

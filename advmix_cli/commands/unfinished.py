@@ -1,21 +1,16 @@
 """Work that is interrupted, and an evaluation that then goes on with the same command."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from advmix_cli.commands.console import say
 from advmix_cli.errors import StoppedError
 
 
-@contextmanager
-def going_on() -> Iterator[None]:
-    """What stops within says how to go on."""
-    try:
-        yield
-    except StoppedError as stopped:
-        after = "the same command goes on with the attack and the batch where it was"
-        raise StoppedError(f"unfinished: {stopped}; {after}", stopped.exit_code) from None
+def with_advice(stopped: StoppedError) -> StoppedError:
+    """It, and how to go on with an evaluation."""
+    after = "the same command goes on with the attack and the batch where it was"
+    return StoppedError(f"unfinished: {stopped}; {after}", stopped.exit_code)
 
 
 def unfinished(stopped: StoppedError) -> dict[str, Any]:

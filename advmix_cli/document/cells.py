@@ -14,7 +14,7 @@ from advmix_cli.recipe import load
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.recipe.shipped import table_names
 from advmix_cli.recipe.table import Row, Table, load_table
-from advmix_cli.rundir import RECIPE
+from advmix_cli.rundir import RECIPE, runs_in
 
 MOST_SEEDS = 1000
 
@@ -94,7 +94,7 @@ def _part(table: Table, whole: Table, seeds: int | None) -> str:
 
 def is_table_directory(place: Path) -> bool:
     """Whether cells lie in it."""
-    return any(place.glob(f"*/{RECIPE}"))
+    return bool(runs_in(place))
 
 
 def in_directory(place: Path) -> There:
@@ -113,9 +113,9 @@ def _recipes(place: Path) -> tuple[list[tuple[Path, Recipe]], tuple[str, ...]]:
     """Of the cells in `place`, and a message for each that cannot be read."""
     found: list[tuple[Path, Recipe]] = []
     damage: list[str] = []
-    for path in sorted(place.glob(f"*/{RECIPE}")):
+    for directory in runs_in(place):
         try:
-            found.append((path.parent, load.read(path).recipe()))
+            found.append((directory, load.read(directory / RECIPE).recipe()))
         except RecipeError as error:
             damage.append(str(error).partition("\n")[0])
     return found, tuple(damage)

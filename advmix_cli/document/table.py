@@ -49,7 +49,7 @@ def document(there: There, figures: Path | None) -> Document:
         title=title,
         about=f"Table {table.name}, {len(there.cells):,} cells in {there.directory}",
         stamps=tuple(_stamps(there, found)),
-        damage=(*there.damage, *wrong, *(message for one in found.values() for message in one.damage)),
+        damage=tuple(dict.fromkeys([*there.damage, *wrong, *(text for one in found.values() for text in one.damage)])),
         sections=tuple(section for section in sections if section.parts),
     )
 

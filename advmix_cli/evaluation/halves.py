@@ -22,7 +22,7 @@ def as_it_fits(subject: Subject, size: int, work: Callable[[Subject], Made], hal
             if not is_out_of_memory(error):
                 raise
         if size == 1:
-            raise MemoryExhaustedError("out of memory, with one image at a time")
+            raise MemoryExhaustedError("out of memory in evaluation, with one image at a time")
         size = (size + 1) // 2
         halved(size)
         release()

@@ -73,7 +73,7 @@ def is_misnamed(path: Path, record: Record) -> bool:
 
 
 def load(path: Path) -> Record:
-    """RunDirectoryError for what is no whole file of verdicts."""
+    """RunDirectoryError for what is no whole file of verdicts, from an OSError if the disk does not give it."""
     try:
         metadata, values = tensors.read(path)
         about = unsealed(json.loads(metadata["advmix"]))
@@ -96,7 +96,7 @@ def load(path: Path) -> Record:
             str(about.get("selection", "")),
         )
     except OSError as error:
-        raise RunDirectoryError(f"{path}: {error.strerror or error}") from None
+        raise RunDirectoryError(f"{path}: {error.strerror or error}") from error
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RunDirectoryError(f"{path}: not a whole file of verdicts: {error!s:.200}") from None
 

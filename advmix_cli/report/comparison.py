@@ -75,9 +75,10 @@ def records(place: Path, selection: str | None) -> dict[str, Record]:
         kept = [verdict_files.load(path) for path in sorted(place.glob("*.safetensors"))]
         if not kept:
             raise UsageError(f"{place} holds neither {RESULTS} nor files of verdicts")
-        found = [record for record in kept if record.selection.startswith(selection or "")]
+        # A network of others has no epochs to choose from.
+        found = [record for record in kept if not record.selection or record.selection.startswith(selection or "")]
         if not found:
-            there = ", ".join(dict.fromkeys(record.selection or "unknown" for record in kept))
+            there = ", ".join(dict.fromkeys(record.selection for record in kept))
             raise UsageError(f"{place}: none of its verdicts are of the {selection} epoch (there is: {there})")
         names = [record.found.outcome.name for record in found]
         if twice := sorted({name for name in names if names.count(name) > 1}):

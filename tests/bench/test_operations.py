@@ -11,6 +11,7 @@ from advmix_cli.bench.arms import DELTA_ONLY, engine_arm, fresh, textbook_arms
 from advmix_cli.builders import loop
 from advmix_cli.engine import Prepared
 from advmix_cli.recipe.load import load
+from advmix_cli.training import yogi
 from advmix_cli.training.yogi import joined
 
 CPU = torch.device("cpu")
@@ -21,6 +22,7 @@ def test_an_eager_batch_starts_hardly_more_operations_than_the_loop_that_takes_t
     monkeypatch, optimizer
 ):
     monkeypatch.setattr(loop, "in_pieces", joined)  # as on a GPU
+    monkeypatch.setattr(yogi, "TOGETHER", 6000)  # of 11,328 values, as 8 million are of a real network's 11
     recipe = load("cifar10-attack", [
         f"optimizer={optimizer}", "data.source='digits'", "model.width=2", "data.train_limit=16",
         "schedule.batch_size=8", 'engine.precision="bf16"', "threat.epsilon=0.1",

@@ -3,9 +3,11 @@
 import csv
 import html
 import io
+import os
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 from made import Checked, digits_table, epoch_lines, outcome, recipe_with, write_run
@@ -17,6 +19,8 @@ from advmix_cli.ablation.order import keep_order
 from advmix_cli.cli import app
 from advmix_cli.document.cells import in_directory
 from advmix_cli.failures import Failure
+from advmix_cli.files import read_text
+from advmix_cli.recipe import load
 from advmix_cli.recipe.table import load_table
 from advmix_cli.report.results import Measured
 
@@ -226,6 +230,25 @@ def test_some_rows(tmp_path):
     ]  # fmt: skip
     assert "| Attack" not in text
     assert "advmix ablate digits --seeds 1 --rows 5 --rows Ours" in text
+
+
+def test_a_cell_that_cannot_be_read_is_said(tmp_path, monkeypatch):
+    """As for who is not root; a glob leaves it out without a word."""
+    directory = digits_table(tmp_path).rename(tmp_path / "mine")
+    closed = sorted(directory.glob("*-seed0-*"))[1]
+    access, glob = os.access, Path.glob
+
+    def refused(path, longest):
+        if path.parent == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_text(path, longest)
+
+    monkeypatch.setattr(os, "access", lambda path, mode: path != closed and access(path, mode))
+    monkeypatch.setattr(Path, "glob", lambda *words: (path for path in glob(*words) if closed not in path.parents))
+    monkeypatch.setattr(load, "read_text", refused)
+    done = advmix("report", directory)
+    assert done.exit_code == 1
+    assert f"warning: {closed / 'recipe.toml'}: Permission denied" in done.stderr
 
 
 def test_a_damaged_cell_is_one_message(tmp_path):

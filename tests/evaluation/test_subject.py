@@ -295,7 +295,7 @@ def test_where_not_even_one_image_fits_the_measurement_ends(perceptron, monkeypa
     network, images, _ = perceptron
     with measured(network), pytest.raises(MemoryExhaustedError) as caught:
         evaluate._verdicts(evaluator, Subject.plain(Narrow(network, 0)), images, silent, Blank())
-    assert str(caught.value) == "out of memory, with one image at a time"
+    assert str(caught.value) == "out of memory in evaluation, with one image at a time"
     assert caught.value.exit_code == 1
 
 

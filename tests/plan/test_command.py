@@ -127,7 +127,7 @@ def test_a_probed_recipe_and_a_probed_table_fit_a_terminal(tmp_path):
         (["digits", "--device", "tpu"], "--device tpu: not a device"),
         (["digits", "--set", "seed"], "--set seed: write KEY=VALUE"),
         (["digits", "--set", "data.train_limit=2000"], "data.train_limit = 2000, but there are only 1350 train"),
-        (["digits", "--set", 'data={source="folder", root="gone"}'], "gone"),
+        (["digits", "--set", 'data={source="folder", root="/gone"}'], "/gone is not a directory"),
     ],
 )
 def test_bad_input_is_exit_2_and_one_message(tmp_path, monkeypatch, words, start):

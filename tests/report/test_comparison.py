@@ -150,6 +150,8 @@ def test_of_a_directory_of_several_epochs_one_is_chosen(tmp_path):
     said = r"none of its verdicts are of the averaged last epoch \(there is: best on test, last\)"
     with pytest.raises(UsageError, match=said):
         records(tmp_path, "averaged last")
+    record(FIRST).save(tmp_path / "foreign" / "x.safetensors")
+    assert records(tmp_path / "foreign", "best").keys() == {"PGD20"}
 
 
 def test_the_command_prints_tables_or_one_document(ran, tmp_path):
