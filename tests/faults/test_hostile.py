@@ -17,7 +17,7 @@ from mutations import within
 from PIL import Image
 from safetensors.torch import save
 
-from advmix_cli import checkpoint, foreign, state
+from advmix_cli import checkpoint, pickled, state
 from advmix_cli.ablation.cells import cells
 from advmix_cli.data.folder import folder
 from advmix_cli.errors import AdvmixError, CheckpointError, DataError, RecipeError, RunDirectoryError
@@ -230,14 +230,14 @@ def test_an_archive_cannot_write_beside_itself(tmp_path):
                 target.writestr(member, source.read(member))
             target.writestr(name, b"evil")
         with suppress(CheckpointError):
-            assert foreign.tensors(path).keys() == {"weight"}
+            assert pickled.tensors(path).keys() == {"weight"}
         assert sorted(file.name for file in tmp_path.rglob("*")) == ["inner", "x.pt"]
         assert not Path("/tmp/advmix-evil").exists()
 
 
 def test_a_tensor_s_name_is_no_path(tmp_path):
     torch.save({"../../evil": torch.ones(3)}, tmp_path / "x.pt")
-    assert foreign.tensors(tmp_path / "x.pt").keys() == {"../../evil"}
+    assert pickled.tensors(tmp_path / "x.pt").keys() == {"../../evil"}
     assert [file.name for file in tmp_path.rglob("*")] == ["x.pt"]
 
 
@@ -275,7 +275,7 @@ def test_numbers_that_no_machine_has(setting, words):
 )
 def test_tensors_that_no_file_holds(tmp_path, state):
     torch.save(state, tmp_path / "x.pt")
-    refused(CheckpointError, lambda: foreign.tensors(tmp_path / "x.pt"))
+    refused(CheckpointError, lambda: pickled.tensors(tmp_path / "x.pt"))
 
 
 def test_an_image_of_too_many_pixels_is_not_decoded(tmp_path):

@@ -12,7 +12,7 @@ from findings import finding, same_finding
 from interrupted import CPU, SMALL, stopped
 from mutations import drawings, mutated, within
 
-from advmix_cli import build, checkpoint, foreign, run, state
+from advmix_cli import build, checkpoint, pickled, run, state
 from advmix_cli.errors import AdvmixError, CheckpointError, DataError, RunDirectoryError
 from advmix_cli.evaluation.notebook import Written
 from advmix_cli.recipe.load import Document, read
@@ -189,7 +189,7 @@ def test_mutated_pickles(tmp_path, tell, count, is_zip):
         path.write_bytes(mutated(original, drawing, other, 400)[1])
         with within(LIMIT):
             try:
-                tensors = foreign.tensors(path)
+                tensors = pickled.tensors(path)
             except CheckpointError:
                 found["refused"] += 1
             else:
