@@ -20,7 +20,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def largest(fits: Callable[[int], bool], *, at_most: int) -> int:
     """The largest size in 1 .. `at_most` that fits, to a 32nd of itself, or 0; if a size fits, so do smaller ones."""
-    low, high = 0, at_most
+    if not at_most or fits(at_most):
+        return at_most
+    low, high = 0, at_most - 1
     while high - low > high // 32:
         middle = (low + high + 1) // 2
         if fits(middle):
