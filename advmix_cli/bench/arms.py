@@ -1,6 +1,6 @@
 """The arms of a benchmark: the field's loops, and the engine's formulations."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never
 
@@ -26,6 +26,14 @@ ENGINE: dict[Formulation, str] = {
     "captured": "advmix captured",
     "reduce-overhead": "advmix reduce-overhead",
 }
+LOOPS = {
+    "textbook": TEXTBOOK,
+    "textbook-mixup": MIXUP,
+    "textbook-bf16": TEXTBOOK_BF16,
+    "delta-only": DELTA_ONLY,
+}
+ARMS: dict[str, str] = {**LOOPS, **ENGINE}
+"""What an arm is asked for by -> its name."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,14 @@ class Arm:
     """Of an arm of the engine."""
 
 
-def textbook_arms(recipe: Recipe, images: Dataset, place: torch.device, loaded: Iterator[Any]) -> list[Arm]:
-    """The field's loops on the recipe's weights, optimizer, ε and K: as torch does them by default, and, so that
-    precision and layout are not counted as the engine's, in bf16 and channels_last too. The loop that takes δ's
-    gradient alone has the recipe's own precision and layout."""
+def textbook_arms(
+    recipe: Recipe, images: Dataset, place: torch.device, loaded: Iterator[Any], wanted: Collection[str] = LOOPS
+) -> list[Arm]:
+    """Those `wanted` of the field's loops on the recipe's weights, optimizer, ε and K: as torch does them by default,
+    and, so that precision and layout are not counted as the engine's, in bf16 and channels_last too. The loop that
+    takes δ's gradient alone has the recipe's own precision and layout."""
 
-    def arm(name: str, what: str, precision: Precision, channels_last: bool, **options: bool) -> Arm:
+    def arm(name: str, what: str, precision: Precision, channels_last: bool, options: dict[str, bool]) -> Arm:
         network = fresh(recipe, images, place, channels_last=channels_last)
         chosen = recipe.maximizer
         attacks = not isinstance(chosen, schema.NoMaximizer)
@@ -66,18 +76,24 @@ def textbook_arms(recipe: Recipe, images: Dataset, place: torch.device, loaded: 
         return Arm(name, what, precision, channels_last, run)
 
     engine = recipe.engine
-    return [
-        arm(TEXTBOOK, "DataLoader, backward() in the inner steps, forward passes for restarts and log", "fp32", False),
-        arm(MIXUP, "the same with mixup, whose loss has a forward pass of its own", "fp32", False, mixup=True),
-        arm(TEXTBOOK_BF16, "the textbook loop in bf16 and channels_last", "bf16", True),
-        arm(
-            DELTA_ONLY,
-            "DataLoader, autograd.grad of δ, no further forward passes",
-            engine.precision,
-            engine.channels_last,
-            delta_only=True,
+    own = engine.precision, engine.channels_last
+    loops: dict[str, tuple[str, Precision, bool, dict[str, bool]]] = {
+        "textbook": (
+            "DataLoader, backward() in the inner steps, forward passes for restarts and log",
+            "fp32",
+            False,
+            {},
         ),
-    ]
+        "textbook-mixup": (
+            "the same with mixup, whose loss has a forward pass of its own",
+            "fp32",
+            False,
+            {"mixup": True},
+        ),
+        "textbook-bf16": ("the textbook loop in bf16 and channels_last", "bf16", True, {}),
+        "delta-only": ("DataLoader, autograd.grad of δ, no further forward passes", *own, {"delta_only": True}),
+    }
+    return [arm(name, *loops[key]) for key, name in LOOPS.items() if key in wanted]
 
 
 def engine_arm(recipe: Recipe, prepared: Prepared) -> Arm:

@@ -4,7 +4,7 @@ import os
 import resource
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,8 @@ from torch import nn
 from advmix_cli import build, engine, fitting, machine
 from advmix_cli.bench import peaks
 from advmix_cli.bench.arms import (
-    DELTA_ONLY,
-    MIXUP,
-    TEXTBOOK,
-    TEXTBOOK_BF16,
+    ARMS,
+    LOOPS,
     Arm,
     Precision,
     engine_arm,
@@ -33,13 +31,11 @@ from advmix_cli.cost import Cost, cost
 from advmix_cli.data.images import Dataset
 from advmix_cli.data.outline import Outline
 from advmix_cli.engine import Prepared, candidates, rehearsed
-from advmix_cli.errors import EngineError, MemoryExhaustedError, first_line
+from advmix_cli.errors import DeviceError, EngineError, MemoryExhaustedError, first_line
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.progress import Watcher
 from advmix_cli.training.accelerate import Compilation, Formulation, Replayed, forget_compiled
-
-BASELINES = (TEXTBOOK, MIXUP, TEXTBOOK_BF16, DELTA_ONLY)
 
 
 @dataclass(frozen=True)
@@ -99,8 +95,8 @@ class Bench:
 
     def ratios(self) -> dict[tuple[str, str], Spread]:
         """(an arm of the engine, a loop of the field) -> how many times as fast."""
-        ours = [arm.name for arm in self.arms if arm.prepared]
-        return {(own, other): self.race.ratio(other, own) for own in ours for other in BASELINES}
+        ours, loops = ([arm.name for arm in self.arms if bool(arm.prepared) == own] for own in (True, False))
+        return {(own, other): self.race.ratio(other, own) for own in ours for other in loops}
 
     def to_json(self) -> dict[str, Any]:
         """All of it, in SI units."""
@@ -169,17 +165,22 @@ class Bench:
         return found
 
 
-def bench(recipe: Recipe, place: torch.device, rounds: int, watch: Watcher) -> Bench:
-    """Measure the recipe's training on images of noise: speed does not depend on what is in them.
+def bench(recipe: Recipe, place: torch.device, rounds: int, watch: Watcher, wanted: Collection[str] = ()) -> Bench:
+    """Measure the recipe's training on images of noise: speed does not depend on what is in them. `wanted` of ARMS, or
+    all that there are on `place`.
 
-    EngineError if a formulation disagrees with eager: the speed of something else is not a speed of this.
-    MemoryExhaustedError says which batch fits.
+    DeviceError if a wanted one is not there. EngineError if a formulation disagrees with eager: the speed of something
+    else is not a speed of this. MemoryExhaustedError says which batch fits.
     """
+    for_gpus = {"captured", "reduce-overhead"} if place.type != "cuda" else set[str]()
+    if absent := for_gpus.intersection(wanted):
+        raise DeviceError(f"--arm {min(absent)} needs a CUDA GPU, and the device is {place.type}")
+    wanted = wanted or ARMS.keys() - for_gpus
     build.arithmetic(recipe)
     outline = build.outline(recipe, place, watch.say)
     images = outline.noise(min(outline.train, max(2_048, 4 * recipe.schedule.batch_size))).to(place)
     try:
-        return _measured(recipe, outline, images, place, rounds, watch)
+        return _measured(recipe, outline, images, place, rounds, watch, wanted)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -188,8 +189,9 @@ def bench(recipe: Recipe, place: torch.device, rounds: int, watch: Watcher) -> B
 
 
 def _measured(
-    recipe: Recipe, outline: Outline, images: Dataset, place: torch.device, rounds: int, watch: Watcher
-) -> Bench:
+    recipe: Recipe, outline: Outline, images: Dataset, place: torch.device, rounds: int, watch: Watcher,
+    wanted: Collection[str],
+) -> Bench:  # fmt: skip
     counted = cost(recipe, fresh(recipe, images, place, channels_last=False), outline.image_shape, outline.train)
     tried, why = candidates(recipe, place, counted.training, outline.train)
     watch.say("measuring what the device can do at most")
@@ -198,10 +200,12 @@ def _measured(
     def new() -> nn.Module:
         return fresh(recipe, images, place, channels_last=recipe.engine.channels_last)
 
-    arms = [engine_arm(recipe, Prepared(build.training(recipe, images, new()), "eager", "the reference"))]
+    eager = Prepared(build.training(recipe, images, new()), "eager", "the reference")
+    arms = [engine_arm(recipe, eager)] if "eager" in wanted else []
     compiled: dict[str, Compiled] = {}
     missing: dict[str, str] = {}
-    formulations: list[Formulation] = ["compiled", *(["captured", "reduce-overhead"] if place.type == "cuda" else [])]
+    compiling: tuple[Formulation, ...] = ("compiled", "captured", "reduce-overhead")
+    formulations: list[Formulation] = [one for one in compiling if one in wanted]
     with ExitStack() as caches:
         ready = {one: caches.enter_context(_empty_cache()) for one in formulations}
         cold: dict[Formulation, tuple[float, Compilation]] = {}
@@ -233,8 +237,11 @@ def _measured(
                 )
             arms.append(engine_arm(recipe, warm))
             compiled[arms[-1].name] = Compiled(seconds, warm.seconds, graphs)
-        # The loader's workers start here: nothing runs beside a compilation.
-        arms = [*textbook_arms(recipe, images, place, iter(pictures(recipe, images))), *arms]
+        if loops := LOOPS.keys() & wanted:
+            # The loader's workers start here: nothing runs beside a compilation.
+            arms = [*textbook_arms(recipe, images, place, iter(pictures(recipe, images)), loops), *arms]
+        if not arms:
+            raise EngineError("; ".join(f"{name} cannot be measured: {why}" for name, why in missing.items()))
         watch.begin("racing", rounds * len(arms), "timings")
         raced = race({arm.name: arm.run for arm in arms}, place, rounds, lambda: watch.advance(1))
         highest = highest.best(peaks.measure(place))

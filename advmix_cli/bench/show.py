@@ -1,7 +1,7 @@
 """A benchmark as two tables: the arms, and how many times as fast the engine's are."""
 
 from advmix_cli.bench.arms import Arm
-from advmix_cli.bench.bench import BASELINES, Bench
+from advmix_cli.bench.bench import Bench
 from advmix_cli.bench.race import Spread
 from advmix_cli.report.costs import duration, flops, size
 from advmix_cli.report.grid import Cell, Grid
@@ -9,7 +9,7 @@ from advmix_cli.report.grid import Cell, Grid
 
 def grids(found: Bench) -> list[Grid]:
     """For a terminal, or a file."""
-    return [_arms(found), _ratios(found)]
+    return [_arms(found), *([_ratios(found)] if found.ratios() else [])]
 
 
 def _arms(found: Bench) -> Grid:
@@ -59,10 +59,11 @@ def _row(found: Bench, arm: Arm, *, memory: bool) -> tuple[Cell, ...]:
 
 
 def _ratios(found: Bench) -> Grid:
-    """A row for each loop of the field: there are four, and up to four arms of the engine."""
+    """A row for each loop of the field, of four, and a column for each arm of the engine, of four."""
     ratios = found.ratios()
     ours = [arm.name for arm in found.arms if arm.prepared]
-    rows = [(Cell(other), *(_times(ratios[own, other]) for own in ours)) for other in BASELINES]
+    loops = [arm.name for arm in found.arms if not arm.prepared]
+    rows = [(Cell(other), *(_times(ratios[own, other]) for own in ours)) for other in loops]
     caption = "how many times as fast as the loop on the left: median of the rounds' own ratios, and their range"
     return Grid("", ("times as fast as", *ours), tuple(rows), (caption,))
 

@@ -1,5 +1,6 @@
 """`advmix bench`."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -8,8 +9,32 @@ from advmix_cli.commands.console import err, out, print_json
 from advmix_cli.commands.options import DeviceName, Json, RecipeName, Settings
 
 
+class Arm(StrEnum):
+    """The field's loops, and the engine's formulations."""
+
+    TEXTBOOK = "textbook"
+    MIXUP = "textbook-mixup"
+    BF16 = "textbook-bf16"
+    DELTA_ONLY = "delta-only"
+    EAGER = "eager"
+    COMPILED = "compiled"
+    CAPTURED = "captured"
+    REDUCE_OVERHEAD = "reduce-overhead"
+
+
+Arms = Annotated[
+    list[Arm] | None,
+    typer.Option(
+        "--arm",
+        help="Race this one only, and no ratio but with those that are named. Can be repeated. By default all that the "
+        "device has.",
+    ),
+]
+
+
 def bench(
     recipe: RecipeName,
+    arm: Arms = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Measurements of each arm.")] = 7,
     device: DeviceName = "auto",
     settings: Settings = None,
@@ -27,7 +52,7 @@ def bench(
 
     place = build.device(device)
     with watcher(err) as watch:
-        found = measure(chosen, place, rounds, watch)
+        found = measure(chosen, place, rounds, watch, [one.value for one in arm or []])
     if as_json:
         print_json(found.to_json())
     else:

@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 
 from advmix_cli import build
 from advmix_cli.bench import bench as benches
-from advmix_cli.bench.arms import DELTA_ONLY, MIXUP, TEXTBOOK, TEXTBOOK_BF16, textbook_optimizer
+from advmix_cli.bench.arms import ARMS, DELTA_ONLY, MIXUP, TEXTBOOK, TEXTBOOK_BF16, textbook_optimizer
 from advmix_cli.bench.peaks import Peaks, measure
 from advmix_cli.bench.show import grids
 from advmix_cli.cli import app
+from advmix_cli.commands.bench import Arm
 from advmix_cli.engine import Difference, Prepared
-from advmix_cli.errors import EngineError
+from advmix_cli.errors import DeviceError, EngineError
 from advmix_cli.report.progress import Lines
 from advmix_cli.training.accelerate import Compilation
 
@@ -146,6 +147,49 @@ def test_an_arm_that_cannot_be_compiled_is_missing_and_the_others_are_measured(t
     assert [arm.name for arm in found.arms][-1] == "advmix eager"
     assert "compiled cannot be measured: RuntimeError: no compiler here" in said.getvalue()
     assert "compiled: cannot be measured: RuntimeError: no compiler here" in grids(found)[0].captions
+
+
+def test_the_command_knows_every_arm():
+    assert list(Arm) == list(ARMS)
+
+
+def test_only_the_arms_that_are_wanted_are_made_and_raced(tiny, watch, said, monkeypatch):
+    made = []
+    true = benches.fresh
+    monkeypatch.setattr(benches, "_empty_cache", lambda: pytest.fail("nothing is compiled"))
+    monkeypatch.setattr("advmix_cli.bench.arms.fresh", lambda *args, **how: made.append(args) or true(*args, **how))
+    found = benches.bench(tiny("schedule.batch_size=16"), CPU, 2, watch, ["eager", "delta-only"])
+    assert [arm.name for arm in found.arms] == list(found.race.seconds) == [DELTA_ONLY, "advmix eager"]
+    assert len(made) == 1, "a network for the one loop"
+    assert list(found.ratios()) == [("advmix eager", DELTA_ONLY)]
+    assert [len(grid.rows) for grid in grids(found)] == [2, 1]
+    assert "compiling" not in said.getvalue()
+
+
+@pytest.mark.parametrize("wanted", ["compiled", "textbook"])
+def test_without_a_loop_or_without_the_engine_there_is_no_ratio(tiny, watch, monkeypatch, wanted):
+    if wanted == "compiled":
+        monkeypatch.setattr(benches, "pictures", lambda *_: pytest.fail("no loop wants pictures"))
+    found = benches.bench(tiny("schedule.batch_size=16"), CPU, 1, watch, [wanted])
+    assert [arm.name for arm in found.arms] == [ARMS[wanted]]
+    assert found.to_json()["ratios"] == []
+    (arms,) = grids(found)
+    assert len(arms.rows) == 1
+
+
+@pytest.mark.parametrize("wanted", ["captured", "reduce-overhead"])
+def test_an_arm_for_gpus_is_refused_elsewhere(tiny, watch, wanted):
+    with pytest.raises(DeviceError, match=rf"^--arm {wanted} needs a CUDA GPU, and the device is cpu$"):
+        benches.bench(tiny(), CPU, 1, watch, ["eager", wanted])
+
+
+def test_if_the_only_arm_cannot_be_measured_it_says_why(tiny, watch, monkeypatch):
+    def rehearsed(*_):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(benches, "rehearsed", rehearsed)
+    with pytest.raises(EngineError, match=r"^compiled cannot be measured: RuntimeError: no compiler here$"):
+        benches.bench(tiny("schedule.batch_size=16"), CPU, 1, watch, ["compiled"])
 
 
 def test_the_command_prints_one_document(tmp_path):
