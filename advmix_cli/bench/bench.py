@@ -93,10 +93,19 @@ class Bench:
         """Of all the recipe's epochs, without compilation, validation and evaluation."""
         return self.epoch_seconds(arm) * self.cost.epochs
 
+    @property
+    def ours(self) -> list[str]:
+        """The arms of the engine."""
+        return [arm.name for arm in self.arms if arm.prepared]
+
+    @property
+    def loops(self) -> list[str]:
+        """Those of the field."""
+        return [arm.name for arm in self.arms if not arm.prepared]
+
     def ratios(self) -> dict[tuple[str, str], Spread]:
         """(an arm of the engine, a loop of the field) -> how many times as fast."""
-        ours, loops = ([arm.name for arm in self.arms if bool(arm.prepared) == own] for own in (True, False))
-        return {(own, other): self.race.ratio(other, own) for own in ours for other in loops}
+        return {(own, other): self.race.ratio(other, own) for own in self.ours for other in self.loops}
 
     def to_json(self) -> dict[str, Any]:
         """All of it, in SI units."""
@@ -200,8 +209,9 @@ def _measured(
     def new() -> nn.Module:
         return fresh(recipe, images, place, channels_last=recipe.engine.channels_last)
 
-    eager = Prepared(build.training(recipe, images, new()), "eager", "the reference")
-    arms = [engine_arm(recipe, eager)] if "eager" in wanted else []
+    arms: list[Arm] = []
+    if "eager" in wanted:
+        arms.append(engine_arm(recipe, Prepared(build.training(recipe, images, new()), "eager", "the reference")))
     compiled: dict[str, Compiled] = {}
     missing: dict[str, str] = {}
     compiling: tuple[Formulation, ...] = ("compiled", "captured", "reduce-overhead")

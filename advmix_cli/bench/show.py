@@ -61,11 +61,9 @@ def _row(found: Bench, arm: Arm, *, memory: bool) -> tuple[Cell, ...]:
 def _ratios(found: Bench) -> Grid:
     """A row for each loop of the field, of four, and a column for each arm of the engine, of four."""
     ratios = found.ratios()
-    ours = [arm.name for arm in found.arms if arm.prepared]
-    loops = [arm.name for arm in found.arms if not arm.prepared]
-    rows = [(Cell(other), *(_times(ratios[own, other]) for own in ours)) for other in loops]
+    rows = [(Cell(other), *(_times(ratios[own, other]) for own in found.ours)) for other in found.loops]
     caption = "how many times as fast as the loop on the left: median of the rounds' own ratios, and their range"
-    return Grid("", ("times as fast as", *ours), tuple(rows), (caption,))
+    return Grid("", ("times as fast as", *found.ours), tuple(rows), (caption,))
 
 
 def _times(spread: Spread) -> Cell:

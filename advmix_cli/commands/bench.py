@@ -26,8 +26,7 @@ Arms = Annotated[
     list[Arm] | None,
     typer.Option(
         "--arm",
-        help="Race this one only, and no ratio but with those that are named. Can be repeated. By default all that the "
-        "device has.",
+        help="Race only this one. Can be repeated. By default all that the device has.",
     ),
 ]
 
