@@ -1,12 +1,9 @@
 """A benchmark from beginning to end."""
 
-import os
 import resource
 import sys
-import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -24,34 +21,29 @@ from advmix_cli.bench.arms import (
     pictures,
     textbook_arms,
 )
+from advmix_cli.bench.compiling import Compiled, compiled_arms
 from advmix_cli.bench.peaks import Peaks
+from advmix_cli.bench.profile import Profile, profile
 from advmix_cli.bench.race import Race, Spread, race
 from advmix_cli.clock import wait
 from advmix_cli.cost import Cost, cost
 from advmix_cli.data.images import Dataset
 from advmix_cli.data.outline import Outline
-from advmix_cli.engine import Prepared, candidates, rehearsed
-from advmix_cli.errors import DeviceError, EngineError, MemoryExhaustedError, first_line
+from advmix_cli.engine import Prepared, candidates
+from advmix_cli.errors import DeviceError, EngineError, MemoryExhaustedError
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.progress import Watcher
-from advmix_cli.training.accelerate import Compilation, Formulation, Replayed, forget_compiled
+from advmix_cli.training.accelerate import Formulation, Replayed
 
-
-@dataclass(frozen=True)
-class Compiled:
-    """Seconds until a formulation is ready: with an empty cache, and with the cache that this left behind, when parts
-    that an arm before it has in common are ready too. `graphs` and breaks are those of the first time."""
-
-    cold: float
-    warm: float
-    graphs: Compilation
+PROFILED = 5
+"""Batches that are looked at together at most: a profile of many is slow to read."""
 
 
 @dataclass(frozen=True)
 class Bench:
     """Everything that was measured. `missing`: arms that could not run, and why. `peak_bytes` of each arm, on a GPU;
-    `process_bytes` is the most that the process ever held."""
+    `process_bytes` is the most that the process ever held. `profiles` of each arm, if they were wanted."""
 
     recipe: Recipe
     device: str
@@ -63,8 +55,9 @@ class Bench:
     race: Race
     compiled: dict[str, Compiled]
     missing: dict[str, str]
-    peak_bytes: dict[str, int | None]
+    peak_bytes: Mapping[str, int | None]
     process_bytes: int
+    profiles: Mapping[str, Profile]
 
     @property
     def precision(self) -> Precision:
@@ -87,7 +80,15 @@ class Bench:
     def utilisation(self, arm: Arm) -> float:
         """The FLOPs of the method's passes, times images/time, over the measured peak of the arm's precision: model
         FLOPs utilisation. What an arm does beyond these passes is not counted as use."""
-        return self.cost.image * self.images_per_second(arm) / self.peaks.of(arm.precision)
+        return self._share_of_peak(arm, self.race.spread(arm.name).median)
+
+    def products_utilisation(self, arm: Arm) -> float:
+        """The same if a batch took no longer than its convolutions and matrix products do: what bounds it."""
+        return self._share_of_peak(arm, self.profiles[arm.name].products)
+
+    def _share_of_peak(self, arm: Arm, seconds: float) -> float:
+        """Of batches that take so long."""
+        return self.cost.image * self.cost.batch_size / seconds / self.peaks.of(arm.precision)
 
     def training_seconds(self, arm: Arm) -> float:
         """Of all the recipe's epochs, without compilation, validation and evaluation."""
@@ -132,7 +133,8 @@ class Bench:
                 "copy_bytes_per_second": self.peaks.copy,
             },
             "process_peak_memory_bytes": self.process_bytes,
-            "rounds": len(next(iter(self.race.seconds.values()))),
+            "rounds": self.race.rounds,
+            "finished": not self.race.stopped,
             "batches_timed_together": self.race.batches,
             "arms": [self._arm(arm) for arm in self.arms],
             "ratios": [
@@ -155,6 +157,8 @@ class Bench:
             "utilisation": self.utilisation(arm),
             "peak_memory_bytes": self.peak_bytes.get(arm.name),
         }
+        if arm.name in self.profiles:
+            found["operations"] = [asdict(one) for one in self.profiles[arm.name].operations]
         if arm.prepared and arm.prepared.difference:
             compiled, made = self.compiled[arm.name], arm.prepared
             assert made.difference
@@ -174,12 +178,16 @@ class Bench:
         return found
 
 
-def bench(recipe: Recipe, place: torch.device, rounds: int, watch: Watcher, wanted: Collection[str] = ()) -> Bench:
+def bench(
+    recipe: Recipe, place: torch.device, rounds: int, watch: Watcher, wanted: Collection[str] = (), *,
+    profiled: bool = False,
+) -> Bench:  # fmt: skip
     """Measure the recipe's training on images of noise: speed does not depend on what is in them. `wanted` of ARMS, or
-    all that there are on `place`.
+    all that there are on `place`; `profiled` says where a batch of each goes, too. Who stops it while the arms race is
+    given the rounds that are whole.
 
-    DeviceError if a wanted one is not there. EngineError if a formulation disagrees with eager: the speed of something
-    else is not a speed of this. MemoryExhaustedError says which batch fits.
+    DeviceError if a wanted one is not there. EngineError if a formulation disagrees with eager. MemoryExhaustedError
+    says which batch fits.
     """
     for_gpus = {"captured", "reduce-overhead"} if place.type != "cuda" else set[str]()
     if absent := for_gpus.intersection(wanted):
@@ -189,7 +197,7 @@ def bench(recipe: Recipe, place: torch.device, rounds: int, watch: Watcher, want
     outline = build.outline(recipe, place, watch.say)
     images = outline.noise(min(outline.train, max(2_048, 4 * recipe.schedule.batch_size))).to(place)
     try:
-        return _measured(recipe, outline, images, place, rounds, watch, wanted)
+        return _measured(recipe, outline, images, rounds, watch, wanted, profiled=profiled)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -198,9 +206,10 @@ def bench(recipe: Recipe, place: torch.device, rounds: int, watch: Watcher, want
 
 
 def _measured(
-    recipe: Recipe, outline: Outline, images: Dataset, place: torch.device, rounds: int, watch: Watcher,
-    wanted: Collection[str],
+    recipe: Recipe, outline: Outline, images: Dataset, rounds: int, watch: Watcher, wanted: Collection[str], *,
+    profiled: bool,
 ) -> Bench:  # fmt: skip
+    place = images.train.pixels.device
     counted = cost(recipe, fresh(recipe, images, place, channels_last=False), outline.image_shape, outline.train)
     tried, why = candidates(recipe, place, counted.training, outline.train)
     watch.say("measuring what the device can do at most")
@@ -212,86 +221,39 @@ def _measured(
     arms: list[Arm] = []
     if "eager" in wanted:
         arms.append(engine_arm(recipe, Prepared(build.training(recipe, images, new()), "eager", "the reference")))
-    compiled: dict[str, Compiled] = {}
-    missing: dict[str, str] = {}
     compiling: tuple[Formulation, ...] = ("compiled", "captured", "reduce-overhead")
-    formulations: list[Formulation] = [one for one in compiling if one in wanted]
-    with ExitStack() as caches:
-        ready = {one: caches.enter_context(_empty_cache()) for one in formulations}
-        cold: dict[Formulation, tuple[float, Compilation]] = {}
-        for formulation in formulations:
-            watch.say(f"compiling: {formulation}")
-            try:
-                with ready[formulation]():
-                    forget_compiled()
-                    first = rehearsed(recipe, images, new(), formulation)
-                    assert first.compilation
-                    cold[formulation] = first.seconds, first.compilation
-                    del first  # the memory that a graph works on
-            except Exception as error:
-                if is_out_of_memory(error):
-                    raise
-                missing[formulation] = first_line(error)
-                watch.say(f"{formulation} cannot be measured: {missing[formulation]}")
-        # Forgetting what one arm has compiled would let it compile again in the race.
-        forget_compiled()
-        for formulation, (seconds, graphs) in cold.items():
-            watch.say(f"compiling again, from the cache: {formulation}")
-            with ready[formulation]():
-                warm = rehearsed(recipe, images, new(), formulation)
-            assert warm.difference
-            if not warm.difference.tolerable(recipe.engine.precision):
-                raise EngineError(
-                    f"{formulation} and eager disagree, so no speeds are given: {warm.difference}; tolerated are "
-                    f"{', '.join(map(str, engine.TOLERANCES[recipe.engine.precision]))}"
-                )
-            arms.append(engine_arm(recipe, warm))
-            compiled[arms[-1].name] = Compiled(seconds, warm.seconds, graphs)
+    with compiled_arms(recipe, images, new, [one for one in compiling if one in wanted], watch) as made:
+        arms += made.arms
         if loops := LOOPS.keys() & wanted:
             # The loader's workers start here: nothing runs beside a compilation.
             arms = [*textbook_arms(recipe, images, place, iter(pictures(recipe, images)), loops), *arms]
         if not arms:
-            raise EngineError("; ".join(f"{name} cannot be measured: {why}" for name, why in missing.items()))
+            raise EngineError("; ".join(f"{name} cannot be measured: {why}" for name, why in made.missing.items()))
         watch.begin("racing", rounds * len(arms), "timings")
         raced = race({arm.name: arm.run for arm in arms}, place, rounds, lambda: watch.advance(1))
-        highest = highest.best(peaks.measure(place))
-        peak_bytes = {arm.name: _peak(arm, place) for arm in arms} if place.type == "cuda" else {}
+        peak_bytes: dict[str, int | None] = {}
+        profiles: dict[str, Profile] = {}
+        if not raced.stopped:
+            highest = highest.best(peaks.measure(place))
+            peak_bytes = {arm.name: _peak(arm, place) for arm in arms} if place.type == "cuda" else {}
+            batches = min(PROFILED, raced.batches)
+            profiles = {arm.name: profile(arm.run, place, batches) for arm in arms} if profiled else {}
     return Bench(
         recipe=recipe,
         device=machine.device_name(place),
         versions=machine.versions(),
-        default=f"{next((one for one in tried if one not in missing), 'impossible')}, {why}",
+        default=f"{next((one for one in tried if one not in made.missing), 'impossible')}, {why}",
         cost=counted,
         peaks=highest,
         arms=arms,
         race=raced,
-        compiled=compiled,
-        missing=missing,
+        compiled=made.compiled,
+        missing=made.missing,
         peak_bytes=peak_bytes,
+        profiles=profiles,
         # ru_maxrss is in kilobytes on Linux, in bytes on macOS.
         process_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
     )
-
-
-@contextmanager
-def _empty_cache() -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """A new place for compiled code, as a context in which it is in use; afterwards the user's own is again."""
-    names = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
-
-    @contextmanager
-    def in_use() -> Iterator[None]:
-        own = {name: os.environ.pop(name, None) for name in names}
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = directory
-        try:
-            yield
-        finally:
-            for name, value in own.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
-
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
-        yield in_use
 
 
 def _peak(arm: Arm, place: torch.device) -> int | None:

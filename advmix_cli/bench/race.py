@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from advmix_cli import clock
+from advmix_cli.errors import StoppedError
 
 TOGETHER = 0.5
 """Seconds that the batches which are timed together take the fastest arm."""
@@ -30,10 +31,16 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Race:
-    """`seconds` a batch: of each arm, in each round. `batches` were timed together."""
+    """`seconds` a batch: of each arm, in each round. `batches` were timed together. `stopped` before all rounds."""
 
     seconds: Mapping[str, list[float]]
     batches: int
+    stopped: StoppedError | None = None
+
+    @property
+    def rounds(self) -> int:
+        """Those that are whole."""
+        return len(next(iter(self.seconds.values())))
 
     def spread(self, arm: str) -> Spread:
         """Seconds a batch."""
@@ -48,7 +55,8 @@ class Race:
 def race(arms: Mapping[str, Callable[[], object]], device: torch.device, rounds: int, tick: Callable[[], None]) -> Race:
     """Time the arms, each a function that does one batch, after two batches of each that are not counted.
 
-    So many batches are timed together that the fastest arm takes TOGETHER, and at most 50.
+    So many batches are timed together that the fastest arm takes TOGETHER, and at most 50. Who stops it is given the
+    rounds that are whole; StoppedError if there is none.
     """
     names = list(arms)
     for name in names:
@@ -56,9 +64,15 @@ def race(arms: Mapping[str, Callable[[], object]], device: torch.device, rounds:
     fastest = min(clock.seconds(arms[name], device, 1) for name in names)
     batches = max(1, min(50, math.ceil(TOGETHER / fastest)))
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
-        start = number % len(names)
-        for name in names[start:] + names[:start]:
-            seconds[name].append(clock.seconds(arms[name], device, batches) / batches)
-            tick()
+    try:
+        for number in range(rounds):
+            start = number % len(names)
+            for name in names[start:] + names[:start]:
+                seconds[name].append(clock.seconds(arms[name], device, batches) / batches)
+                tick()
+    except StoppedError as stopped:
+        whole = min(map(len, seconds.values()))
+        if not whole:
+            raise
+        return Race({name: values[:whole] for name, values in seconds.items()}, batches, stopped)
     return Race(seconds, batches)

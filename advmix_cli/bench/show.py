@@ -1,27 +1,34 @@
-"""A benchmark as two tables: the arms, and how many times as fast the engine's are."""
+"""A benchmark as tables: the arms, how many times as fast the engine's are, and where the time of a batch goes."""
+
+import re
 
 from advmix_cli.bench.arms import Arm
 from advmix_cli.bench.bench import Bench
 from advmix_cli.bench.race import Spread
-from advmix_cli.report.costs import duration, flops, size
+from advmix_cli.report.costs import duration, flops, size, three_digits
 from advmix_cli.report.grid import Cell, Grid
+
+LONGEST = 8
+"""Operations of an arm that are shown; the document has all."""
+LETTERS = 50
 
 
 def grids(found: Bench) -> list[Grid]:
     """For a terminal, or a file."""
-    return [_arms(found), *([_ratios(found)] if found.ratios() else [])]
+    profiles = [_profiles(found), *(_longest(found, arm) for arm in found.arms)] if found.profiles else []
+    return [_arms(found), *([_ratios(found)] if found.ratios() else []), *profiles]
 
 
 def _arms(found: Bench) -> Grid:
     counted, peaks = found.cost, found.peaks
-    rounds = len(next(iter(found.race.seconds.values())))
+    rounds = f"{found.race.rounds} rounds{', after which it was stopped,' if found.race.stopped else ''}"
     memory = bool(found.peak_bytes)
     columns = ("", "ms/batch", "images/s", "s/epoch", "MFU", *(["memory"] if memory else []))
     captions = [
         f"{found.device}; {', '.join(f'{name} {version}' for name, version in found.versions.items())}",
         f"batch {counted.batch_size}, K = {counted.inner_steps}, {counted.parameters:,} parameters, "
         f"a forward pass {flops(counted.forward)} an image",
-        f"median of {rounds} rounds and their range, batches a round: {found.race.batches}; images of noise",
+        f"median of {rounds} and their range, batches a round: {found.race.batches}; images of noise",
         f"under s/epoch: {counted.epochs} epochs, without compilation, validation and evaluation",
         f"MFU: the method's {found.passes} passes · images/s over the measured peak of the arm's precision",
         f"peaks: {flops(peaks.fp32)}/s in fp32, {flops(peaks.bf16)}/s in bf16, copy {size(peaks.copy)}/s",
@@ -45,14 +52,14 @@ def _arms(found: Bench) -> Grid:
 
 
 def _row(found: Bench, arm: Arm, *, memory: bool) -> tuple[Cell, ...]:
-    spread = found.race.spread(arm.name)
+    median, low, high = (three_digits(1e3 * seconds) for seconds in found.race.spread(arm.name))
     layout = ", channels_last" if arm.channels_last else ""
     needs = found.peak_bytes.get(arm.name)
     return (
         Cell(arm.name, (arm.precision + layout,)),
-        Cell(_number(1e3 * spread.median), (f"{_number(1e3 * spread.low)}–{_number(1e3 * spread.high)}",)),
-        Cell(_number(found.images_per_second(arm))),
-        Cell(_number(found.epoch_seconds(arm)), (duration(found.training_seconds(arm)),)),
+        Cell(median, (f"{low}–{high}",)),
+        Cell(three_digits(found.images_per_second(arm))),
+        Cell(three_digits(found.epoch_seconds(arm)), (duration(found.training_seconds(arm)),)),
         Cell(f"{100 * found.utilisation(arm):.1f} %"),
         *([Cell("" if needs is None else size(needs))] if memory else []),
     )
@@ -66,10 +73,49 @@ def _ratios(found: Bench) -> Grid:
     return Grid("", ("times as fast as", *found.ours), tuple(rows), (caption,))
 
 
+def _profiles(found: Bench) -> Grid:
+    columns = ("where a batch goes", "products", "other operations", "none", "operations", "MFU of products")
+    captions = (
+        "products: convolutions and matrix products, in both directions; in ms a batch, and of its median time",
+        "none: no operation was running, so the device waited for the host, or for the loader",
+        "MFU of products: what MFU would be if a batch took no longer than they do",
+        *(f"{name}: the profiler saw no operation" for name, seen in found.profiles.items() if not seen.operations),
+    )
+    seen = [arm for arm in found.arms if found.profiles[arm.name].operations]
+    return Grid("", columns, tuple(_parts(found, arm) for arm in seen), captions)
+
+
+def _parts(found: Bench, arm: Arm) -> tuple[Cell, ...]:
+    profile, median = found.profiles[arm.name], found.race.spread(arm.name).median
+    products, others = profile.products, profile.others
+
+    def share(seconds: float) -> Cell:
+        return Cell(three_digits(1e3 * seconds), (f"{100 * seconds / median:.0f} %",))
+
+    return (
+        Cell(arm.name),
+        share(products),
+        share(others),
+        share(max(0.0, median - products - others)),
+        Cell(f"{profile.calls:,.0f}"),
+        Cell(f"{100 * found.products_utilisation(arm):.1f} %"),
+    )
+
+
+def _longest(found: Bench, arm: Arm) -> Grid:
+    profile = found.profiles[arm.name]
+    rows = [
+        (Cell(_short(one.name)), Cell(three_digits(1e3 * one.seconds)), Cell(f"{one.calls:,.0f}"))
+        for one in profile.operations[:LONGEST]
+    ]
+    return Grid("", (f"{arm.name}: longest operations", "ms/batch", "a batch"), tuple(rows))
+
+
+def _short(name: str) -> str:
+    """A kernel's name without its types, in so many letters that a line holds it."""
+    name = re.sub(r"^void |<.*", "", name)
+    return name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"
+
+
 def _times(spread: Spread) -> Cell:
     return Cell(f"{spread.median:.2f}", (f"{spread.low:.2f}–{spread.high:.2f}",))
-
-
-def _number(value: float) -> str:
-    """Three digits, or all that stand before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -4,6 +4,7 @@ A DataLoader with workers, torchvision's transforms, integer labels, torch's cro
 inner steps, a forward pass to choose between restarts and one for the log.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -43,8 +44,21 @@ def loader(images: Images, batch_size: int, *, flip: bool, translate: int) -> Da
     """Batches of randomly chosen images without an end that a measurement would reach."""
     pictures = _Pictures(images, flip=flip, translate=translate)
     sampler = RandomSampler(pictures, replacement=True, num_samples=batch_size * 1_000_000)
-    pin = images.pixels.is_cuda
-    return DataLoader(pictures, batch_size, sampler=sampler, num_workers=WORKERS, pin_memory=pin, drop_last=True)
+    return DataLoader(
+        pictures,
+        batch_size,
+        sampler=sampler,
+        num_workers=WORKERS,
+        pin_memory=images.pixels.is_cuda,
+        drop_last=True,
+        worker_init_fn=_apart,
+    )
+
+
+def _apart(_: int) -> None:
+    """A process group of its own for a worker: a signal to the benchmark's, from a terminal or `timeout`, would end it
+    before the benchmark, which torch takes for a fault."""
+    os.setpgid(0, 0)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ def bench(
     arm: Arms = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Measurements of each arm.")] = 7,
     device: DeviceName = "auto",
+    profile: Annotated[bool, typer.Option("--profile", help="Say where the time of a batch goes, too.")] = False,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
@@ -51,9 +52,11 @@ def bench(
 
     place = build.device(device)
     with watcher(err) as watch:
-        found = measure(chosen, place, rounds, watch, [one.value for one in arm or []])
+        found = measure(chosen, place, rounds, watch, [one.value for one in arm or []], profiled=profile)
     if as_json:
         print_json(found.to_json())
     else:
         for grid in grids(found):
             grid.print(out)
+    if found.race.stopped:
+        raise found.race.stopped

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from advmix_cli import build
 from advmix_cli.bench import bench as benches
+from advmix_cli.bench import compiling
 from advmix_cli.bench.arms import ARMS, DELTA_ONLY, MIXUP, TEXTBOOK, TEXTBOOK_BF16, textbook_optimizer
 from advmix_cli.bench.peaks import Peaks, measure
 from advmix_cli.bench.show import grids
@@ -53,7 +54,8 @@ def test_all_arms_start_from_the_same_weights(tiny, watch, monkeypatch):
     loops, engines = [], []
     true_loops, true_engine = benches.textbook_arms, benches.engine_arm
     monkeypatch.setattr(benches, "textbook_arms", lambda *args: loops.extend(true_loops(*args)) or loops)
-    monkeypatch.setattr(benches, "engine_arm", lambda *args: engines.append(true_engine(*args)) or engines[-1])
+    for module in (benches, compiling):
+        monkeypatch.setattr(module, "engine_arm", lambda *args: engines.append(true_engine(*args)) or engines[-1])
     with pytest.raises(pytest.fail.Exception, match="6"):
         benches.bench(tiny("schedule.batch_size=16"), CPU, 1, watch)
     weights = [arm.run.network.linear.weight for arm in loops]
@@ -126,7 +128,7 @@ def test_no_ratio_is_given_where_compiled_and_eager_disagree(tiny, watch, monkey
         made = build.training(recipe, images, network)
         return Prepared(made, formulation, "", 1.0, Compilation(2, 0), difference)
 
-    monkeypatch.setattr(benches, "rehearsed", rehearsed)
+    monkeypatch.setattr("advmix_cli.bench.compiling.rehearsed", rehearsed)
     with pytest.raises(EngineError) as caught:
         benches.bench(tiny("schedule.batch_size=16"), CPU, 1, watch)
     assert str(caught.value) == (
@@ -156,7 +158,7 @@ def test_the_command_knows_every_arm():
 def test_only_the_arms_that_are_wanted_are_made_and_raced(tiny, watch, said, monkeypatch):
     made = []
     true = benches.fresh
-    monkeypatch.setattr(benches, "_empty_cache", lambda: pytest.fail("nothing is compiled"))
+    monkeypatch.setattr("advmix_cli.bench.compiling._empty_cache", lambda: pytest.fail("nothing is compiled"))
     monkeypatch.setattr("advmix_cli.bench.arms.fresh", lambda *args, **how: made.append(args) or true(*args, **how))
     found = benches.bench(tiny("schedule.batch_size=16"), CPU, 2, watch, ["eager", "delta-only"])
     assert [arm.name for arm in found.arms] == list(found.race.seconds) == [DELTA_ONLY, "advmix eager"]
@@ -187,7 +189,7 @@ def test_if_the_only_arm_cannot_be_measured_it_says_why(tiny, watch, monkeypatch
     def rehearsed(*_):
         raise RuntimeError("no compiler here")
 
-    monkeypatch.setattr(benches, "rehearsed", rehearsed)
+    monkeypatch.setattr("advmix_cli.bench.compiling.rehearsed", rehearsed)
     with pytest.raises(EngineError, match=r"^compiled cannot be measured: RuntimeError: no compiler here$"):
         benches.bench(tiny("schedule.batch_size=16"), CPU, 1, watch, ["compiled"])
 

@@ -1,9 +1,12 @@
 """The order of the measurements, and what is made of them."""
 
+from time import sleep
+
 import pytest
 import torch
 
 from advmix_cli.bench.race import Race, race
+from advmix_cli.errors import StoppedError
 
 
 def test_every_arm_runs_in_every_round_in_an_order_that_rotates():
@@ -33,3 +36,34 @@ def test_ticks_count_the_measurements():
 def test_the_median_lies_in_the_range(seconds):
     median, low, high = Race({"a": seconds}, 1).spread("a")
     assert low == min(seconds) <= median <= high == max(seconds)
+
+
+@pytest.mark.parametrize(("at", "whole"), [(7, 2), (9, 3), (4, 1)])
+def test_what_is_stopped_gives_the_rounds_that_are_whole(monkeypatch, at, whole):
+    """Of three arms that run twice first, and then once a round."""
+    ran = []
+
+    def arm():
+        ran.append(1)
+        if len(ran) == 6 + at + 1:
+            raise StoppedError("stopped by a test", 143)
+        sleep(0.001)
+
+    monkeypatch.setattr("advmix_cli.bench.race.TOGETHER", 0.0)
+    found = race(dict.fromkeys("abc", arm), torch.device("cpu"), 5, lambda: None)
+    assert str(found.stopped) == "stopped by a test"
+    assert found.rounds == whole
+    assert {len(seconds) for seconds in found.seconds.values()} == {whole}
+
+
+def test_without_a_whole_round_there_is_nothing_to_give(monkeypatch):
+    ran = []
+
+    def arm():
+        ran.append(1)
+        if len(ran) == 6:
+            raise StoppedError("stopped by a test", 143)
+
+    monkeypatch.setattr("advmix_cli.bench.race.TOGETHER", 0.0)
+    with pytest.raises(StoppedError, match="stopped by a test"):
+        race({"a": arm, "b": arm}, torch.device("cpu"), 5, lambda: None)
