@@ -15,9 +15,12 @@ def printable(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Of an error of others: its class, and what it says first; torch's compilers say a page."""
+    """Of an error of others: its class, and what it says first; torch's compilers say a page, in which the output of
+    the system's compiler has the reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    output = lines[lines.index("Output:") + 1 :] if "Output:" in lines else []
+    reason = next((line for line in output if "error:" in line.lower()), "")
+    return ": ".join([type(error).__name__, *lines[:1], *([reason] if reason else [])])
 
 
 def some(names: Sequence[str]) -> str:

@@ -31,9 +31,15 @@ def largest_batch(recipe: Recipe, images: Dataset, place: torch.device, *, at_mo
 
 
 def advice(recipe: Recipe, images: Dataset, place: torch.device) -> str:
-    """What to tell who ran out of memory in training."""
+    """What to tell who ran out of memory in training. An eager batch may fit where capturing one did not."""
     asked = min(recipe.schedule.batch_size, len(images.train))
-    found = largest_batch(recipe, images, place, at_most=asked - 1)
+    found = largest_batch(recipe, images, place, at_most=asked)
+    if found == asked:
+        eager = "" if recipe.engine.compile == "off" else "--set 'engine.compile=\"off\"', or "
+        return (
+            f"out of memory on {place}, where an eager batch of schedule.batch_size = {asked} fits by itself: {eager}"
+            "choose a smaller batch"
+        )
     if not found:
         return f"out of memory on {place}: not even a batch of 2 images fits; choose a smaller model or another device"
     return (

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import tomli_w
@@ -18,6 +19,7 @@ from advmix_cli.errors import DeviceError, EngineError
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.subject import AtLeastTwo
 from advmix_cli.method.ascent import ascent_step, sign
+from advmix_cli.recipe import schema
 from advmix_cli.recipe.load import load
 from advmix_cli.training.accelerate import Compilation
 from advmix_cli.training.step import update_loss
@@ -139,6 +141,12 @@ OPTIMIZERS = [
 ]
 
 
+def test_every_optimizer_of_a_recipe_is_among_them():
+    union, _ = get_args(schema.Optimizer)
+    kinds = {get_args(one.model_fields["kind"].annotation)[0] for one in get_args(union)}
+    assert kinds == {text.split('"')[1] for text in OPTIMIZERS}
+
+
 @pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize("already", [0, 2])
 @pytest.mark.parametrize("text", OPTIMIZERS)
@@ -212,7 +220,7 @@ def test_a_prepared_training_starts_from_the_network_as_it_was_and_trains_as_eag
     assert prepared.training.network is network
     assert network.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert prepared.difference == engine.Difference(0.0, 0.0, 0.0, 0.0)
+    assert prepared.difference == engine.Difference(0, 0, 0, 0, 0)
     assert prepared.compilation.breaks == 0
     assert Compilation.so_far() == prepared.compilation
     assert warnings(caplog) == []
@@ -339,6 +347,16 @@ class FirstRate:
         yogi_update(*arguments[:4], self.rate, *arguments[5:])
 
 
+class FirstBias:
+    """As if what the second moment is divided by had been captured as a number: right in the first step."""
+
+    root = None
+
+    def __call__(self, *arguments):
+        self.root = arguments[5].clone() if self.root is None else self.root
+        yogi_update(*arguments[:5], self.root, *arguments[6:])
+
+
 WRONG = [
     (ascent_step, stands_still, "fp32"),
     (ascent_step, descends, "fp32"),
@@ -351,6 +369,7 @@ WRONG = [
     (yogi_update, half_the_rate, "bf16"),
     (yogi_update, another_decay, "bf16"),
     (yogi_update, FirstRate(), "fp32"),
+    (yogi_update, FirstBias(), "bf16"),
 ]
 
 
@@ -380,6 +399,41 @@ def test_a_formulation_that_computes_something_else_is_not_used(caplog, monkeypa
     assert prepared.training.on_batch.step.maximizer.pgd.step is ascent_step
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_ascent_that_does_not_move_the_running_statistics_is_not_used(caplog, monkeypatch, precision):
+    """Losses, gradients and updates are those of a batch alone; a network in eval mode is another one."""
+    settings = [f'engine={{compile="step", precision="{precision}"}}', "data.train_limit=256", "model.width=4"]
+    images, network = prepared_parts(recipe := load("digits", settings))
+
+    def still(objective, variables):
+        kept = [value.clone() for value in network.buffers()]
+        done = ascent_step(objective, variables)
+        for value, before in zip(network.buffers(), kept, strict=True):
+            value.copy_(before)
+        return done
+
+    disguised(monkeypatch, ascent_step, still)
+    assert engine.prepare(recipe, images, network, CPU).formulation == "eager"
+    (warning,) = warnings(caplog)
+    assert "losses within 0.0e+00, gradients within 0.0e+00, attacked losses within 0.0e+00" in warning
+    assert 0.3 < float(warning.split("statistics within ")[1].split(",")[0]) < 1
+
+
+@pytest.mark.usefixtures("shallow", "traced")
+def test_a_rehearsal_leaves_no_gradients_and_keeps_no_copy_of_the_weights_that_is_not_looked_at(tiny, monkeypatch):
+    kept = []
+    true = engine._difference
+    monkeypatch.setattr(engine, "_difference", lambda *args, **how: kept.extend(args) or true(*args, **how))
+    recipe = tiny('engine.compile="step"')
+    images, network = prepared_parts(recipe)
+    engine.prepare(recipe, images, network, CPU)
+    expected, found = kept
+    size = len(list(network.parameters()))
+    assert [[len(one.gradients), len(one.moved)] for one in expected] == [[size, 0], [0, 0], [0, 0]]
+    assert [[len(one.gradients), len(one.moved)] for one in found] == [[size, 0], [0, 0], [size, size]]
+    assert all(value.grad is None for value in network.parameters())
+
+
 @pytest.mark.parametrize("right", [ascent_step, update_loss, yogi_update])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_another_form_of_the_same_function_is_used(caplog, monkeypatch, right, precision):
@@ -388,13 +442,13 @@ def test_another_form_of_the_same_function_is_used(caplog, monkeypatch, right, p
     settings += ['optimizer={kind="yogi", lr=0.01, weight_decay=5e-4}']
     prepared = engine.prepare(recipe := load("digits", settings), *prepared_parts(recipe), CPU)
     assert prepared.formulation == "compiled"
-    assert prepared.difference == engine.Difference(0.0, 0.0, 0.0, 0.0)
+    assert prepared.difference == engine.Difference(0, 0, 0, 0, 0)
     assert warnings(caplog) == []
 
 
-@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("place", range(5))
 def test_not_a_number_is_not_tolerable(place):
-    found = [0.0] * 4
+    found = [0.0] * 5
     assert engine.Difference(*found).tolerable("fp32")
     found[place] = float("nan")
     assert not engine.Difference(*found).tolerable("bf16")
@@ -404,7 +458,7 @@ def test_not_a_number_is_not_tolerable(place):
 def test_every_bound_is_kept_by_itself(precision):
     bounds = engine.TOLERANCES[precision]
     assert engine.Difference(*bounds).tolerable(precision)
-    for place in range(4):
+    for place in range(5):
         found = [*bounds]
         found[place] *= 1.001
         assert not engine.Difference(*found).tolerable(precision)
@@ -522,6 +576,16 @@ def test_a_network_that_holds_no_image_is_not_compiled(tiny, monkeypatch):
 
 
 # ---- a machine without a compiler ----------------------------------------------------------------------------------
+
+
+def test_a_torch_whose_compiler_has_other_settings_trains_eagerly(tiny, caplog, monkeypatch):
+    """An eager training needs none of them."""
+    monkeypatch.setattr("advmix_cli.training.accelerate._set_up", lambda: failing())
+    off, step = tiny('engine.compile="off"'), tiny('engine.compile="step"')
+    assert engine.prepare(off, *prepared_parts(off), CPU).formulation == "eager"
+    assert warnings(caplog) == []
+    assert engine.prepare(step, *prepared_parts(step), CPU).formulation == "eager"
+    assert warnings(caplog) == ["training is eager: compiled failed: RuntimeError: no compiler here"]
 
 
 @pytest.mark.slow

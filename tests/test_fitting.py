@@ -61,6 +61,22 @@ def test_the_largest_batch_that_fits_is_named(tiny, tmp_path, watch, holding, mo
     )
 
 
+@pytest.mark.parametrize(("compiled", "way"), [("step", "--set 'engine.compile=\"off\"', or "), ("off", "")])
+def test_where_an_eager_batch_fits_no_smaller_one_is_named(tiny, tmp_path, watch, holding, monkeypatch, compiled, way):
+    """What ran out may have been the capture, which needs more; naming one image less would never end."""
+
+    def exhausted(*_arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    holding(64)
+    monkeypatch.setattr("advmix_cli.engine.prepare", exhausted)
+    text = told(tiny(f'engine.compile="{compiled}"', "model.width=1"), tmp_path / "run", watch)
+    assert text == (
+        "out of memory on cpu, where an eager batch of schedule.batch_size = 64 fits by itself: "
+        f"{way}choose a smaller batch"
+    )
+
+
 def test_a_batch_that_fits_trains_without_a_word(tiny, tmp_path, watch, holding):
     holding(64)
     assert run.execute(

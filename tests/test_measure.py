@@ -16,6 +16,7 @@ from advmix_cli.data.images import Images
 from advmix_cli.errors import CheckpointError, RecipeError, UsageError
 from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.pgd import Pgd
+from advmix_cli.evaluation.subject import Subject
 from advmix_cli.measure.asked import recipe_to_measure
 from advmix_cli.measure.evaluate import evaluate_checkpoint
 from advmix_cli.measure.findings import Findings
@@ -279,8 +280,19 @@ def test_findings_are_kept_until_they_have_been_told(done, tmp_path, monkeypatch
 def test_an_outcome_names_its_machine(done, watch):
     _, saved, _ = done
     (found,) = measure(saved, ask(saved, names=["pristine"]), watch)
-    assert found.outcome.machine == machine.described(CPU)
+    assert found.outcome.machine == {**machine.described(CPU), "engine": "eager"}
     assert {"torch", "device", "threads", "CPU capability"} <= found.outcome.machine.keys()
+
+
+def test_an_outcome_says_that_attacks_looked_at_the_compiled_network(done, watch, monkeypatch):
+    _, saved, _ = done
+
+    def compiled(_recipe, network, *_):
+        return Subject(network, lambda x: network(x))
+
+    monkeypatch.setattr("advmix_cli.measure.evaluate.subject_of", compiled)
+    (found,) = measure(saved, ask(saved, names=["PGD2"]), watch)
+    assert found.outcome.machine["engine"] == "compiled"
 
 
 def advmix(*arguments):

@@ -1,12 +1,12 @@
 """The arms of a benchmark: the field's loops, and the engine's formulations."""
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from advmix_cli import build
 from advmix_cli.bench.textbook import Textbook, loader
@@ -131,10 +131,16 @@ def fresh(recipe: Recipe, images: Dataset, place: torch.device, *, channels_last
     return build.new_network(recipe.model_copy(update={"engine": engine}), images, place).train()
 
 
-def pictures(recipe: Recipe, images: Dataset) -> DataLoader[Any]:
-    """The images through the field's loader."""
+@contextmanager
+def pictures(recipe: Recipe, images: Dataset) -> Iterator[Iterator[Any]]:
+    """Batches of the images from the field's loader, whose workers end with the context: those of a loader that is
+    left to the end of the process are killed, and leave their directories behind."""
     size = min(recipe.schedule.batch_size, len(images.train))
-    return loader(images.train, size, flip=recipe.data.flip, translate=recipe.data.translate)
+    loaded: Any = iter(loader(images.train, size, flip=recipe.data.flip, translate=recipe.data.translate))
+    try:
+        yield loaded
+    finally:
+        loaded._shutdown_workers()
 
 
 def textbook_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -3,6 +3,7 @@
 import resource
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ from advmix_cli.clock import wait
 from advmix_cli.cost import Cost, cost
 from advmix_cli.data.images import Dataset
 from advmix_cli.data.outline import Outline
-from advmix_cli.engine import Prepared, candidates
+from advmix_cli.engine import Difference, Prepared, candidates
 from advmix_cli.errors import DeviceError, EngineError, MemoryExhaustedError
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.recipe.schema import Recipe
@@ -79,7 +80,8 @@ class Bench:
 
     def utilisation(self, arm: Arm) -> float:
         """The FLOPs of the method's passes, times images/time, over the measured peak of the arm's precision: model
-        FLOPs utilisation. What an arm does beyond these passes is not counted as use."""
+        FLOPs utilisation. What an arm does beyond these passes is not counted as use. The field's loops mix nowhere
+        within the network, so a pass of theirs is a plain one."""
         return self._share_of_peak(arm, self.race.spread(arm.name).median)
 
     def products_utilisation(self, arm: Arm) -> float:
@@ -88,7 +90,11 @@ class Bench:
 
     def _share_of_peak(self, arm: Arm, seconds: float) -> float:
         """Of batches that take so long."""
-        return self.cost.image * self.cost.batch_size / seconds / self.peaks.of(arm.precision)
+        return self.image_flops(arm) * self.cost.batch_size / seconds / self.peaks.of(arm.precision)
+
+    def image_flops(self, arm: Arm) -> int:
+        """Of the method's passes of one image."""
+        return self.cost.image if arm.prepared else self.passes * self.cost.forward
 
     def training_seconds(self, arm: Arm) -> float:
         """Of all the recipe's epochs, without compilation, validation and evaluation."""
@@ -116,9 +122,7 @@ class Bench:
             "device": self.device,
             "versions": self.versions,
             "default": self.default,
-            "tolerances": dict(
-                zip(("losses", "gradients", "attacked", "updates"), engine.TOLERANCES[self.precision], strict=True)
-            ),
+            "tolerances": asdict(Difference(*engine.TOLERANCES[self.precision])),
             "parameters": self.cost.parameters,
             "batch_size": self.cost.batch_size,
             "batches_per_epoch": self.cost.batches,
@@ -155,6 +159,7 @@ class Bench:
             "epoch_seconds": self.epoch_seconds(arm),
             "training_seconds": self.training_seconds(arm),
             "utilisation": self.utilisation(arm),
+            "flops_per_image": self.image_flops(arm),
             "peak_memory_bytes": self.peak_bytes.get(arm.name),
         }
         if arm.name in self.profiles:
@@ -168,12 +173,7 @@ class Bench:
                 "graphs_not_captured": compiled.graphs.skipped,
                 "cold_compile_seconds": compiled.cold,
                 "warm_compile_seconds": compiled.warm,
-                "difference": {
-                    "losses": made.difference.losses,
-                    "gradients": made.difference.gradients,
-                    "attacked": made.difference.attacked,
-                    "updates": made.difference.updates,
-                },
+                "difference": asdict(made.difference),
             }
         return found
 
@@ -202,7 +202,7 @@ def bench(
         if not is_out_of_memory(error):
             raise
     release()
-    raise MemoryExhaustedError(fitting.advice(recipe, images, place))
+    raise MemoryExhaustedError(f"{fitting.advice(recipe, images, place)}; --arm holds fewer at a time")
 
 
 def _measured(
@@ -222,11 +222,14 @@ def _measured(
     if "eager" in wanted:
         arms.append(engine_arm(recipe, Prepared(build.training(recipe, images, new()), "eager", "the reference")))
     compiling: tuple[Formulation, ...] = ("compiled", "captured", "reduce-overhead")
-    with compiled_arms(recipe, images, new, [one for one in compiling if one in wanted], watch) as made:
+    with ExitStack() as open_until_the_end:
+        formulations: list[Formulation] = [one for one in compiling if one in wanted]
+        made = open_until_the_end.enter_context(compiled_arms(recipe, images, new, formulations, watch))
         arms += made.arms
         if loops := LOOPS.keys() & wanted:
             # The loader's workers start here: nothing runs beside a compilation.
-            arms = [*textbook_arms(recipe, images, place, iter(pictures(recipe, images)), loops), *arms]
+            loaded = open_until_the_end.enter_context(pictures(recipe, images))
+            arms = [*textbook_arms(recipe, images, place, loaded, loops), *arms]
         if not arms:
             raise EngineError("; ".join(f"{name} cannot be measured: {why}" for name, why in made.missing.items()))
         watch.begin("racing", rounds * len(arms), "timings")

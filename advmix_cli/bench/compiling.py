@@ -21,8 +21,9 @@ from advmix_cli.training.accelerate import Compilation, Formulation, forget_comp
 
 @dataclass(frozen=True)
 class Compiled:
-    """Seconds until a formulation is ready: with an empty cache, and with the cache that this left behind, when parts
-    that an arm before it has in common are ready too. `graphs` and breaks are those of the first time."""
+    """Seconds until a formulation is ready: with an empty cache, and again, in the same process, which still has loaded
+    what it compiled. What an arm before it has in common is loaded both times; torch's precompiled headers, some 150 MB
+    under /tmp, may be there from earlier commands. `graphs` and breaks are those of the first time."""
 
     cold: float
     warm: float
@@ -67,7 +68,7 @@ def compiled_arms(
         # Forgetting what one arm has compiled would let it compile again in the race.
         forget_compiled()
         for formulation, (seconds, graphs) in cold.items():
-            watch.say(f"compiling again, from the cache: {formulation}")
+            watch.say(f"compiling again, from what there is: {formulation}")
             with ready[formulation]():
                 warm = rehearsed(recipe, images, new(), formulation)
             assert warm.difference

@@ -21,14 +21,15 @@ def grids(found: Bench) -> list[Grid]:
 
 def _arms(found: Bench) -> Grid:
     counted, peaks = found.cost, found.peaks
-    rounds = f"{found.race.rounds} rounds{', after which it was stopped,' if found.race.stopped else ''}"
+    rounds = f"median of {found.race.rounds} rounds and their range" if found.race.rounds > 1 else "one round"
+    rounds += ", after which it was stopped" if found.race.stopped else ""
     memory = bool(found.peak_bytes)
     columns = ("", "ms/batch", "images/s", "s/epoch", "MFU", *(["memory"] if memory else []))
     captions = [
         f"{found.device}; {', '.join(f'{name} {version}' for name, version in found.versions.items())}",
         f"batch {counted.batch_size}, K = {counted.inner_steps}, {counted.parameters:,} parameters, "
         f"a forward pass {flops(counted.forward)} an image",
-        f"median of {rounds} and their range, batches a round: {found.race.batches}; images of noise",
+        f"{rounds}; batches a round: {found.race.batches}; images of noise",
         f"under s/epoch: {counted.epochs} epochs, without compilation, validation and evaluation",
         f"MFU: the method's {found.passes} passes · images/s over the measured peak of the arm's precision",
         f"peaks: {flops(peaks.fp32)}/s in fp32, {flops(peaks.bf16)}/s in bf16, copy {size(peaks.copy)}/s",
@@ -39,8 +40,8 @@ def _arms(found: Bench) -> Grid:
         if arm.name in found.compiled and arm.prepared:
             times = found.compiled[arm.name]
             captions.append(
-                f"{arm.name}: {times.graphs}, {times.cold:.1f} s to compile, {times.warm:.1f} s from the "
-                f"cache; {arm.prepared.difference}"
+                f"{arm.name}: {times.graphs}, {times.cold:.1f} s to compile, {times.warm:.1f} s when that was done; "
+                f"{arm.prepared.difference}"
             )
     if found.recipe.loss.trades_beta is not None:
         captions.append("the field's loops train without TRADES, and so with fewer passes than their MFU counts")
@@ -57,7 +58,7 @@ def _row(found: Bench, arm: Arm, *, memory: bool) -> tuple[Cell, ...]:
     needs = found.peak_bytes.get(arm.name)
     return (
         Cell(arm.name, (arm.precision + layout,)),
-        Cell(median, (f"{low}–{high}",)),
+        Cell(median, (f"{low}–{high}",) if found.race.rounds > 1 else ()),
         Cell(three_digits(found.images_per_second(arm))),
         Cell(three_digits(found.epoch_seconds(arm)), (duration(found.training_seconds(arm)),)),
         Cell(f"{100 * found.utilisation(arm):.1f} %"),
@@ -68,8 +69,11 @@ def _row(found: Bench, arm: Arm, *, memory: bool) -> tuple[Cell, ...]:
 def _ratios(found: Bench) -> Grid:
     """A row for each loop of the field, of four, and a column for each arm of the engine, of four."""
     ratios = found.ratios()
-    rows = [(Cell(other), *(_times(ratios[own, other]) for own in found.ours)) for other in found.loops]
-    caption = "how many times as fast as the loop on the left: median of the rounds' own ratios, and their range"
+    many = found.race.rounds > 1
+    rows = [(Cell(other), *(_times(ratios[own, other], many=many) for own in found.ours)) for other in found.loops]
+    caption = "how many times as fast as the loop on the left" + (
+        ": median of the rounds' own ratios, and their range" if many else ""
+    )
     return Grid("", ("times as fast as", *found.ours), tuple(rows), (caption,))
 
 
@@ -117,5 +121,5 @@ def _short(name: str) -> str:
     return name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"
 
 
-def _times(spread: Spread) -> Cell:
-    return Cell(f"{spread.median:.2f}", (f"{spread.low:.2f}–{spread.high:.2f}",))
+def _times(spread: Spread, *, many: bool) -> Cell:
+    return Cell(f"{spread.median:.2f}", (f"{spread.low:.2f}–{spread.high:.2f}",) if many else ())

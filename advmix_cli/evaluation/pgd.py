@@ -61,6 +61,8 @@ class Pgd:
         for restart in range(self.restarts):
             noise = self.noise(images.pixels.shape, restart)
             for number, batch in enumerate(tally.standing().split(self.batch_size), 1):
+                if not len(batch):
+                    continue
 
                 def attacked(batch: Tensor = batch, noise: Tensor = noise) -> Finding:
                     x, labels = to_unit(images.pixels[batch]), images.labels[batch]

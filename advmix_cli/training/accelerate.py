@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -22,6 +23,8 @@ from advmix_cli.training.answer import answer
 from advmix_cli.training.batch import Batch
 from advmix_cli.training.cast import CastOnce
 
+log = logging.getLogger("advmix")
+
 Formulation = Literal["eager", "compiled", "captured", "reduce-overhead"]
 """eager: op by op. compiled: the step of the ascent, the loss and the optimizer's update are a graph each, without
 breaks. captured: the whole batch, of compiled parts, is one CUDA graph. reduce-overhead: torch.compile captures the
@@ -29,14 +32,20 @@ parts itself."""
 
 
 def _cache() -> str:
-    """Where compiled code outlives the process: in the user's caches, not where the machine clears /tmp. And torch
-    takes code from a cache that others share even if it was compiled under another setting of `donated_buffer`, after
-    which second gradients are wrong. Where that cannot be written, nothing outlives the process."""
-    place = user_cache_path("advmix") / "inductor"
+    """Where compiled code outlives the process: where the user says, or in the user's caches, not where the machine
+    clears /tmp. And torch takes code from a cache that others share even if it was compiled under another setting of
+    `donated_buffer`, after which second gradients are wrong. Where it cannot be written, nothing outlives the process.
+    """
+    wanted = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    place = Path(wanted) if wanted else user_cache_path("advmix") / "inductor"
     try:
         place.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=place).close()
-    except OSError:
+    except OSError as error:
+        if wanted:
+            log.warning(
+                "TORCHINDUCTOR_CACHE_DIR = %s: %s: what is compiled is not kept for later", wanted, error.strerror
+            )
         _OF_THIS_PROCESS.append(tempfile.TemporaryDirectory(prefix="advmix-", ignore_cleanup_errors=True))
         return _OF_THIS_PROCESS[0].name
     return str(place)
@@ -44,8 +53,9 @@ def _cache() -> str:
 
 _OF_THIS_PROCESS: list[tempfile.TemporaryDirectory[str]] = []
 # torch settles on a directory when its compiler is first imported, which making an optimizer or copying a network does.
-if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = _cache()
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = _cache()
+# On a machine without a GPU the compiler's first import warns that there is none.
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 Runner = Callable[[Batch], dict[str, Tensor]]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -96,14 +106,14 @@ def _set_up() -> None:
 
     # torch 2.11 warns that fp32 products could be TF32 ones: that is the recipe's to say.
     warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+    # It traces in a mode that takes the end of a traced step for a fault of the network, a stop by a signal too.
+    warnings.filterwarnings("ignore", message="Error detected in")
     # The gradient in δ is taken inside the graph.
     torch._dynamo.config.trace_autograd_ops = True
     # FAB takes several gradients of one forward pass: the first must not reuse the memory that the next one reads.
     torch._functorch.config.donated_buffer = False
     # An evaluation has variants: with and without a gradient, few images and many. At the limit torch gives up.
     torch._dynamo.config.recompile_limit = 64
-    # On a machine without a GPU it warns that there is none.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -136,7 +146,6 @@ def forget_compiled() -> None:
     up. What is on disk stays."""
     if "torch._dynamo" not in sys.modules:
         return  # its import takes a second
-    _set_up()
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()

@@ -17,15 +17,18 @@ class CastOnce:
     """
 
     def __init__(self, trained: nn.Module) -> None:
-        leaves = [module for module in trained.modules() if not list(module.children())]
-        self.network = deepcopy(trained, memo={id(one): one for one in leaves if not isinstance(one, CAST)})
+        cast = [module for module in trained.modules() if isinstance(module, CAST)]
+        self._trained: list[Tensor] = [value for module in cast for value in module.parameters()]
+        own = {id(value) for value in self._trained}
+        shared: list[nn.Module | Tensor] = [
+            *(one for one in trained.modules() if one not in cast and not list(one.children())),
+            *(one for one in [*trained.parameters(), *trained.buffers()] if id(one) not in own),
+        ]
+        self.network = deepcopy(trained, memo={id(one): one for one in shared})
         copies = [module for module in self.network.modules() if isinstance(module, CAST)]
         for module in copies:
             module.to(torch.bfloat16).requires_grad_(False)
         self._own: list[Tensor] = [value for module in copies for value in module.parameters()]
-        self._trained: list[Tensor] = [
-            value for module in leaves if isinstance(module, CAST) for value in module.parameters()
-        ]
 
     @torch.no_grad()
     def refresh(self) -> None:

@@ -191,3 +191,14 @@ def test_settings_are_what_the_number_depends_on():
         "loss": "margin",
         "seed": 7,
     }
+
+
+def test_where_nothing_stands_nothing_is_attacked():
+    """A batch of no images would be compiled for."""
+    images = Images(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.ones(4, dtype=torch.uint8))
+    always_wrong = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    nn.init.zeros_(always_wrong[1].weight)
+    nn.init.zeros_(always_wrong[1].bias)
+    subject = Subject(always_wrong, lambda _: pytest.fail("attacked"))
+    with measured(always_wrong):
+        assert not replace(PGD, restarts=2)(subject, images, silent, Blank()).robust.any()

@@ -120,7 +120,7 @@ def rehearsed(recipe, images, network, formulation, team):
     if RANK:
         raise RuntimeError("no compiler here")
     made = engine.build.training(recipe, images, network, team=team).within(ALONE)
-    return Prepared(made, formulation, "as asked", difference=Difference(0, 0, 0, 0))
+    return Prepared(made, formulation, "as asked", difference=Difference(0, 0, 0, 0, 0))
 
 
 def collapsed(before, after, classes):  # noqa: ARG001

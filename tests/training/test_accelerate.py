@@ -1,6 +1,7 @@
 """The network as a function of its precision and memory layout."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from advmix_cli.method.draws import Sampler
 from advmix_cli.method.maximizers import Integrated, Labels, LearnedRatio, Pgd
 from advmix_cli.networks.normalize import Normalize
 from advmix_cli.networks.preact_resnet import preact_resnet
+from advmix_cli.training import accelerate
 from advmix_cli.training.accelerate import logits_of
 from advmix_cli.training.step import Step
 
@@ -79,3 +81,24 @@ def test_a_bf16_step_keeps_parameters_delta_gamma_and_losses_in_float32(channels
         assert parameter.dtype == parameter.grad.dtype == torch.float32
         assert isinstance(parameter, nn.Parameter)
         assert not torch.equal(parameter, before[name])
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_where_the_cache_cannot_be_written_nothing_outlives_the_process(tmp_path, monkeypatch, caplog, wanted):
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "cache"
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR" if wanted else "XDG_CACHE_HOME", str(place))
+    monkeypatch.setattr(accelerate, "_OF_THIS_PROCESS", [])
+    found = accelerate._cache()
+    assert Path(found).is_dir()
+    assert not Path(found).is_relative_to(tmp_path)
+    accelerate._OF_THIS_PROCESS[0].cleanup()
+    said = f"TORCHINDUCTOR_CACHE_DIR = {place}: Not a directory: what is compiled is not kept for later"
+    assert [record.getMessage() for record in caplog.records] == ([said] if wanted else [])
+
+
+def test_a_users_own_cache_is_made_and_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "a" / "b"))
+    assert accelerate._cache() == str(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from advmix_cli import build
 from advmix_cli.training.accelerate import cast_once, logits_of
@@ -58,6 +59,27 @@ def test_weights_are_its_own_and_have_no_gradient_and_the_rest_is_shared(network
     assert all(own[name].dtype == torch.bfloat16 and not own[name].requires_grad for name in apart)
     assert all(trained[name].dtype == torch.float32 and trained[name].requires_grad for name in apart)
     assert all(own[name].stride() == trained[name].stride() for name in apart)
+
+
+class Gained(nn.Module):
+    """A module with children and with a parameter and a buffer of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.gain = nn.Parameter(torch.ones(()))
+        self.register_buffer("offset", torch.zeros(()))
+
+    def forward(self, x):
+        return self.gain * self.linear(x) + self.offset
+
+
+def test_what_a_module_with_children_holds_is_the_trained_ones_too():
+    made = Gained()
+    cast = CastOnce(made)
+    assert cast.network.gain is made.gain
+    assert cast.network.offset is made.offset
+    assert cast.network.linear.weight.dtype == torch.bfloat16
 
 
 def test_a_batch_is_cast_once_and_only_in_bf16(tiny):
