@@ -12,6 +12,7 @@ from advmix_cli.cost import forward_flops
 from advmix_cli.data.images import Images, to_unit
 from advmix_cli.engine import WORTH_COMPILING
 from advmix_cli.errors import first_line
+from advmix_cli.evaluation.predict import tf32_convolutions
 from advmix_cli.evaluation.subject import AtLeastTwo, Subject
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.recipe.measurement import Measuring
@@ -24,17 +25,10 @@ def subject_of(
     recipe: Measuring, network: nn.Module, images: Images, passes: int, say: Callable[[str], None]
 ) -> Subject:
     """The network under measurement, in eval mode: what attacks look at is compiled where so many `passes` are worth it
-    and where it agrees with the network on `images`, a batch. `say` is told of it."""
+    and where it agrees with the network on `images`, a batch; on a GPU they then look at it with convolutions in TF32.
+    `say` is told of it."""
     x = to_unit(images.pixels)
-    shape = (x.shape[1], x.shape[2], x.shape[3])
-    if recipe.engine.compile == "off" or not len(x):
-        return Subject.plain(network)
-    try:
-        worth = passes * forward_flops(network, shape) >= WORTH_COMPILING
-    except Exception as error:  # a network of others may do what has no shape before it is computed
-        log.warning("the evaluation is eager: counting what it costs failed: %s", first_line(error))
-        return Subject.plain(network)
-    if not worth:
+    if not len(x) or not worth_compiling(recipe, network, images, passes):
         return Subject.plain(network)
 
     layout = torch.channels_last if recipe.engine.channels_last else torch.contiguous_format
@@ -60,7 +54,22 @@ def subject_of(
         return Subject.plain(network)
     seconds = time.perf_counter() - started
     say(f"evaluation: attacks look at the compiled network, ready after {seconds:.1f} s, within {apart:.1e} of it")
-    return Subject(network, attacked)
+    if not x.is_cuda:
+        return Subject(network, attacked, engine="compiled")
+    say("evaluation: attacks look in TF32; verdicts are in fp32")
+    return Subject(network, attacked, tf32_convolutions, "compiled, TF32")
+
+
+def worth_compiling(recipe: Measuring, network: nn.Module, images: Images, passes: int) -> bool:
+    """Whether so many `passes` of images like these are long enough, and the recipe lets them be compiled."""
+    if recipe.engine.compile == "off":
+        return False
+    _, channels, height, width = images.pixels.shape
+    try:
+        return passes * forward_flops(network, (channels, height, width)) >= WORTH_COMPILING
+    except Exception as error:  # a network of others may do what has no shape before it is computed
+        log.warning("the evaluation is eager: counting what it costs failed: %s", first_line(error))
+        return False
 
 
 def _distance(attacked: Callable[[Tensor], Tensor], network: nn.Module, x: Tensor) -> float | None:

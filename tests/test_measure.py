@@ -288,7 +288,7 @@ def test_an_outcome_says_that_attacks_looked_at_the_compiled_network(done, watch
     _, saved, _ = done
 
     def compiled(_recipe, network, *_):
-        return Subject(network, lambda x: network(x))
+        return Subject(network, lambda x: network(x), engine="compiled")
 
     monkeypatch.setattr("advmix_cli.measure.evaluate.subject_of", compiled)
     (found,) = measure(saved, ask(saved, names=["PGD2"]), watch)

@@ -240,7 +240,8 @@ def _measured(
             highest = highest.best(peaks.measure(place))
             peak_bytes = {arm.name: _peak(arm, place) for arm in arms} if place.type == "cuda" else {}
             batches = min(PROFILED, raced.batches)
-            profiles = {arm.name: profile(arm.run, place, batches) for arm in arms} if profiled else {}
+            for arm in arms if profiled else ():
+                profiles[arm.name] = profile(arm.run, place, batches, raced.spread(arm.name).median)
     return Bench(
         recipe=recipe,
         device=machine.device_name(place),

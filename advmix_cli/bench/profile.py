@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from advmix_cli.clock import wait
+from advmix_cli import clock
 
 _PRODUCTS = re.compile(r"convol|conv\dd|gemm|gemv|xmma|cutlass|nvjet|splitK|triton_tem_|addmm|::b?mm$|::linear$")
 """In the names of torch's operations and of the kernels of cuDNN, cuBLAS, oneDNN and of Triton's templates."""
@@ -35,9 +35,11 @@ class Operation:
 
 @dataclass(frozen=True)
 class Profile:
-    """The operations of a batch, the longest first: kernels on a GPU, torch's own operations on a CPU."""
+    """The operations of a batch, the longest first: kernels on a GPU, torch's own operations on a CPU. `seconds` of the
+    batch that they are of."""
 
     operations: tuple[Operation, ...]
+    seconds: float
 
     @property
     def products(self) -> float:
@@ -55,26 +57,25 @@ class Profile:
         return sum(one.calls for one in self.operations)
 
 
-def profile(run: Callable[[], object], device: torch.device, batches: int) -> Profile:
-    """Of so many batches together. What the host does between its operations is in none of them."""
+def profile(run: Callable[[], object], device: torch.device, batches: int, raced: float) -> Profile:
+    """Of so many batches together. What the host does between its operations is in none of them. Looking at it slows
+    the host, and so a GPU that waits for it, but none of the GPU's kernels: there a batch is as long as it was `raced`.
+    """
     # Else it tells stderr of every start, and of GPUs that are not there.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 
     on_gpu = device.type == "cuda"
-    wait(device)
     with profiler(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as found:
-        for _ in range(batches):
-            run()
-        wait(device)
+        elapsed = clock.seconds(run, device, batches) / batches
     seconds = {"cuda": "self_device_time_total", "cpu": "self_cpu_time_total"}[device.type]
     operations = [
         Operation(event.key, event.count / batches, getattr(event, seconds) * 1e-6 / batches)
         for event in found.key_averages()
         if (event.device_type.name == "CUDA") == on_gpu and _is_operation(event)
     ]
-    return Profile(tuple(sorted(operations, key=lambda one: -one.seconds)))
+    return Profile(tuple(sorted(operations, key=lambda one: -one.seconds)), raced if on_gpu else elapsed)
 
 
 def _is_operation(event: Any) -> bool:

@@ -80,7 +80,7 @@ def _ratios(found: Bench) -> Grid:
 def _profiles(found: Bench) -> Grid:
     columns = ("where a batch goes", "products", "other operations", "none", "operations", "MFU of products")
     captions = (
-        "products: convolutions and matrix products, in both directions; in ms a batch, and of its median time",
+        "products: convolutions and matrix products, in both directions; in ms of a batch that was looked at",
         "none: no operation was running, so the device waited for the host, or for the loader",
         "MFU of products: what MFU would be if a batch took no longer than they do",
         *(f"{name}: the profiler saw no operation" for name, seen in found.profiles.items() if not seen.operations),
@@ -90,17 +90,17 @@ def _profiles(found: Bench) -> Grid:
 
 
 def _parts(found: Bench, arm: Arm) -> tuple[Cell, ...]:
-    profile, median = found.profiles[arm.name], found.race.spread(arm.name).median
+    profile = found.profiles[arm.name]
     products, others = profile.products, profile.others
 
     def share(seconds: float) -> Cell:
-        return Cell(three_digits(1e3 * seconds), (f"{100 * seconds / median:.0f} %",))
+        return Cell(three_digits(1e3 * seconds), (f"{100 * seconds / profile.seconds:.0f} %",))
 
     return (
         Cell(arm.name),
         share(products),
         share(others),
-        share(max(0.0, median - products - others)),
+        share(max(0.0, profile.seconds - products - others)),
         Cell(f"{profile.calls:,.0f}"),
         Cell(f"{100 * found.products_utilisation(arm):.1f} %"),
     )

@@ -20,7 +20,7 @@ from advmix_cli.errors import EvaluationError
 from advmix_cli.evaluation.notebook import Notebook, named
 from advmix_cli.evaluation.outcome import Tick
 from advmix_cli.evaluation.predict import FiniteLogits, judge, judge_all
-from advmix_cli.evaluation.subject import Logits, Subject
+from advmix_cli.evaluation.subject import Subject
 from advmix_cli.evaluation.verdicts import NOTHING, SLACK, Finding, Tally, Verdicts
 
 Version = Literal["standard", "cheap-2020", "plus", "rand"]
@@ -105,21 +105,20 @@ class AutoAttack:
         return sum(restarts[name] * each[name] for name in self._attacks(classes))
 
     def __call__(self, subject: Subject, images: Images, tick: Tick, notes: Notebook) -> Verdicts:
-        tally, told = self._withstand(subject.attacked, subject.judge, images, tick, notes)
+        tally, told = self._withstand(subject, images, tick, notes)
         if subject.attacked is not subject.judge:
             # What the faster network gives up and the judge does not was not attacked to the end: the judge itself is.
             disputed = ((tally.verdicts.broken_by != NOTHING) & told).nonzero().squeeze(1)
             if len(disputed):
                 tick(0, f"{len(disputed)} disputed")
                 judged = _Prefixed(notes, f"disputed {named(disputed)}: ")  # within them batches count anew
-                again, _ = self._withstand(subject.judge, subject.judge, images.at(disputed), tick, judged)
+                alone = Subject.plain(subject.judge)
+                again, _ = self._withstand(alone, images.at(disputed), tick, judged)
                 tally.replace(disputed, again.verdicts)
         tick(len(images), "")
         return tally.verdicts
 
-    def _withstand(
-        self, network: Logits, judging: Logits, images: Images, tick: Tick, notes: Notebook
-    ) -> tuple[Tally, Tensor]:
+    def _withstand(self, subject: Subject, images: Images, tick: Tick, notes: Notebook) -> tuple[Tally, Tensor]:
         """Upstream's own way through the attacks and the batches, each batch of what still stands when its attack
         begins; upstream itself is called for one attack on one batch, which is then noted. With (N,) bool: what the
         judge says of the image that upstream returned last."""
@@ -127,12 +126,12 @@ class AutoAttack:
 
         x, labels = to_unit(images.pixels), images.labels.long()
         with torch.no_grad():
-            classes = judging(x[:1]).shape[1]
-        upstream = self.adversary(FiniteLogits(network), classes, x.device)
+            classes = subject.judge(x[:1]).shape[1]
+        upstream = self.adversary(FiniteLogits(subject.attacked), classes, x.device)
         attacks, accuracies = upstream.attacks_to_run, {"clean": 1.0}
-        clean = judge_all(judging, images, self.batch_size)
+        clean = judge_all(subject.judge, images, self.batch_size)
         tally, told = Tally(attacks, clean, x if notes.images else None), clean.correct.clone()
-        who = "" if network is judging else "compiled, "
+        who = "" if subject.attacked is subject.judge else f"{subject.engine}, "
         with _listening() as log:
             for index, attack in enumerate(attacks):
                 upstream.attacks_to_run = [attack]
@@ -144,7 +143,7 @@ class AutoAttack:
                     tick(0, f"{attack} {number}/{len(batches)}, {standing:.1f} % standing")
 
                     def attacked(batch: Tensor = batch) -> Finding:
-                        return self._attacked(upstream, judging, x[batch], labels[batch])
+                        return self._attacked(upstream, subject, x[batch], labels[batch])
 
                     key = f"{who}{attack}, batch {number}: {named(batch)}"
                     finding = notes.once(key, (len(batch), *x.shape[1:]), attacked)
@@ -154,13 +153,13 @@ class AutoAttack:
             check_square_sr(accuracies, logger=log)
         return tally, told
 
-    def _attacked(self, upstream: Any, judging: Logits, x: Tensor, labels: Tensor) -> Finding:
+    def _attacked(self, upstream: Any, subject: Subject, x: Tensor, labels: Tensor) -> Finding:
         """What upstream says of its one attack on this batch, and what the judge says of its images."""
-        with _own_tracing():
+        with _own_tracing(), subject.looking():
             found, predicted = upstream.run_standard_evaluation(x, labels, batch_size=self.batch_size)
         _check(x, found, self.epsilon)
         # Upstream returns no accuracy; what it left standing is what it returns the own label for.
-        return Finding(predicted == labels, judge(judging, found, labels), found)
+        return Finding(predicted == labels, judge(subject.judge, found, labels), found)
 
 
 class _Prefixed:

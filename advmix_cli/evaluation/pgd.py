@@ -57,7 +57,7 @@ class Pgd:
         attacks = [f"restart {number + 1}" for number in range(self.restarts)] if self.restarts > 1 else ["pgd"]
         tally = Tally(attacks, clean, to_unit(images.pixels) if notes.images else None)
         tick(int((~clean.correct).sum()), "")
-        who = "" if subject.attacked is subject.judge else "compiled, "
+        who = "" if subject.attacked is subject.judge else f"{subject.engine}, "
         for restart in range(self.restarts):
             noise = self.noise(images.pixels.shape, restart)
             for number, batch in enumerate(tally.standing().split(self.batch_size), 1):
@@ -67,7 +67,8 @@ class Pgd:
                 def attacked(batch: Tensor = batch, noise: Tensor = noise) -> Finding:
                     x, labels = to_unit(images.pixels[batch]), images.labels[batch]
                     start = self.epsilon * noise[batch.to(noise.device)].to(x.device)
-                    found = self.attack(subject.attacked, x, labels, start)
+                    with subject.looking():
+                        found = self.attack(subject.attacked, x, labels, start)
                     judgement = judge(subject.judge, found, labels)
                     return Finding(judgement.correct, judgement, found)
 

@@ -40,18 +40,43 @@ def _full_fp32() -> Iterator[None]:
     """No TF32 and no bf16 in products of fp32, whichever of torch's two ways the code around a network has asked for
     them in. Only the newer way can be read when the two were mixed; only the older one can be read by others within if
     both say the same."""
-    cudnn, mkldnn = cast("Any", torch.backends.cudnn), cast("Any", torch.backends.mkldnn)
-    parts: list[Any] = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv]
+    mkldnn = cast("Any", torch.backends.mkldnn)
+    others: list[Any] = [torch.backends.cuda.matmul, mkldnn.matmul, mkldnn.conv]
+    before = [part.fp32_precision for part in others]
+    with _convolutions_in("ieee"):
+        for part in others:
+            part.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            for part, own in zip(others, before, strict=True):
+                part.fp32_precision = own
+
+
+@contextmanager
+def tf32_convolutions() -> Iterator[None]:
+    """Within: a GPU's convolutions may round what they multiply to TF32, as torch lets them by default. Compiled code
+    asks for this setting when it runs, so what was compiled outside need not be compiled again."""
+    with _convolutions_in("tf32"):
+        yield
+
+
+@contextmanager
+def _convolutions_in(precision: str) -> Iterator[None]:
+    cudnn = cast("Any", torch.backends.cudnn)
+    parts = (cudnn.conv, cudnn.rnn)
     before = [part.fp32_precision for part in parts]
-    cudnn.allow_tf32 = False
-    for part in parts:
-        part.fp32_precision = "ieee"
+
+    def be(precisions: list[str]) -> None:
+        cudnn.allow_tf32 = precisions[0] == "tf32"
+        for part, own in zip(parts, precisions, strict=True):
+            part.fp32_precision = own
+
+    be([precision, precision])
     try:
         yield
     finally:
-        cudnn.allow_tf32 = before[1] == "tf32"
-        for part, own in zip(parts, before, strict=True):
-            part.fp32_precision = own
+        be(before)
 
 
 class Judgement(NamedTuple):

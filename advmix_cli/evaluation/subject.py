@@ -1,31 +1,39 @@
 """The network under measurement, as two functions: the one that judges, and the one that attacks look at."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 Logits = Callable[[Tensor], Tensor]
+Looking = Callable[[], AbstractContextManager[None]]
 
 
 class Subject(NamedTuple):
     """`judge` is the network itself, eager and in fp32: verdicts are its alone. `attacked` computes the same, perhaps
-    faster; an attack may take its word for a gradient, and never for a verdict."""
+    faster, and within `looking` perhaps less exactly; an attack may take its word for a gradient, and never for a
+    verdict."""
 
     judge: Logits
     attacked: Logits
+    looking: Looking = nullcontext
+    """Forward passes of `attacked` and their gradients are within it, so it is around a whole attack."""
+    engine: str = "eager"
+    """What `attacked` is, for who reads the numbers."""
 
     @classmethod
-    def plain(cls, network: nn.Module) -> "Subject":
+    def plain(cls, network: Logits) -> "Subject":
         """Both are the network itself."""
         return cls(network, network)
 
     def in_chunks(self, size: int) -> "Subject":
         """The same function with the memory of `size` images at a time."""
         judge = InChunks(self.judge, size)
-        return Subject(judge, judge if self.attacked is self.judge else InChunks(self.attacked, size))
+        attacked = judge if self.attacked is self.judge else InChunks(self.attacked, size)
+        return self._replace(judge=judge, attacked=attacked)
 
 
 class InChunks:

@@ -57,8 +57,7 @@ def evaluate(
             verdicts = _verdicts(evaluator, subject, own, watch.advance, notebook)
         seconds = time.perf_counter() - started + notebook.recalled
         settings = {"split": chosen.split, **evaluator.settings(len(images.classes))}
-        engine = "eager" if subject.attacked is subject.judge else "compiled"
-        here = {**machine.described(own.pixels.device), "engine": engine}
+        here = {**machine.described(own.pixels.device), "engine": subject.engine}
         yield Evaluated.of(chosen.name, verdicts, own.labels, seconds, settings, here)
 
 

@@ -1,6 +1,7 @@
 """How long evaluations look at an image, whatever they look for."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +10,14 @@ from torch.nn import functional as F
 from advmix_cli.data.images import Images, to_unit
 from advmix_cli.evaluation.halves import as_it_fits
 from advmix_cli.evaluation.predict import measured
-from advmix_cli.evaluation.subject import Logits, Subject
+from advmix_cli.evaluation.subject import Logits, Looking, Subject
 from advmix_cli.plan.timing import median_seconds
 
 
-def seconds_a_pass(network: nn.Module, images: Images, place: torch.device) -> float:
-    """Of one of `images`, all of which are looked at together, eagerly and in the arithmetic of the evaluators: a
-    forward pass, or half of a forward pass with its gradient in the image, whichever takes longer.
+def seconds_a_pass(network: nn.Module, images: Images, place: torch.device, looking: Looking = nullcontext) -> float:
+    """Of one of `images`, all of which are looked at together, eagerly and in the arithmetic of the evaluators, whose
+    attacks are within `looking`: a forward pass, or half of a forward pass with its gradient in the image, whichever
+    takes longer.
 
     Where the memory does not hold them all they go in halves of halves, as they do in an evaluation.
     """
@@ -24,7 +26,7 @@ def seconds_a_pass(network: nn.Module, images: Images, place: torch.device) -> f
         forward, gradient = _works(subject.attacked, to_unit(images.pixels), images.labels)
         return median_seconds(forward, place), median_seconds(gradient, place)
 
-    with measured(network):
+    with measured(network), looking():
         forward, gradient = as_it_fits(Subject.plain(network), len(images), timed, lambda _: None)
     return max(forward, gradient / 2) / len(images)
 

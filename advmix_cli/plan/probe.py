@@ -3,15 +3,20 @@
 import itertools
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
 from advmix_cli import build, engine, fitting, machine
+from advmix_cli.attacked import worth_compiling
 from advmix_cli.data.images import Dataset, Images
 from advmix_cli.data.outline import Outline
 from advmix_cli.errors import MemoryExhaustedError
 from advmix_cli.evaluation.outcome import Evaluator
+from advmix_cli.evaluation.predict import tf32_convolutions
+from advmix_cli.evaluation.subject import Looking
 from advmix_cli.memory import is_out_of_memory, release
 from advmix_cli.plan.estimate import Estimate
 from advmix_cli.plan.largest import Largest, largest_batch
@@ -148,22 +153,43 @@ def _measured_speed(recipe: Recipe, images: Dataset, place: torch.device, watch:
 def _evaluation(recipe: Recipe, outline: Outline, place: torch.device) -> Evaluation:
     images = stand_in(outline).to(place)
     network = build.new_network(recipe, images, place)
-    of_a_pass: dict[int, float] = {}
+    of_a_pass: dict[tuple[int, Looking], float] = {}
 
-    def timed(name: str, wanted: Images, judge: Evaluator, more_passes: int = 0) -> EvaluatorTime:
-        passes = judge.passes(outline.classes) + more_passes
-        together = wanted.first(judge.batch_size)
-        if len(together) not in of_a_pass:
-            of_a_pass[len(together)] = seconds_a_pass(network, together, place) if len(together) else 0.0
-        return EvaluatorTime(name, len(wanted), passes, passes * len(wanted) * of_a_pass[len(together)])
+    def looking(passes: int) -> Looking:
+        long = place.type == "cuda" and worth_compiling(recipe, network, images.train, passes)
+        return tf32_convolutions if long else nullcontext
+
+    def timed(one: _Work, looking: Looking) -> EvaluatorTime:
+        together = one.images.first(one.batch_size)
+        if (key := (len(together), looking)) not in of_a_pass:
+            of_a_pass[key] = seconds_a_pass(network, together, place, looking) if len(together) else 0.0
+        return EvaluatorTime(one.name, len(one.images), one.passes, one.all_passes * of_a_pass[key])
+
+    def work(name: str, wanted: Images, judge: Evaluator, more_passes: int = 0) -> _Work:
+        return _Work(name, wanted, judge.batch_size, judge.passes(outline.classes) + more_passes)
 
     on = "test" if recipe.validation.on == "test" else "validation"
     # It also looks at the images as they are.
-    validation = timed(
-        "validation", images.part(on).first(recipe.validation.limit), build.validator(recipe), more_passes=1
-    )
+    validation = work("validation", images.part(on).first(recipe.validation.limit), build.validator(recipe), 1)
     evaluators = [
-        timed(chosen.name, images.part(chosen.split).first(chosen.limit), build.evaluator(chosen, recipe.threat))
+        work(chosen.name, images.part(chosen.split).first(chosen.limit), build.evaluator(chosen, recipe.threat))
         for chosen in recipe.evaluators
     ]
-    return Evaluation(validation, tuple(evaluators))
+    together = looking(sum(one.all_passes for one in evaluators))
+    return Evaluation(
+        timed(validation, looking(validation.all_passes * recipe.schedule.epochs)),
+        tuple(timed(one, together) for one in evaluators),
+    )
+
+
+class _Work(NamedTuple):
+    """An evaluator's, `passes` of each of `images`."""
+
+    name: str
+    images: Images
+    batch_size: int
+    passes: int
+
+    @property
+    def all_passes(self) -> int:
+        return self.passes * len(self.images)

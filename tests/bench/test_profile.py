@@ -57,7 +57,7 @@ def test_seconds_are_of_one_batch_and_of_the_operations_alone():
             left.mm(right).add_(1)
             left.mm(right)
 
-    found = profile(batch, CPU, 4)
+    found = profile(batch, CPU, 4, 1e9)
     calls = {one.name: one.calls for one in found.operations}
     assert (calls["aten::mm"], calls["aten::add_"]) == (2, 1)
     assert not any("mark" in name for name in calls)
@@ -66,12 +66,13 @@ def test_seconds_are_of_one_batch_and_of_the_operations_alone():
     assert found.products == next(one.seconds for one in found.operations if one.name == "aten::mm")
     assert found.products + found.others == pytest.approx(sum(seconds))
     assert found.calls == sum(calls.values())
+    assert found.products + found.others <= found.seconds < 1e9
 
 
 def test_a_longer_product_takes_longer():
     small, large = torch.rand(32, 32), torch.rand(1024, 1024)
     large.mm(large)  # the first one is slow
-    found = [profile(lambda one=one: one.mm(one), CPU, 3).products for one in (small, large)]
+    found = [profile(lambda one=one: one.mm(one), CPU, 3, 1.0).products for one in (small, large)]
     assert found[1] > 10 * found[0]
 
 
@@ -97,11 +98,12 @@ def test_every_arm_has_its_operations_in_the_document(measured):
 
 def test_the_table_follows_from_the_profile(measured):
     made = {
-        DELTA_ONLY: Profile((Operation("aten::mkldnn_convolution", 2, 0.3), Operation("aten::add", 3, 0.1))),
-        OURS: Profile((Operation("void at::native::kernel<int>(int)", 1500.4, 0.6), Operation("aten::mm", 1, 0.5))),
+        DELTA_ONLY: Profile((Operation("aten::mkldnn_convolution", 2, 0.3), Operation("aten::add", 3, 0.1)), 0.5),
+        OURS: Profile(
+            (Operation("void at::native::kernel<int>(int)", 1500.4, 0.6), Operation("aten::mm", 1, 0.5)), 1.0
+        ),
     }
-    race = Race({DELTA_ONLY: [0.5], OURS: [1.0]}, 1)
-    _, _, parts, *longest = grids(dataclasses.replace(measured, profiles=made, race=race))
+    _, _, parts, *longest = grids(dataclasses.replace(measured, profiles=made))
     text = [[cell.flat() for cell in row] for row in parts.rows]
     image = 2e11 / measured.cost.image / 16  # as many batches a second as the peak has room for
     assert text[0] == [DELTA_ONLY, "300 (60 %)", "100 (20 %)", "100 (20 %)", "5", f"{100 / image / 0.3:.1f} %"]
@@ -111,7 +113,7 @@ def test_the_table_follows_from_the_profile(measured):
 
 
 def test_an_arm_of_which_nothing_was_seen_is_said_to_be_one(measured):
-    empty = dataclasses.replace(measured, profiles={DELTA_ONLY: Profile(()), OURS: measured.profiles[OURS]})
+    empty = dataclasses.replace(measured, profiles={DELTA_ONLY: Profile((), 1.0), OURS: measured.profiles[OURS]})
     _, _, parts, *_ = grids(empty)
     assert [row[0].value for row in parts.rows] == [OURS]
     assert f"{DELTA_ONLY}: the profiler saw no operation" in parts.captions

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import backends, nn
 
-from advmix_cli.evaluation.predict import measured
+from advmix_cli.evaluation.predict import measured, tf32_convolutions
 
 PARTS = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul, backends.mkldnn.conv]
 ASKED = [
@@ -49,4 +49,19 @@ def test_within_it_is_ieee_and_afterwards_as_before(ask):
         assert [part.fp32_precision for part in PARTS] == ["ieee"] * 5
         assert backends.cudnn.allow_tf32 is False, "others can read it"
         assert torch.equal(left @ left.T, full)
+    assert told() == before
+
+
+@pytest.mark.parametrize("ask", ASKED)
+def test_attacks_may_look_in_tf32_and_afterwards_it_is_ieee_again(ask):
+    ask()
+    before = told()
+    with measured(nn.Identity()):
+        with tf32_convolutions():
+            assert [part.fp32_precision for part in PARTS] == ["ieee", "tf32", "tf32", "ieee", "ieee"]
+            assert backends.cudnn.allow_tf32 is True, "others can read it"
+        assert [part.fp32_precision for part in PARTS] == ["ieee"] * 5
+        with pytest.raises(RuntimeError, match="a fault"), tf32_convolutions():
+            raise RuntimeError("a fault")
+        assert backends.cudnn.allow_tf32 is False
     assert told() == before

@@ -1,5 +1,6 @@
 """The network that judges and the one that attacks look at: a faster or narrower one, or a liar."""
 
+import copy
 import logging
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from advmix_cli.evaluation import halves
 from advmix_cli.evaluation.autoattack import AutoAttack
 from advmix_cli.evaluation.notebook import Blank, Written
 from advmix_cli.evaluation.pgd import Pgd
-from advmix_cli.evaluation.predict import measured
+from advmix_cli.evaluation.predict import measured, tf32_convolutions
 from advmix_cli.evaluation.pristine import Pristine
 from advmix_cli.evaluation.subject import AtLeastTwo, InChunks, Subject
 from advmix_cli.measure import evaluate
@@ -87,6 +88,76 @@ def test_verdicts_of_a_compiled_network_are_those_of_the_network(tiny, trained, 
 def test_verdicts_of_generated_code_are_those_of_the_network(tiny, trained, evaluator):
     found, expected = compiled_verdicts(tiny, trained[0], trained[1].test.first(60), evaluator)
     assert (found != expected).sum() <= 1
+
+
+# ---- in another arithmetic -----------------------------------------------------------------------------------------
+
+
+class Telling:
+    """A function that keeps in which arithmetic convolutions are when it is called, and when it is differentiated."""
+
+    def __init__(self, function):
+        self.function, self.called, self.differentiated = function, [], []
+
+    def __call__(self, x):
+        self.called.append(torch.backends.cudnn.conv.fp32_precision)
+        logits = self.function(x)
+        if logits.requires_grad:
+            logits.register_hook(self.told)
+        return logits
+
+    def told(self, _gradient):
+        self.differentiated.append(torch.backends.cudnn.conv.fp32_precision)
+
+
+@pytest.mark.parametrize("chunks", [False, True])
+@pytest.mark.parametrize("name", ["pgd", "autoattack"])
+def test_attacks_look_within_what_they_may_and_the_judge_does_not(perceptron, name, chunks):
+    network, images, _ = perceptron
+    judge, attacked = Telling(network), Telling(network)
+    subject = Subject(judge, attacked, tf32_convolutions)
+    with measured(network):
+        verdicts(EVALUATORS[name], subject.in_chunks(7) if chunks else subject, images)
+    assert {*judge.called} == {"ieee"}
+    assert judge.differentiated == []
+    assert {*attacked.called} == {*attacked.differentiated} == {"tf32"}
+
+
+def test_disputed_images_are_attacked_in_full_fp32(perceptron):
+    network, images, right = perceptron
+    x = images.pixels / 255
+    who = right.nonzero()[:3, 0]
+    judge = Telling(network)
+    liar = mistaken(network, images.labels[who], x[who].flatten(1).mean(1))
+    with measured(network):
+        verdicts(EVALUATORS["autoattack"], Subject(judge, liar, tf32_convolutions), images)
+    assert {*judge.called} == {*judge.differentiated} == {"ieee"}
+
+
+@pytest.mark.usefixtures("traced")
+def test_what_was_compiled_outside_is_not_compiled_again_within(tiny, trained):
+    """A compiler that guarded on it would make every attack wait for another minute."""
+    network, images = trained[0], trained[1].test.first(20)
+    forget_compiled()
+    with measured(network):
+        subject = subject_of(tiny('engine.compile="step"'), network, images, 10**12, print)
+        verdicts(EVALUATORS["pgd"], subject, images)
+        before = Compilation.so_far()
+        verdicts(EVALUATORS["pgd"], subject._replace(looking=tf32_convolutions), images)
+        assert Compilation.so_far() == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu_attacks_look_in_tf32_and_verdicts_are_those_of_the_network(tiny, trained):
+    network, images = copy.deepcopy(trained[0]).cuda(), trained[1].test.first(51)
+    images = Images(images.pixels.cuda(), images.labels.cuda())
+    forget_compiled()
+    with measured(network):
+        subject = subject_of(tiny('engine.compile="step"'), network, images.first(25), 10**12, print)
+        assert (subject.looking, subject.engine) == (tf32_convolutions, "compiled, TF32")
+        for evaluator in EVALUATORS.values():
+            expected = verdicts(evaluator, Subject.plain(network), images)
+            assert (verdicts(evaluator, subject, images) != expected).sum() <= 2
 
 
 # ---- in chunks -----------------------------------------------------------------------------------------------------
