@@ -61,13 +61,14 @@ def profile(run: Callable[[], object], device: torch.device, batches: int, raced
     """Of so many batches together. What the host does between its operations is in none of them. Looking at it slows
     the host, and so a GPU that waits for it, but none of the GPU's kernels: there a batch is as long as it was `raced`.
     """
-    # Else it tells stderr of every start, and of GPUs that are not there.
+    # Else it tells stderr of every start, and of GPUs that are not there; torch 2.11 also warns without `acc_events`.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 
     on_gpu = device.type == "cuda"
-    with profiler(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as found:
+    watched = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profiler(activities=watched, acc_events=True) as found:
         elapsed = clock.seconds(run, device, batches) / batches
     seconds = {"cuda": "self_device_time_total", "cpu": "self_cpu_time_total"}[device.type]
     operations = [
