@@ -29,9 +29,9 @@ from advmix_cli.training.loop import Training
 log = logging.getLogger("advmix")
 
 WORTH_COMPILING = 1e15
-"""FLOPs of a training or an evaluation from which on it is compiled by default. Compiling takes about a minute. On a
-CPU of 300 GFLOP/s this is an hour, of which it saves a few percent. On an H200 a captured batch of table1's network
-saves 42 ms, and capturing takes 23 to 35 s, which is paid back after two epochs or 1.4e15."""
+"""FLOPs of a training or an evaluation from which on it is compiled by default. Compiling takes about a minute. On the
+two CPUs that were measured this is 20 to 80 minutes, of which it saves 3 to 15 %. On an H200 a captured batch of
+table1's network saves 42 ms, and capturing takes 23 to 35 s, which is paid back after two epochs or 1.4e15."""
 
 TOLERANCES = {"fp32": (1e-3, 0.05, 0.03, 0.1, 1e-3), "bf16": (5e-3, 0.4, 0.03, 0.1, 1e-3)}
 """Of a formulation against eager, in the order of `Difference`. What was measured, and what wrong formulations give,
@@ -171,6 +171,8 @@ def prepare(recipe: Recipe, images: Dataset, network: nn.Module, place: torch.de
         reason = team.first_of(reason)
         if not reason:
             assert prepared
+            if reasons:
+                log.warning("training is %s: %s", formulation, "; ".join(reasons))
             chosen = prepared.training if team.world == 1 else prepared.training.within(team)
             return replace(prepared, training=chosen, why=why)
         reasons.append(reason)
@@ -222,6 +224,7 @@ def rehearsed(
         found.append(_observed(whole, batch))
     seconds, compilation = time.perf_counter() - started, Compilation.so_far().since(before)
     difference = _difference(expected, found, updates=_apart_from(reference, moments, rate, found[-1]))
+    reference.optimizer.zero_grad()
     return Prepared(whole, formulation, "as asked", seconds, compilation, difference)
 
 
@@ -341,11 +344,15 @@ def _set_state(optimizer: torch.optim.Optimizer, values: list[Tensor]) -> None:
 
 
 def _step(training: Training, gradients: Sequence[Tensor]) -> None:
-    """The optimizer's, with these; none are left."""
-    for value, gradient in zip(training.network.parameters(), gradients, strict=True):
+    """The optimizer's, with these. The weights' own are theirs again afterwards: a captured graph writes into those,
+    and does not say anew whose they are."""
+    weights = list(training.network.parameters())
+    own = [value.grad for value in weights]
+    for value, gradient in zip(weights, gradients, strict=True):
         value.grad = gradient
     training.optimizer.step()
-    training.optimizer.zero_grad()
+    for value, gradient in zip(weights, own, strict=True):
+        value.grad = gradient
 
 
 def _apart_from(reference: Training, moments: list[Tensor], rate: float, found: Observed) -> float:

@@ -21,7 +21,7 @@ from advmix_cli.evaluation.subject import AtLeastTwo
 from advmix_cli.method.ascent import ascent_step, sign
 from advmix_cli.recipe import schema
 from advmix_cli.recipe.load import load
-from advmix_cli.training.accelerate import Compilation
+from advmix_cli.training.accelerate import Compilation, Replayed
 from advmix_cli.training.step import update_loss
 from advmix_cli.training.yogi import yogi_update
 
@@ -286,6 +286,16 @@ def test_a_graph_that_cannot_be_captured_is_an_error_if_the_recipe_wants_it_and_
     assert warning.endswith("; reduce-overhead failed: RuntimeError: no compiler here")
 
 
+@pytest.mark.usefixtures("shallow", "traced")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="captures where there is a GPU")
+def test_the_second_way_is_not_taken_without_a_word(tiny, caplog, monkeypatch):
+    monkeypatch.setattr(engine, "candidates", lambda *_: (["captured", "compiled", "eager"], "for a test"))
+    recipe = tiny()
+    assert engine.prepare(recipe, *prepared_parts(recipe), CPU).formulation == "compiled"
+    (warning,) = warnings(caplog)
+    assert warning.startswith("training is compiled: captured failed: ")
+
+
 @pytest.mark.usefixtures("shallow")
 def test_running_out_of_memory_is_not_a_reason_to_train_eagerly(tiny, monkeypatch):
     def exhausted(*_arguments):
@@ -431,6 +441,36 @@ def test_a_rehearsal_leaves_no_gradients_and_keeps_no_copy_of_the_weights_that_i
     size = len(list(network.parameters()))
     assert [[len(one.gradients), len(one.moved)] for one in expected] == [[size, 0], [0, 0], [0, 0]]
     assert [[len(one.gradients), len(one.moved)] for one in found] == [[size, 0], [0, 0], [size, size]]
+    assert all(value.grad is None for value in network.parameters())
+
+
+def replaying(on_batch, example):
+    """As a captured graph does it: gradients are written where they were at the capture, and `.grad` is not set."""
+    weights, static = list(on_batch.step.network.parameters()), example.copy()
+    for _ in range(4):
+        on_batch(static)
+    written = [value.grad for value in weights]
+
+    def replay():
+        said = [value.grad for value in weights]
+        figures = on_batch(static)
+        for value, place, own in zip(weights, written, said, strict=True):
+            place.copy_(value.grad)
+            value.grad = own
+        return figures
+
+    return Replayed(static, replay, on_batch)
+
+
+@pytest.mark.usefixtures("shallow")
+@pytest.mark.parametrize("text", OPTIMIZERS)
+def test_what_a_graph_has_captured_passes_its_rehearsal(tiny, monkeypatch, text):
+    monkeypatch.setattr(torch, "compile", lambda function, **_settings: function)
+    monkeypatch.setattr(engine, "captured", replaying)
+    recipe = tiny(f"optimizer={{{text}}}", "schedule.batch_size=16")
+    images, network = prepared_parts(recipe)
+    found = engine.rehearsed(recipe, images, network, "captured")
+    assert found.difference == engine.Difference(0, 0, 0, 0, 0)
     assert all(value.grad is None for value in network.parameters())
 
 

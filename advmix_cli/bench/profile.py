@@ -74,11 +74,12 @@ def profile(run: Callable[[], object], device: torch.device, batches: int, raced
     operations = [
         Operation(event.key, event.count / batches, getattr(event, seconds) * 1e-6 / batches)
         for event in found.key_averages()
-        if (event.device_type.name == "CUDA") == on_gpu and _is_operation(event)
+        if (event.device_type.name == "CUDA") == on_gpu and _is_operation(event, on_gpu=on_gpu)
     ]
     return Profile(tuple(sorted(operations, key=lambda one: -one.seconds)), raced if on_gpu else elapsed)
 
 
-def _is_operation(event: Any) -> bool:
-    """Not a mark that Python code has set: what it lasts is the host's time, or that of a loader."""
-    return not event.is_user_annotation or event.key.startswith(_GRAPH)
+def _is_operation(event: Any, *, on_gpu: bool) -> bool:
+    """Not a mark that Python code has set: what it lasts is the host's time, or that of a loader, and a GPU has it
+    beside the kernels within it. Only on a CPU the kernels within a compiled graph have none of their own."""
+    return not event.is_user_annotation or (not on_gpu and event.key.startswith(_GRAPH))

@@ -83,9 +83,9 @@ def _profiles(found: Bench) -> Grid:
         "products: convolutions and matrix products, in both directions; in ms of a batch that was looked at",
         "none: no operation was running, so the device waited for the host, or for the loader",
         "MFU of products: what MFU would be if a batch took no longer than they do",
-        *(f"{name}: the profiler saw no operation" for name, seen in found.profiles.items() if not seen.operations),
+        *(f"{name}: the profiler saw no product" for name, seen in found.profiles.items() if not seen.products),
     )
-    seen = [arm for arm in found.arms if found.profiles[arm.name].operations]
+    seen = [arm for arm in found.arms if found.profiles[arm.name].products]
     return Grid("", columns, tuple(_parts(found, arm) for arm in seen), captions)
 
 

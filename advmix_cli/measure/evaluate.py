@@ -14,6 +14,7 @@ from advmix_cli.evaluation.halves import as_it_fits
 from advmix_cli.evaluation.notebook import Blank, Notebook
 from advmix_cli.evaluation.outcome import Evaluated, Evaluator, Tick
 from advmix_cli.evaluation.predict import measured
+from advmix_cli.evaluation.pristine import Pristine
 from advmix_cli.evaluation.subject import Subject
 from advmix_cli.evaluation.verdicts import Verdicts
 from advmix_cli.recipe import schema
@@ -57,7 +58,8 @@ def evaluate(
             verdicts = _verdicts(evaluator, subject, own, watch.advance, notebook)
         seconds = time.perf_counter() - started + notebook.recalled
         settings = {"split": chosen.split, **evaluator.settings(len(images.classes))}
-        here = {**machine.described(own.pixels.device), "engine": subject.engine}
+        looked_at = "eager" if isinstance(evaluator, Pristine) else subject.engine
+        here = {**machine.described(own.pixels.device), "engine": looked_at}
         yield Evaluated.of(chosen.name, verdicts, own.labels, seconds, settings, here)
 
 

@@ -448,8 +448,8 @@ class Engine(Section):
     """How the arithmetic is done."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the network in training; parameters, δ, γ and loss stay fp32, and evaluation is always full fp32. "fp32" is
-    torch's own, by which a recent GPU runs convolutions in TF32; "bf16" is autocast."""
+    """Of the network in training; parameters, δ, γ and loss stay fp32, and verdicts of evaluations are in full fp32.
+    "fp32" is torch's own, by which a recent GPU runs convolutions in TF32; "bf16" is autocast."""
     channels_last: bool = True
     compile: Literal["auto", "off", "step", "graph"] = "auto"
     """Of training: eager ("off"), the reference; or the step of the ascent, the loss and the update compiled ("step");

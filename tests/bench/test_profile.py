@@ -11,7 +11,7 @@ from torch.profiler import record_function
 from advmix_cli.bench import bench as benches
 from advmix_cli.bench.arms import DELTA_ONLY
 from advmix_cli.bench.peaks import Peaks
-from advmix_cli.bench.profile import Operation, Profile, profile
+from advmix_cli.bench.profile import Operation, Profile, _is_operation, profile
 from advmix_cli.bench.race import Race
 from advmix_cli.bench.show import grids
 from advmix_cli.errors import StoppedError
@@ -76,6 +76,26 @@ def test_a_longer_product_takes_longer():
     assert found[1] > 10 * found[0]
 
 
+class Event:
+    """As torch's profiler gives it."""
+
+    def __init__(self, key, *, mark):
+        self.key, self.is_user_annotation = key, mark
+
+
+@pytest.mark.parametrize(
+    ("key", "mark", "on_cpu", "on_gpu"),
+    [
+        ("aten::mm", False, True, True),
+        ("Optimizer.step#SGD.step", True, False, False),
+        ("## Call CompiledFxGraph f1 ##", True, True, False),
+    ],
+)
+def test_a_mark_is_no_operation_and_a_compiled_graph_is_one_where_its_kernels_have_no_names(key, mark, on_cpu, on_gpu):
+    assert _is_operation(Event(key, mark=mark), on_gpu=False) == on_cpu
+    assert _is_operation(Event(key, mark=mark), on_gpu=True) == on_gpu
+
+
 @pytest.fixture(scope="module")
 def measured(tiny):
     """Of two arms; and peaks that nobody measured."""
@@ -112,11 +132,12 @@ def test_the_table_follows_from_the_profile(measured):
     assert [cell.value for cell in longest[1].rows[0]] == ["at::native::kernel", "600", "1,500"]
 
 
-def test_an_arm_of_which_nothing_was_seen_is_said_to_be_one(measured):
-    empty = dataclasses.replace(measured, profiles={DELTA_ONLY: Profile((), 1.0), OURS: measured.profiles[OURS]})
+@pytest.mark.parametrize("seen", [Profile((), 1.0), Profile((Operation("Memcpy DtoD", 9, 0.1),), 1.0)])
+def test_an_arm_of_which_no_product_was_seen_is_said_to_be_one(measured, seen):
+    empty = dataclasses.replace(measured, profiles={DELTA_ONLY: seen, OURS: measured.profiles[OURS]})
     _, _, parts, *_ = grids(empty)
     assert [row[0].value for row in parts.rows] == [OURS]
-    assert f"{DELTA_ONLY}: the profiler saw no operation" in parts.captions
+    assert f"{DELTA_ONLY}: the profiler saw no product" in parts.captions
 
 
 def test_without_being_asked_nothing_is_profiled(tiny, watch, monkeypatch):
