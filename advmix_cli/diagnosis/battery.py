@@ -151,7 +151,9 @@ class Battery:
                 return F.cross_entropy(self.subject.attacked(x + delta), labels, reduction="none")
 
             noise = self.epsilon * start[indices.to(start.device)].to(x.device)
-            _, path = ascend(objective, [Variable(noise, self.epsilon / 4, box(self.epsilon, around=x))], CONVERGED + 1)
+            variable = Variable(noise, self.epsilon / 4, box(self.epsilon, around=x))
+            with self.subject.looking():
+                _, path = ascend(objective, [variable], CONVERGED + 1)
             sums += torch.stack([path[at].double().sum() for at in (0, CONVERGED // 2, CONVERGED)]).cpu()
         first, half, last = (sums / len(self.images)).tolist()
         rising = (last - half) / (last - first) if last > first else float("nan")

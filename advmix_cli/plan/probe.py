@@ -48,7 +48,8 @@ class Speed:
 @dataclass(frozen=True)
 class EvaluatorTime:
     """Of one evaluator on one set of weights: the network's passes over all images, though broken images get no more of
-    them. What an attack computes beside is left out: next to all but the smallest networks it is little."""
+    them. What an attack computes beside is left out: next to all but the smallest networks it is little. Of an attack
+    all passes are as fast as those in which it looks, also the few by which its images are judged."""
 
     name: str
     images: int
@@ -178,7 +179,8 @@ def _evaluation(recipe: Recipe, outline: Outline, place: torch.device) -> Evalua
     together = looking(sum(one.all_passes for one in evaluators))
     return Evaluation(
         timed(validation, looking(validation.all_passes * recipe.schedule.epochs)),
-        tuple(timed(one, together) for one in evaluators),
+        # Images as they are, which take one pass, are only judged.
+        tuple(timed(one, together if one.passes > 1 else nullcontext) for one in evaluators),
     )
 
 

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
-from advmix_cli import engine, machine
+from advmix_cli import build, engine, machine
+from advmix_cli.data.images import Dataset
 from advmix_cli.data.outline import Outline
 from advmix_cli.errors import MemoryExhaustedError
+from advmix_cli.evaluation.predict import tf32_convolutions
 from advmix_cli.plan import probe, timing
 from advmix_cli.plan.estimate import estimates
 from advmix_cli.plan.forecast import forecast
@@ -141,3 +143,18 @@ def test_another_fault_is_not_hidden(tiny, probed, monkeypatch):
     images = stand_in(Outline((1, 2, 2), 2, 4, 0, 4)).test
     with pytest.raises(RuntimeError):
         seconds_a_pass(torch.nn.Linear(3, 2), images, CPU)
+
+
+def test_for_a_gpu_long_evaluations_are_timed_as_attacks_look_and_what_is_only_judged_in_full_fp32(tiny, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Dataset, "to", lambda images, _place: images)
+    monkeypatch.setattr(build, "new_network", lambda *_: None)
+    monkeypatch.setattr(probe, "worth_compiling", lambda *args: asked.append(args[3]) or True)
+    monkeypatch.setattr(probe, "seconds_a_pass", lambda *args: 1.0 if args[3] is tf32_convolutions else 4.0)
+    recipe = tiny()
+    (estimate,) = estimates([recipe], print)
+    found = probe._evaluation(recipe, estimate.outline, torch.device("cuda"))
+    each = [one.seconds / one.passes / one.images for one in (*found.evaluators, found.validation)]
+    assert each == [4.0, 1.0, 1.0]
+    pristine, pgd = (one.passes * one.images for one in found.evaluators)
+    assert sorted(asked) == sorted([pristine + pgd, recipe.schedule.epochs * found.validation.seconds])
