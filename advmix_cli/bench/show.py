@@ -21,8 +21,9 @@ def grids(found: Bench) -> list[Grid]:
 
 def _arms(found: Bench) -> Grid:
     counted, peaks = found.cost, found.peaks
-    stopped = ", after which it was stopped," if found.race.stopped else ""
-    rounds = f"median of {found.race.rounds} rounds{stopped} and their range" if found.race.rounds > 1 else "one round"
+    many = found.race.rounds > 1
+    rounds = f"median of {found.race.rounds} rounds and their range" if many else "one round"
+    rounds += " before it was stopped" if found.race.stopped else ""
     memory = bool(found.peak_bytes)
     columns = ("", "ms/batch", "images/s", "s/epoch", "MFU", *(["memory"] if memory else []))
     captions = [

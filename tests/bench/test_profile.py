@@ -147,12 +147,13 @@ def test_without_being_asked_nothing_is_profiled(tiny, watch, monkeypatch):
     assert len(grids(found)) == 1
 
 
-def test_a_race_that_was_stopped_is_not_profiled(tiny, watch, monkeypatch):
+@pytest.mark.parametrize(("rounds", "caption"), [(2, "median of 2 rounds and their range"), (1, "one round")])
+def test_a_race_that_was_stopped_is_not_profiled(tiny, watch, monkeypatch, rounds, caption):
     def race(arms, *_):
-        return Race({name: [1.0, 1.0] for name in arms}, 1, StoppedError("stopped by a test", 143))
+        return Race({name: [1.0] * rounds for name in arms}, 1, StoppedError("stopped by a test", 143))
 
     monkeypatch.setattr(benches, "race", race)
     monkeypatch.setattr(benches, "profile", lambda *_: pytest.fail("profiled"))
     found = benches.bench(tiny("schedule.batch_size=16"), CPU, 2, watch, ["eager"], profiled=True)
     assert found.to_json()["finished"] is False
-    assert grids(found)[0].captions[2].startswith("median of 2 rounds, after which it was stopped, and their range; ")
+    assert grids(found)[0].captions[2].startswith(f"{caption} before it was stopped; batches a round: 1; ")
