@@ -84,6 +84,15 @@ def _flush_directory(path: Path) -> None:
         os.close(number)
 
 
+def is_utf8(name: Path | str) -> bool:
+    """Not what a file system may have instead of it, which libraries refuse in their own words."""
+    try:
+        str(name).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _named(error: OSError, path: Path) -> OSError:
     """Python's own error of a full disk has no name."""
     return OSError(error.errno, error.strerror or str(error), str(path))

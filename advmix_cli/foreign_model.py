@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from advmix_cli import build, checkpoint, factories, seals
 from advmix_cli.data.images import Dataset, Images, to_unit
 from advmix_cli.errors import DataError, EvaluationError, ForeignModelError, first_line
-from advmix_cli.evaluation.predict import measured
+from advmix_cli.evaluation.predict import check_finite, measured
 from advmix_cli.evaluation.suspicions import LOOKED_AT, of_the_accuracy, suspicions
 from advmix_cli.measure.findings import Known
 from advmix_cli.networks.normalize import on_pixels
@@ -62,6 +62,7 @@ def prepared(chosen: Measurement, file: Path | None, place: torch.device, watch:
         raise ForeignModelError(f"{model.factory}: cannot be moved to {place}: {first_line(error)}") from error
     seen = images.part(chosen.evaluators[0].split)
     try:
+        check_finite(module.state_dict())  # by the names that it has for them
         with measured(network):
             said += _looked_at(chosen, network, module, seen, images)
             computes = _digest_of_logits(network, seen)

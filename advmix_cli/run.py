@@ -27,7 +27,7 @@ from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.outcome import Evaluated, Outcome
 from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.evaluation.worst import worst_case
-from advmix_cli.files import write_atomically
+from advmix_cli.files import is_utf8, write_atomically
 from advmix_cli.fit import Keeping, fit
 from advmix_cli.locks import LOCK, held
 from advmix_cli.measure.evaluate import evaluate
@@ -210,10 +210,8 @@ def _check_weights(known: Results, directory: Path) -> None:
 
 def check_directory(recipe: Recipe, directory: Path) -> None:
     """RunDirectoryError if `directory` holds something else than a run of this very recipe, or cannot hold one."""
-    try:
-        str(directory).encode()  # as the library of safetensors wants it
-    except UnicodeEncodeError:
-        raise RunDirectoryError(f"{directory}: its name is not UTF-8; choose another directory with --out") from None
+    if not is_utf8(directory):
+        raise RunDirectoryError(f"{directory}: its name is not UTF-8; choose another directory with --out")
     try:
         if not directory.exists():
             return

@@ -9,6 +9,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from advmix_cli.files import is_utf8
+
 LONGEST_HEADER = 4 * 2**20
 """Bytes. The state of a Wide ResNet-34-10 with Adam's moments has 0.1 million; the library itself takes 100 million,
 and seconds and gigabytes for them."""
@@ -16,10 +18,8 @@ and seconds and gigabytes for them."""
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors. ValueError, OSError or SafetensorError if it is no whole safetensors file."""
-    try:
-        str(path).encode()  # as the library wants it
-    except UnicodeEncodeError:
-        raise OSError(errno.EILSEQ, "its name is not UTF-8", str(path)) from None
+    if not is_utf8(path):
+        raise OSError(errno.EILSEQ, "its name is not UTF-8", str(path))
     if not path.is_file():
         raise ValueError("there is no such file")  # a pipe may have no end
     with path.open("rb") as file:

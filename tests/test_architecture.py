@@ -32,7 +32,7 @@ FLOORS = (
     {"errors", "seeding", "files", "seals", "tensors", "memory", "clock", "rundir", "tied", "__init__"},
 )
 # Within a floor, one way only: an evaluator is given images, a checkpoint holds a recipe.
-BESIDE = {("evaluation", "data"), ("checkpoint", "recipe"), ("state", "checkpoint")}
+BESIDE = {("evaluation", "data"), ("checkpoint", "recipe"), ("state", "checkpoint"), ("tensors", "files")}
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 EVERY_MODULE = pytest.mark.parametrize("module", MODULES, ids=str)
 

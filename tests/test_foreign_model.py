@@ -99,9 +99,7 @@ def test_weights_that_are_not_finite_are_named_before_anything_is_measured(own, 
     save_file(state, tmp_path / "nan.safetensors")
     found = advmix("eval", tmp_path / "nan.safetensors", "--model", f"{own}:make", "--data", "digits", "--set", FAST)
     assert (found.exit_code, found.stdout) == (2, "")
-    said = (
-        f"error: {own}:make: the network's network.outer.bias holds non-finite numbers; there is nothing to measure\n"
-    )
+    said = f"error: {own}:make: the network's outer.bias holds non-finite numbers; there is nothing to measure\n"
     assert found.stderr.endswith(said)
 
 

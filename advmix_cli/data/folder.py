@@ -17,7 +17,7 @@ from safetensors.torch import save
 
 from advmix_cli.data.images import Images, Raw
 from advmix_cli.errors import DataError
-from advmix_cli.files import write_atomically
+from advmix_cli.files import is_utf8, write_atomically
 from advmix_cli.seeding import generator
 from advmix_cli.tensors import digest, read
 
@@ -56,18 +56,9 @@ def _subdirectories(place: Path) -> list[str]:
     if not names:
         raise DataError(f"{place} has no class directories; images lie in {place}/CLASS/")
     for name in names:
-        if not _is_text(name):
+        if not is_utf8(name):
             raise DataError(f"{place / name}: the name of a class, and not UTF-8")
     return names
-
-
-def _is_text(name: str) -> bool:
-    """Not what a file system may have instead."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _entries(place: Path) -> "list[os.DirEntry[str]]":

@@ -1,6 +1,6 @@
 """The judgement of a network on images, and the checks without which it could be a fault that looks like a result."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -18,9 +18,7 @@ def measured(network: nn.Module) -> Iterator[None]:
 
     Raises EvaluationError for non-finite weights: the arg max of NaN is class 0, which looks like a prediction.
     """
-    for name, value in network.state_dict().items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise EvaluationError(f"the network's {name} holds non-finite numbers; there is nothing to measure")
+    check_finite(network.state_dict())
     was_training = network.training
     wanted = [parameter.requires_grad for parameter in network.parameters()]
     network.eval()
@@ -33,6 +31,13 @@ def measured(network: nn.Module) -> Iterator[None]:
         network.train(was_training)
         for parameter, want in zip(network.parameters(), wanted, strict=True):
             parameter.requires_grad_(want)
+
+
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    """EvaluationError for weights that are not."""
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise EvaluationError(f"the network's {name} holds non-finite numbers; there is nothing to measure")
 
 
 @contextmanager

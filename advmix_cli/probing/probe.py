@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from advmix_cli import build, machine
 from advmix_cli.checkpoint import Checkpoint
 from advmix_cli.data.images import Dataset
-from advmix_cli.errors import CheckpointError, EvaluationError, MemoryExhaustedError, UsageError
+from advmix_cli.errors import CheckpointError, MemoryExhaustedError, UsageError
+from advmix_cli.evaluation.predict import check_finite
 from advmix_cli.measure.same_images import changed
 from advmix_cli.memory import is_out_of_memory
 from advmix_cli.probing.climb import Climb, climb
@@ -104,9 +105,7 @@ def _network(
             raise CheckpointError(
                 f"the checkpoint does not fit the recipe; its {what}: {trained}; the recipe's: {wanted}"
             )
-    for name, value in saved.state.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise EvaluationError(f"the network's {name} holds non-finite numbers; there is nothing to probe")
+    check_finite(saved.state)
     now = images.fingerprints()
     if any(saved.images.get(part) != now[part] for part in now if part != "test"):  # which are not looked at here
         watch.say(f"note: {changed(saved.images, images)} since the checkpoint was trained")

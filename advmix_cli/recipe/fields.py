@@ -7,6 +7,7 @@ import re
 from typing import Annotated
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -42,10 +43,14 @@ def _write_pixels(value: float) -> float | str:
     return f"{level}/255" if level / 255 == value and 0 < level < 255 else value
 
 
+_PlainZero = AfterValidator(lambda value: value + 0.0)
+"""-0.0 is another text, and so would be another digest, of the same number."""
+
 Pixels = Annotated[
     float,
     Field(ge=0, le=1),
     BeforeValidator(_read_pixels),
+    _PlainZero,
     PlainSerializer(_write_pixels),
     WithJsonSchema(
         {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": _FRACTION}]}
@@ -66,10 +71,11 @@ Count = Annotated[int, Field(ge=0, le=1_000_000)]
 PositiveCount = Annotated[int, Field(gt=0, le=1_000_000)]
 Positive = Annotated[float, Field(gt=0, le=3e38)]
 Rate = Annotated[float, Field(gt=0, le=3e38, description="Learning rate; float32 ends at 3.4e38.")]
-NonNegative = Annotated[float, Field(ge=0, le=3e38)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0, le=3e38), _PlainZero]
+Fraction = Annotated[float, Field(ge=0, le=1), _PlainZero]
+Half = Annotated[float, Field(ge=0, le=0.5), _PlainZero]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
+Decay = Annotated[float, Field(ge=0, lt=1), _PlainZero]
 Betas = Annotated[tuple[Decay, Decay], Field(strict=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Name = Annotated[str, Field(pattern=r"^[\w][\w .+@=-]{0,39}$")]

@@ -17,6 +17,7 @@ from advmix_cli.recipe.fields import (
     Decay,
     Flip,
     Fraction,
+    Half,
     Name,
     NonNegative,
     OpenFraction,
@@ -417,7 +418,7 @@ class Validation(Section):
 
     on: Literal["held-out", "test"] = "held-out"
     """Images held out of the training set, or the test set itself: a choice made on test data is stamped as such."""
-    fraction: Annotated[float, Field(ge=0, le=0.5)] | None = None
+    fraction: Half | None = None
     """Of the training set, held out; by default 0.02; 0 for no validation and no best epoch."""
     limit: PositiveInt | None = None
     """Measure on the first of them only."""

@@ -195,4 +195,4 @@ def test_weights_that_are_not_finite_are_refused(run_directory, tmp_path):
     state = {**saved.state, name: torch.full_like(saved.state[name], torch.nan)}
     replace(saved, state=state).save(tmp_path / "broken.safetensors")
     said = refused(["digits", tmp_path / "broken.safetensors", *QUICK], code=1)
-    assert said == f"the network's {name} holds non-finite numbers; there is nothing to probe"
+    assert said == f"the network's {name} holds non-finite numbers; there is nothing to measure"

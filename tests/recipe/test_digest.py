@@ -106,6 +106,22 @@ def test_fields_that_came_later_left_the_digests_as_they_were(name, digest):
         assert load(name, ["maximizer.mix_after=1"]).digest() != digest
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "threat.epsilon=-0.0",
+        "validation.fraction=-0.0",
+        "loss.pristine_weight=-0.0",
+        "maximizer.ratio.travel=-0.0",
+        'optimizer={kind="adam", lr=0.1, betas=[-0.0, 0.9]}',
+    ],
+)
+def test_minus_nothing_is_nothing(edit):
+    minus, plain = (load("digits", [edit.replace("-0.0", zero)]) for zero in ("-0.0", "0.0"))
+    assert minus.digest() == plain.digest()
+    assert "-0.0" not in str(minus.resolved())
+
+
 def test_what_is_off_leaves_the_digest_as_it_was_before_it_could_be_on():
     """Run directories and tables know their recipes by it."""
     assert load("digits").digest() == "912aa6b6b5d7b6c2da6f125606e87ad514fa8837946554bd76f76fea47cff8ac"
