@@ -1,7 +1,7 @@
 """Recipe -> objects."""
 
 from advmix_cli.builders.devices import arithmetic, device, kind_of, named_device
-from advmix_cli.builders.evaluators import evaluator, validator
+from advmix_cli.builders.evaluators import evaluator, pgd, validator
 from advmix_cli.builders.images import dataset, outline
 from advmix_cli.builders.loop import average, optimizer, schedule, share, training
 from advmix_cli.builders.method import maximizer, sampler
@@ -21,6 +21,7 @@ __all__ = [
     "new_network",
     "optimizer",
     "outline",
+    "pgd",
     "sampler",
     "saved_network",
     "schedule",

@@ -32,7 +32,7 @@ from advmix_cli.fit import Keeping, fit
 from advmix_cli.locks import LOCK, held
 from advmix_cli.measure.evaluate import evaluate
 from advmix_cli.measure.findings import Findings
-from advmix_cli.measure.same_images import changed, check_images
+from advmix_cli.measure.same_images import check_images, others
 from advmix_cli.ranks.team import ALONE, Team
 from advmix_cli.recipe import load
 from advmix_cli.recipe.changes import changes, shown
@@ -70,7 +70,8 @@ def execute(
         with team.together():
             if known and known.images != images.fingerprints():
                 raise RunDirectoryError(
-                    f"{changed(known.images, images)} since {directory} was made; train anew with another --out"
+                    f"the {others(known.images, images)} have changed since {directory} was made; "
+                    "train anew with another --out"
                 )
             if not done:
                 stack.enter_context(held(directory))

@@ -41,7 +41,7 @@ class TrainingFiles:
         """The state to go on from; all others are removed."""
         known = state.newest(self.directory / STATE, self.say)
         if known is None and (self.directory / METRICS).exists():
-            self.say(f"an earlier training in {self.directory} was cut off before its first state: it starts again")
+            self.say(f"{self.directory} holds an earlier training and no state of it: it starts again")
         state.leave_only(known, self.directory / STATE)
         return known
 

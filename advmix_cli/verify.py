@@ -84,8 +84,11 @@ def kept(place: Path) -> list[Path]:
         return [place]
     if not place.is_dir():
         raise UsageError(f"{place}: no such file or directory")
-    inside = [place / verdict_files.ADVERSARIAL] if (place / verdict_files.ADVERSARIAL).is_dir() else [place]
-    found = [path for directory in inside for path in sorted(directory.glob("*.safetensors"))]
+    found = [
+        path
+        for directory in (place, place / verdict_files.ADVERSARIAL)
+        for path in sorted(directory.glob("*.safetensors"))
+    ]
     return [path for path in found if path.name not in checkpoint.NAMES]
 
 

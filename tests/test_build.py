@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from kinds import kinds_of
 from torch import nn
 
 from advmix_cli import build
@@ -12,6 +13,7 @@ from advmix_cli.evaluation.pristine import Pristine as PristineEvaluator
 from advmix_cli.method import divergence, maximizers
 from advmix_cli.method.draws import Sampler
 from advmix_cli.networks.normalize import Normalize
+from advmix_cli.recipe import schema
 from advmix_cli.training import schedules
 from advmix_cli.training.step import trades_loss
 from advmix_cli.training.yogi import Yogi
@@ -267,6 +269,25 @@ def test_global_generators_are_left_alone(tiny):
     recipe = tiny()
     images = build.dataset(recipe, CPU, print)
     build.training(recipe, images, build.new_network(recipe, images, CPU))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+NETWORKS = ["kind='preact-resnet', depth=10, width=2", "kind='wide-resnet', depth=10, width=1"]
+
+
+def test_every_network_of_a_recipe_is_among_them():
+    assert kinds_of(schema.Model) == {text.split("'")[1] for text in NETWORKS}
+
+
+@pytest.mark.parametrize("text", NETWORKS)
+def test_no_network_draws_random_numbers(tiny, text):
+    """A layer that did, as dropout, would take them from torch's own generator: two runs of one recipe would differ,
+    and one that was resumed from both."""
+    recipe = tiny(f"model={{{text}}}")
+    images = build.dataset(recipe, CPU, print)
+    training = build.training(recipe, images, build.new_network(recipe, images, CPU))
+    before = torch.get_rng_state()
+    training.train_on(training.order(1), 1, 0)
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -9,6 +9,7 @@ import pytest
 import tomli_w
 import torch
 from interrupted import CPU, SMALL, StopAt, bits, same, stopped
+from kinds import kinds_of
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -16,6 +17,7 @@ from advmix_cli import checkpoint, fit, machine, run, state, training_files
 from advmix_cli.errors import AdvmixError, RunDirectoryError, StoppedError
 from advmix_cli.files import write_atomically
 from advmix_cli.fit import Keeping
+from advmix_cli.recipe import schema
 from advmix_cli.report.results import Measured, Results
 from advmix_cli.report.tables import outcome_grid
 from advmix_cli.seals import sealed, unsealed
@@ -28,6 +30,10 @@ OPTIMIZERS = {
     "adamw": '{kind="adamw", lr=0.01}',
     "yogi": '{kind="yogi", lr=0.01}',
 }
+
+
+def test_every_optimizer_of_a_recipe_is_among_them():
+    assert kinds_of(schema.Optimizer) == {text.split('"')[1] for text in OPTIMIZERS.values()}
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -183,6 +189,20 @@ def test_an_unfinished_training_wants_resume(tiny, tmp_path, watch):
     found = CliRunner().invoke(app, ["train", str(path), "--out", str(part), "--resume"])
     assert found.exit_code == 0, found.output
     assert CliRunner().invoke(app, ["train", str(path), "--out", str(part), "--resume"]).exit_code == 0
+
+
+def test_a_run_s_own_recipe_goes_on_where_it_is(tiny, tmp_path, watch, monkeypatch):
+    from typer.testing import CliRunner
+
+    from advmix_cli.cli import app
+
+    part = tmp_path / "part"
+    monkeypatch.chdir(tmp_path)
+    stopped(tiny(*SMALL), part, watch, at=3)
+    found = CliRunner().invoke(app, ["train", "part/recipe.toml", "--resume", "--device", "cpu"])
+    assert found.exit_code == 0, found.output
+    assert "resumed at epoch 1, after 3 of" in found.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["part"]
 
 
 def test_killed_right_after_the_last_weights_it_still_knows_how_they_came_to_be(tiny, tmp_path, watch, monkeypatch):

@@ -263,6 +263,15 @@ def test_a_damaged_file_does_not_hide_the_others(ran, tmp_path):
     assert "not a whole file of verdicts" in found["a.safetensors"]["why"]
 
 
+def test_images_beside_the_run_are_looked_at_whatever_else_there_is(ran, tmp_path):
+    directory, path = ran
+    shutil.copytree(directory, tmp_path / "run")
+    kept_beside = tmp_path / "run" / path.name
+    shutil.move(tmp_path / "run" / "adversarial" / path.name, kept_beside)
+    assert kept_beside in kept(tmp_path / "run")
+    assert {one.parent.name for one in kept(tmp_path / "run")} == {"run", "adversarial"}
+
+
 def test_bad_places_are_one_message(ran, tmp_path):
     directory, _ = ran
     for words, message in (

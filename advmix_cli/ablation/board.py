@@ -17,9 +17,9 @@ from advmix_cli.ablation.standing import Found, Standing, standing
 from advmix_cli.errors import RunDirectoryError, printable
 from advmix_cli.recipe.schema import Recipe
 
-WIDE = 78
-"""Columns of a terminal, below which the loss and the pristine accuracy are left out; what the evaluators found stands
-beside them if there are so many more."""
+LEAST = ("row", "seed", "", "eta", "PGD")
+"""Columns that are always there; others where there is room for them beside a row's name, of which SHORTEST is left."""
+SHORTEST = 12
 AROUND = 7
 """Lines of a board that are no runs, and the line of a bar below it."""
 
@@ -111,29 +111,35 @@ def board(title: str, entries: Sequence[Entry], jobs: int, width: int, height: i
     known = [one for one in entries if one.standing]
     left = dict(zip((one.directory for one in known), etas(runs_of(known)), strict=True))
     rows = {one.directory: _cells(one, left.get(one.directory)) for one in shown}
-    columns = ["row", "seed", "", "eta", "loss", "valid", "PGD", "measured"]
-    longest = max((len(cells["measured"]) for cells in rows.values()), default=0)
-    narrow = width < WIDE + longest
-    if not longest or narrow:
-        columns.remove("measured")
-    if width < WIDE:
-        columns = [name for name in columns if name not in ("loss", "valid")]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    columns = ["row", "seed", "", "eta", "loss", "valid", "PGD"]
+    if any(cells["measured"] for cells in rows.values()):
+        columns.append("measured")
     widths = {name: max(len(name), *(len(cells[name]) for cells in rows.values())) for name in columns}
-    # Only a row's name is ever cut.
-    widths["row"] = max(1, min(widths["row"], width - GAP * (len(columns) - 1) - sum(widths.values()) + widths["row"]))
+
+    def needed() -> int:
+        """Columns of a terminal, with a row's name that is cut: nothing else ever is."""
+        return sum(widths[name] for name in columns[1:]) + GAP * (len(columns) - 1) + min(widths["row"], SHORTEST)
+
+    captions = [summary(entries, jobs)] if len(entries) > 1 else []
+    if "measured" in columns and (wanted := needed()) > width:
+        columns.remove("measured")
+        if height is None:
+            captions.append(f"not shown: measured (needs {wanted} columns, or --json)")
+    if needed() > width:
+        columns = list(LEAST)
+    widths["row"] = max(
+        1, min(widths["row"], width - GAP * (len(columns) - 1) - sum(widths[name] for name in columns[1:]))
+    )
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in columns:
         side = "left" if name in ("row", "", "measured") else "right"
         table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", width=widths[name])
     for one in shown:
         style = _STYLES.get(one.state, "")
         table.add_row(*(Text(rows[one.directory][name], style) for name in columns))
-    captions = [summary(entries, jobs)] if len(entries) > 1 else []
     hidden = Counter(one.state for one in entries if one.directory not in rows)
     if hidden:
         captions.append("not shown: " + ", ".join(f"{count} {state}" for state, count in hidden.items()))
-    if longest and narrow and height is None:
-        captions.append(f"measured: in {WIDE + longest} columns, or --json")
     return Group(
         Text(printable(title), "bold", no_wrap=True, overflow="ellipsis"), Text(""), table,
         *(Text(line, "dim", no_wrap=True, overflow="ellipsis") for line in captions),

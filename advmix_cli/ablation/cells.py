@@ -67,6 +67,11 @@ def cells(table: Table, seeds: int, directory: Path) -> list[Cell]:
             recipe = row.recipe.model_copy(update={"seed": row.recipe.seed + offset, "title": row.name})
             name = f"{_slug(row.name)}-seed{recipe.seed}-{recipe.digest()[:12]}"
             found.append(Cell(Row(row.name, recipe, row.paper), directory / name))
+    names: dict[str, str] = {}
+    for cell in found:
+        row, seed = cell.row.name, cell.row.recipe.seed
+        if (other := names.setdefault(cell.row.recipe.digest(), row)) != row:
+            raise UsageError(f"--seeds {seeds}: with seed {seed} row '{row}' is the same experiment as row '{other}'")
     return found
 
 

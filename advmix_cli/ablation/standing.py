@@ -11,6 +11,7 @@ from advmix_cli.failures import failure
 from advmix_cli.files import read_bytes, read_text
 from advmix_cli.locks import LOCK, is_held
 from advmix_cli.recipe.schema import Recipe
+from advmix_cli.report.metrics import epoch
 from advmix_cli.rundir import (
     LAST,
     LONGEST_MANIFEST,
@@ -146,10 +147,10 @@ def _metrics(recipe: Recipe, path: Path) -> tuple[list[dict[str, Any]], float | 
     being written, or was torn."""
     try:
         since = time.time() - path.stat().st_mtime
-        lines = [json.loads(line) for line in read_bytes(path, LONGEST_METRICS).split(b"\n")[:-1]]
-        numbers = [line["epoch"] for line in lines]
-        if numbers != list(range(1, len(lines) + 1)) or len(lines) > recipe.schedule.epochs:
-            raise ValueError("not the epochs from the first one on")
+        whole = read_bytes(path, LONGEST_METRICS).split(b"\n")[:-1]
+        lines = [epoch(text, number) for number, text in enumerate(whole, 1)]
+        if len(lines) > recipe.schedule.epochs:
+            raise ValueError("more epochs than there are")
         if not all(line["seconds"] >= 0 for line in lines):
             raise ValueError("no time")
     except FileNotFoundError:

@@ -26,6 +26,7 @@ from advmix_cli.bench.compiling import Compiled, compiled_arms
 from advmix_cli.bench.peaks import Peaks
 from advmix_cli.bench.profile import Profile, profile
 from advmix_cli.bench.race import Race, Spread, race
+from advmix_cli.bench.textbook import check_sockets
 from advmix_cli.clock import wait
 from advmix_cli.cost import Cost, cost
 from advmix_cli.data.images import Dataset
@@ -186,13 +187,15 @@ def bench(
     all that there are on `place`; `profiled` says where a batch of each goes, too. Who stops it while the arms race is
     given the rounds that are whole.
 
-    DeviceError if a wanted one is not there. EngineError if a formulation disagrees with eager. MemoryExhaustedError
-    says which batch fits.
+    DeviceError if a wanted one is not there. UsageError if the field's loader cannot work here. EngineError if a
+    formulation disagrees with eager. MemoryExhaustedError says which batch fits.
     """
     for_gpus = {"captured", "reduce-overhead"} if place.type != "cuda" else set[str]()
     if absent := for_gpus.intersection(wanted):
         raise DeviceError(f"--arm {min(absent)} needs a CUDA GPU, and the device is {place.type}")
     wanted = wanted or ARMS.keys() - for_gpus
+    if LOOPS.keys() & wanted:
+        check_sockets()
     build.arithmetic(recipe)
     outline = build.outline(recipe, place, watch.say)
     images = outline.noise(min(outline.train, max(2_048, 4 * recipe.schedule.batch_size))).to(place)

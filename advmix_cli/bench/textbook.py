@@ -5,6 +5,7 @@ inner steps, a forward pass to choose between restarts and one for the log.
 """
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,8 +17,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from advmix_cli.data.images import Images
+from advmix_cli.errors import UsageError
 
 WORKERS = 2
+LONGEST_SOCKET = 107
+"""Bytes of the path of a Unix socket, on Linux; who passes images between processes opens one."""
 
 
 class _Pictures(Dataset[tuple[Tensor, int]]):
@@ -53,6 +57,14 @@ def loader(images: Images, batch_size: int, *, flip: bool, translate: int) -> Da
         drop_last=True,
         worker_init_fn=_apart,
     )
+
+
+def check_sockets() -> None:
+    """UsageError where the workers' sockets, in the directory of temporary files, would have too long a path."""
+    place = tempfile.gettempdir()
+    longest = LONGEST_SOCKET - len("/pymp-12345678/listener-12345678")
+    if len(os.fsencode(place)) > longest:
+        raise UsageError(f"TMPDIR = {place}: the sockets of a loader's workers want at most {longest} bytes of a path")
 
 
 def _apart(_: int) -> None:

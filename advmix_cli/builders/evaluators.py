@@ -16,16 +16,7 @@ def evaluator(chosen: schema.Evaluator, threat: schema.Threat) -> Evaluator:
         case schema.PristineEvaluator():
             return Pristine(chosen.batch_size)
         case schema.PgdEvaluator():
-            return Pgd(
-                epsilon=threat.epsilon if chosen.epsilon is None else chosen.epsilon,
-                step_size=chosen.step_size,
-                steps=chosen.steps,
-                restarts=chosen.restarts,
-                init=chosen.init,
-                loss=chosen.loss,
-                seed=chosen.seed,
-                batch_size=chosen.batch_size,
-            )
+            return pgd(chosen, threat)
         case schema.AutoAttackEvaluator():
             return AutoAttack(
                 version=chosen.version,
@@ -37,17 +28,22 @@ def evaluator(chosen: schema.Evaluator, threat: schema.Threat) -> Evaluator:
             assert_never(chosen)
 
 
+def pgd(chosen: schema.PgdEvaluator, threat: schema.Threat) -> Pgd:
+    """The attack, with ε from [threat] unless it has its own."""
+    return Pgd(
+        epsilon=threat.epsilon if chosen.epsilon is None else chosen.epsilon,
+        step_size=chosen.step_size,
+        steps=chosen.steps,
+        restarts=chosen.restarts,
+        init=chosen.init,
+        loss=chosen.loss,
+        seed=chosen.seed,
+        batch_size=chosen.batch_size,
+    )
+
+
 def validator(recipe: Recipe) -> Pgd:
     """The short PGD that each epoch is judged by."""
-    epsilon = recipe.threat.epsilon
-    wanted = recipe.validation.step_size
-    return Pgd(
-        epsilon=epsilon,
-        step_size=epsilon / 4 if wanted is None else wanted,
-        steps=recipe.validation.steps,
-        restarts=1,
-        init="uniform",
-        loss="cross-entropy",
-        seed=0,
-        batch_size=500,
-    )
+    wanted = recipe.validation
+    step_size = recipe.threat.epsilon / 4 if wanted.step_size is None else wanted.step_size
+    return pgd(schema.PgdEvaluator(kind="pgd", steps=wanted.steps, step_size=step_size), recipe.threat)

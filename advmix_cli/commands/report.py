@@ -23,6 +23,11 @@ class Form(StrEnum):
     MARKDOWN = "markdown"
     LATEX = "latex"
 
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Of a file that it is written to."""
+        return {Form.HTML: (".html", ".htm"), Form.MARKDOWN: (".md", ".markdown"), Form.LATEX: (".tex",)}[self]
+
 
 def report(
     place: Annotated[
@@ -63,6 +68,8 @@ def report(
     """Put what a run or a table has found into one document, with figures and recipes. It reads files only."""
     if output is not None and output.is_dir():
         raise UsageError(f"--output {output}: a directory; name a file in it")
+    if output is not None and output.suffix not in form.suffixes:  # it could be a file of the run
+        raise UsageError(f"--output {output}: a report as {form} ends in {' or '.join(form.suffixes)}")
     if figures is not None and figures.exists() and not figures.is_dir():
         raise UsageError(f"--figures {figures}: not a directory")
     subject = _run(Path(place), out, seeds, rows, settings) or _table(place, out, seeds, rows or [], settings or [])
@@ -84,7 +91,7 @@ def report(
 
             _write(to_latex(its, beside), output)
     if figures is None:
-        say("without figures: --figures DIR draws them there, and --output FILE where they lie for HTML")
+        say("no figures are drawn: --figures DIR draws them there")
     for message in its.damage:
         say(f"warning: {message}")
     if its.damage:

@@ -56,7 +56,8 @@ def train(
             kinds = trackers(track)
         team.raise_if_different(chosen.digest(), "recipes: give all the same file")
         team.raise_if_different(build.kind_of(place), "devices or versions")
-        target = directory or Path("runs") / f"{Path(recipe).stem}-seed{chosen.seed}-{chosen.digest()[:12]}"
+        beside = _run_of(recipe) if resume else None
+        target = directory or beside or Path("runs") / f"{Path(recipe).stem}-seed{chosen.seed}-{chosen.digest()[:12]}"
 
         from advmix_cli import run
         from advmix_cli.fit import Keeping
@@ -88,6 +89,14 @@ def train(
             saved = "; what was saved before is whole, and the same command with --resume goes on"
             raise AdvmixError(f"{what}{saved if _is_begun(target) else ''}") from None
     _show(chosen, results, target, name=Path(recipe).stem, as_json=as_json)
+
+
+def _run_of(recipe: str) -> Path | None:
+    """The run directory whose own recipe this file is."""
+    from advmix_cli.rundir import RECIPE, RESULTS
+
+    place = Path(recipe)
+    return place.parent if place.name == RECIPE and (place.parent / RESULTS).is_file() else None
 
 
 def _raise_if_unfinished(chosen: "Recipe", target: Path, *, resume: bool) -> "Results | None":

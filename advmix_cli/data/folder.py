@@ -22,6 +22,8 @@ from advmix_cli.seeding import generator
 from advmix_cli.tensors import digest, read
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+FORMATS = ("PNG", "JPEG", "WEBP")
+"""What a file of such a name may hold. Others have pixels that are no grey levels, of which PIL makes nonsense."""
 MOST_PIXELS = 64_000_000
 """Of an image that is decoded; a file of a hundred kilobytes can hold more."""
 
@@ -72,7 +74,8 @@ def _entries(place: Path) -> "list[os.DirEntry[str]]":
 
 def _images(place: Path, classes: list[str], size: int | None, channels: int, say: Callable[[str], None]) -> Images:
     files: list[tuple[str, int]] = []
-    key = hashlib.sha256(os.fsencode(f"advmix folder 1 {place.resolve()} {size} {channels}"))
+    # With the classes, since labels are their numbers: a class can come that has no images here.
+    key = hashlib.sha256(os.fsencode(f"advmix folder 2 {place.resolve()} {size} {channels} {classes}"))
     for label, name in enumerate(classes):
         entries = _entries(place / name) if (place / name).is_dir() else []
         found = [entry for entry in entries if entry.name.lower().endswith(SUFFIXES)]
@@ -120,7 +123,7 @@ def _images(place: Path, classes: list[str], size: int | None, channels: int, sa
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """What PIL's own conversion gets wrong: it clips 16 bits at 255, and warns of a transparent palette."""
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA")
@@ -130,7 +133,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 def _decode(path: str, size: int | None, channels: int) -> np.ndarray:
     """A file -> (H, W, channels) uint8."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(f"{path} is {image.width}x{image.height}: above {MOST_PIXELS:,} pixels")
             upright = _to_eight_bits(ImageOps.exif_transpose(image)).convert("RGB" if channels == 3 else "L")

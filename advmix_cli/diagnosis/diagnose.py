@@ -15,6 +15,7 @@ from advmix_cli.errors import CheckpointError, UsageError
 from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.measure.same_images import images_to_measure
+from advmix_cli.recipe import schema
 from advmix_cli.recipe.measurement import Measuring
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.report.grid import Cell, Grid, folded
@@ -88,8 +89,9 @@ def diagnosed(
 
 def _reported(recipe: Measuring) -> dict[str, Pgd]:
     """Its PGD evaluators with the threat's ε."""
-    made = {one.name: build.evaluator(one, recipe.threat) for one in recipe.evaluators}
-    return {name: one for name, one in made.items() if isinstance(one, Pgd) and one.epsilon == recipe.threat.epsilon}
+    attacks = [one for one in recipe.evaluators if isinstance(one, schema.PgdEvaluator)]
+    made = {one.name: build.pgd(one, recipe.threat) for one in attacks}
+    return {name: one for name, one in made.items() if one.epsilon == recipe.threat.epsilon}
 
 
 def diagnosis_grids(title: str, diagnosis: Diagnosis) -> list[Grid]:

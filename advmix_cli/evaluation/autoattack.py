@@ -198,6 +198,8 @@ def _listening() -> Iterator[logging.Logger]:
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
+            if record.funcName == "check_n_classes":
+                return  # the attacks here are those that so many classes allow
             message = record.getMessage()
             if message not in seen:
                 seen.add(message)

@@ -15,13 +15,13 @@ def check_images(saved: Checkpoint, images: Dataset) -> None:
     """CheckpointError unless `images` are those that the checkpoint was trained with, or begin with its test images."""
     theirs = images._replace(test=images.test.first(saved.recipe.data.test_limit))
     if theirs.fingerprints() != saved.images:
-        raise CheckpointError(f"{changed(saved.images, theirs)} since the checkpoint was trained")
+        raise CheckpointError(f"the {others(saved.images, theirs)} have changed since the checkpoint was trained")
 
 
-def changed(known: Mapping[str, str], images: Dataset) -> str:
-    """Which parts of a dataset are not those that are `known`: the start of a sentence."""
-    *others, last = [part for part, now in images.fingerprints().items() if now != known.get(part)]
-    return f"the {' and '.join([*([', '.join(others)] if others else []), last])} images have changed"
+def others(known: Mapping[str, str], images: Dataset) -> str:
+    """Which parts of a dataset are not those that are `known`: "train, validation and test images"."""
+    *first, last = [part for part, now in images.fingerprints().items() if now != known.get(part)]
+    return f"{' and '.join([*([', '.join(first)] if first else []), last])} images"
 
 
 def images_to_measure(saved: Checkpoint, recipe: Recipe, place: torch.device, say: Callable[[str], None]) -> Dataset:

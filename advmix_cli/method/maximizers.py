@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, assert_never
 
 import torch
 from torch import Tensor
@@ -198,6 +198,8 @@ class Integrated:
                 case "geometric-perturbed":
                     assert isinstance(x_m, Tensor)
                     lam_y = labels.geometric(lam_x, left, right, x_m)
+                case _:
+                    assert_never(self.labels.kind)
             return x_m, interpolate(y, y_j, lam_y.detach() if self.labels.detach else lam_y)
 
         def objective(delta: Tensor, *gamma: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from advmix_cli.checkpoint import Checkpoint
 from advmix_cli.data.images import Dataset
 from advmix_cli.errors import CheckpointError, MemoryExhaustedError, UsageError
 from advmix_cli.evaluation.predict import check_finite
-from advmix_cli.measure.same_images import changed
+from advmix_cli.measure.same_images import others
 from advmix_cli.memory import is_out_of_memory
 from advmix_cli.probing.climb import Climb, climb
 from advmix_cli.probing.compare import Standing, first_batch, standings
@@ -108,7 +108,9 @@ def _network(
     check_finite(saved.state)
     now = images.fingerprints()
     if any(saved.images.get(part) != now[part] for part in now if part != "test"):  # which are not looked at here
-        watch.say(f"note: {changed(saved.images, images)} since the checkpoint was trained")
+        watch.say(
+            f"note: the recipe's {others(saved.images, images)} are not those that the checkpoint was trained with"
+        )
     return build.saved_network(saved, place)
 
 

@@ -14,7 +14,7 @@ from advmix_cli.errors import RecipeError, printable
 from advmix_cli.files import read_text
 from advmix_cli.recipe import problems
 from advmix_cli.recipe.positions import Path, Position, locate
-from advmix_cli.recipe.schema import Recipe
+from advmix_cli.recipe.schema import Recipe, derived_name
 from advmix_cli.recipe.shipped import find_recipe
 
 DEEPEST = 20
@@ -40,8 +40,11 @@ class Document:
     where: dict[Path, Position]
 
     def edited(self, edits: Sequence[Edit]) -> "Document":
-        """A copy with `edits` made in order. A table in the way is created, a value at the path is replaced."""
+        """A copy with `edits` made in order. A table in the way is created, a value at the path is replaced. A name
+        that an evaluator has by its fields, which a resolved recipe spells, is what they then make it."""
         data, where = copy.deepcopy(self.data), dict(self.where)
+        if edits:
+            _leave_names_to_fields(data.get("evaluators"))
         for edit in edits:
             _assign(data, edit)
             for path in [known for known in where if known[: len(edit.path)] == edit.path]:
@@ -146,15 +149,25 @@ def toml_value(text: str) -> object:
 
 
 def leaves(table: dict[str, Any], prefix: Path, where: dict[Path, Position]) -> list[Edit]:
-    """The edits that a table of a file spells: one for each value in it that is not itself a table."""
+    """The edits that a table of a file spells: one for each value in it that is not itself a table. RecipeError for an
+    empty one, which says nothing."""
     edits: list[Edit] = []
     for key, value in table.items():
+        if value == {}:
+            name = ".".join(str(part) for part in (*prefix, key))
+            raise RecipeError(f"{where[(*prefix, key)]}: {name} is an empty table, which changes nothing")
         if isinstance(value, dict):
             inner = leaves(cast("dict[str, Any]", value), (*prefix, key), where)
             edits += [Edit((key, *edit.path), edit.value, edit.where) for edit in inner]
         else:
             edits.append(Edit((key,), value, where[(*prefix, key)]))
     return edits
+
+
+def _leave_names_to_fields(evaluators: object) -> None:
+    for one in cast("list[Any]", evaluators) if isinstance(evaluators, list) else []:
+        if isinstance(one, dict) and (found := cast("dict[str, Any]", one)).get("name") == derived_name(found):
+            found.pop("name", None)
 
 
 def _assign(data: dict[str, Any], edit: Edit) -> None:

@@ -19,11 +19,11 @@ from advmix_cli.recipe.schema import (
     Data,
     Engine,
     Evaluator,
+    Evaluators,
     PgdEvaluator,
     PristineEvaluator,
     Threat,
     Validation,
-    raise_if_names_are_taken,
 )
 
 
@@ -129,12 +129,7 @@ class Measurement(Section):
     data: Data
     threat: Threat = Threat(epsilon=8 / 255)
     engine: MeasuringEngine = MeasuringEngine()
-    evaluators: Annotated[tuple[Evaluator, ...], Field(strict=False)] = OF_THE_FIELD
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> Self:
-        raise_if_names_are_taken(self.evaluators)
-        return self
+    evaluators: Evaluators = OF_THE_FIELD
 
     @property
     def validation(self) -> Validation:

@@ -5,10 +5,10 @@ A field that has no meaning for a kind does not exist in that kind's model, so w
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from advmix_cli.recipe.fields import (
@@ -31,6 +31,9 @@ from advmix_cli.recipe.fields import (
     Translate,
     WholeNumber,
 )
+
+YOUNGER = "younger than digests"
+"""Marks a field that recipes had digests without: at its default it is in none, so that they stay what they were."""
 
 # ---- data ----------------------------------------------------------------------------------------------------------
 
@@ -219,6 +222,7 @@ class MixThenAttackMaximizer(Section):
 MixAfter = Annotated[
     Literal[0, 1, 2],
     WholeNumber,
+    YOUNGER,
     Field(
         description="Stages of the network before the mixture: 0 mixes the images; 1 and 2 mix what the last block of "
         "the first or second stage gives (Manifold Mixup)."
@@ -248,12 +252,12 @@ class IntegratedMaximizer(Section):
 
     @model_validator(mode="after")
     def _has_a_mixture_to_place(self) -> Self:
-        if self.mix_after and isinstance(self.labels, GeometricLabels):
+        if self.mix_after and not isinstance(self.labels, LinearLabels):
             raise PydanticCustomError(
                 "mix_after",
-                'labels.kind = "geometric" has no meaning for mix_after = {stages}: it asks where the mixed image '
+                'labels.kind = "{kind}" has no meaning for mix_after = {stages}: it asks where the mixed image '
                 'lies, and there is none; use "linear"',
-                {"stages": self.mix_after},
+                {"kind": self.labels.kind, "stages": self.mix_after},
             )
         return self
 
@@ -349,7 +353,7 @@ class _Schedule(Section):
     epochs: PositiveCount
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Images in an update; the last, incomplete batch of an epoch is left out."""
-    on_collapse: Literal["warn", "stop", "rollback"] = "warn"
+    on_collapse: Annotated[Literal["warn", "stop", "rollback"], YOUNGER] = "warn"
     """Within an epoch the accuracy under the validation's attack falls from more than twice chance to half of it: say
     so; or end the training as one that diverged; or go on from the weights of the best epoch so far, which become the
     average's too, with an optimizer that starts again (not after the last epoch). An epoch that collapsed is in the
@@ -458,7 +462,7 @@ class Engine(Section):
     "step" on a CPU where a training is long enough to pay for it. Where it cannot be done training is eager, with a
     warning; "graph" written here makes that an error. What attacks look at in an evaluation is compiled where that is
     long enough, unless this is "off"."""
-    batch_norm: Literal["averaged", "synchronised"] = "averaged"
+    batch_norm: Annotated[Literal["averaged", "synchronised"], YOUNGER] = "averaged"
     """Of a training on several GPUs (torchrun), each of which has a part of the batch: each normalises by the
     statistics of its own part, and the running ones are averaged at every update; or all normalise by those of the
     whole batch, in the update and in the attack, as one GPU does. On one it has no effect."""
@@ -491,11 +495,11 @@ class _Attacker(_Evaluator):
 
 
 # A field that is itself wrong is not in `earlier`; pydantic 2.12 asks for the name all the same.
-def _pgd_name(earlier: dict[str, Any]) -> str:
+def _pgd_name(earlier: Mapping[str, Any]) -> str:
     return f"PGD{earlier.get('steps', '')}"
 
 
-def _autoattack_name(earlier: dict[str, Any]) -> str:
+def _autoattack_name(earlier: Mapping[str, Any]) -> str:
     return f"AA {earlier.get('version', '')}"
 
 
@@ -538,16 +542,40 @@ Evaluator = Annotated[PristineEvaluator | PgdEvaluator | AutoAttackEvaluator, Fi
 # ---- the recipe ----------------------------------------------------------------------------------------------------
 
 
-def raise_if_names_are_taken(evaluators: Sequence[Evaluator]) -> None:
+def derived_name(evaluator: Mapping[str, Any]) -> str | None:
+    """That of an evaluator as a file spells it, if it were given none."""
+    match evaluator.get("kind"):
+        case "pgd":
+            return _pgd_name(evaluator)
+        case "autoattack":
+            return _autoattack_name(evaluator)
+        case _:
+            return None
+
+
+def _with_names_of_their_own(evaluators: tuple[Evaluator, ...]) -> tuple[Evaluator, ...]:
     """PydanticCustomError if two have the same name, or one that of what is found over all of them."""
     names = [evaluator.name for evaluator in evaluators]
     if WORST in names:
-        raise PydanticCustomError("names", "evaluators: '{name}' is the name of all of them", {"name": WORST})
+        raise PydanticCustomError("names", "'{name}' is the name of all of them", {"name": WORST})
     for name in names:
         if names.count(name) > 1:
-            raise PydanticCustomError(
-                "names", "evaluators: two are called '{name}'; give one of them a name", {"name": name}
-            )
+            raise PydanticCustomError("names", "two are called '{name}'; give one of them a name", {"name": name})
+    return evaluators
+
+
+Evaluators = Annotated[tuple[Evaluator, ...], Field(strict=False), AfterValidator(_with_names_of_their_own)]
+
+
+def _without_younger(section: Section, content: dict[str, Any]) -> dict[str, Any]:
+    """`content` of a section without the fields that are YOUNGER and at their default."""
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if YOUNGER in field.metadata and value == field.default:
+            del content[name]
+        elif isinstance(value, Section):
+            _without_younger(value, content[name])
+    return content
 
 
 class Recipe(Section):
@@ -563,10 +591,10 @@ class Recipe(Section):
     loss: Loss = Loss()
     optimizer: Optimizer
     schedule: Schedule
-    averaging: Averaging = NoAveraging()
+    averaging: Annotated[Averaging, YOUNGER] = NoAveraging()
     validation: Validation = Validation()
     engine: Engine = Engine()
-    evaluators: Annotated[tuple[Evaluator, ...], Field(strict=False)] = ()
+    evaluators: Evaluators = ()
 
     @property
     def networks(self) -> int:
@@ -606,10 +634,10 @@ class Recipe(Section):
                 'has no meaning for ratio.kind = "learned": its adversary ascends from one prediction on the pristine '
                 'mixture, which must stay; use "frozen"'
             )
-        elif isinstance(chosen, IntegratedMaximizer) and isinstance(chosen.labels, GeometricLabels):
+        elif isinstance(chosen, IntegratedMaximizer) and not isinstance(chosen.labels, LinearLabels):
             why = (
-                'has no meaning for labels.kind = "geometric": the label of the perturbed mixture is in no term of it; '
-                'use "linear"'
+                f'has no meaning for labels.kind = "{chosen.labels.kind}": the label of the perturbed mixture is in no '
+                'term of it; use "linear"'
             )
         if why:
             raise PydanticCustomError("trades_beta", "loss.trades_beta {why}", {"why": why})
@@ -630,11 +658,6 @@ class Recipe(Section):
             )  # fmt: skip
         return self
 
-    @model_validator(mode="after")
-    def _names_differ(self) -> Self:
-        raise_if_names_are_taken(self.evaluators)
-        return self
-
     def resolved(self) -> dict[str, Any]:
         """Every field with its value, as TOML can hold it (what is None is left out)."""
         return self.model_dump(mode="json", exclude_none=True)
@@ -642,18 +665,10 @@ class Recipe(Section):
     def digest(self) -> str:
         """SHA-256 of what changes the numbers: all but the title and the directory of a downloaded dataset.
 
-        A folder has no identity but its path, so its path counts. What came to recipes later, and is off, does not.
+        A folder has no identity but its path, so its path counts.
         """
-        content = self.resolved()
+        content = _without_younger(self, self.resolved())
         del content["title"]
-        if not content["maximizer"].get("mix_after"):  # a field that is younger than digests
-            content["maximizer"].pop("mix_after", None)
-        if isinstance(self.averaging, NoAveraging):
-            del content["averaging"]
-        if self.schedule.on_collapse == "warn":
-            del content["schedule"]["on_collapse"]
-        if self.engine.batch_norm == "averaged":
-            del content["engine"]["batch_norm"]
         if not isinstance(self.data, FolderData):
             content["data"].pop("root", None)
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -80,6 +80,8 @@ def records(place: Path, selection: str | None) -> dict[str, Record]:
         if not found:
             there = ", ".join(dict.fromkeys(record.selection for record in kept))
             raise UsageError(f"{place}: none of its verdicts are of the {selection} epoch (there is: {there})")
+        if len({record.weights for record in found}) > 1:
+            raise UsageError(f"{place} holds verdicts of several networks: choose with --selection, or name one file")
         names = [record.found.outcome.name for record in found]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"{place} holds several files of {', '.join(twice)}: name one of them")

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from advmix_cli.files import read_bytes
+from advmix_cli.rundir import LONGEST_METRICS
 
-LONGEST = 2**30
-"""Bytes."""
 ROBUST, PRISTINE, AVERAGE = "validation_pgd_accuracy", "validation_accuracy", "average_"
 NUMBERS = (
     "loss", "lr", "ratio", "inner_loss_before", "inner_loss_after",
@@ -31,7 +30,7 @@ class Read(NamedTuple):
 def read(path: Path) -> Read:
     """A line without its end is still being written, and is none. A file that is not there has no epochs."""
     try:
-        lines = read_bytes(path, LONGEST).split(b"\n")[:-1]
+        lines = read_bytes(path, LONGEST_METRICS).split(b"\n")[:-1]
     except FileNotFoundError:
         return Read(())
     except (OSError, ValueError) as error:
@@ -39,17 +38,20 @@ def read(path: Path) -> Read:
     found: list[dict[str, Any]] = []
     for number, text in enumerate(lines, 1):
         try:
-            found.append(_epoch(text, number))
+            found.append(epoch(text, number))
         except (ValueError, RecursionError):
             left_out = "it is left out" if number == len(lines) else "it and those after it are left out"
             return Read(tuple(found), f"{path}:{number}: damaged: this is not epoch {number}; {left_out}")
     return Read(tuple(found))
 
 
-def _epoch(text: bytes, number: int) -> dict[str, Any]:
+def epoch(text: bytes, number: int) -> dict[str, Any]:
+    """The line of that epoch; ValueError or RecursionError if `text` is none."""
     line = json.loads(text)
     if not isinstance(line, dict) or line.get("epoch") != number:
         raise ValueError("another epoch, or none")
+    if "loss" not in line:
+        raise ValueError("no loss")
     if not all(_is_number(line[name]) for name in NUMBERS if name in line):
         raise ValueError("not a number")
     return line

@@ -1,6 +1,7 @@
 """Runs at a glance: what fits a terminal, and what is left out of it."""
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -56,11 +57,14 @@ def test_21_cells_fit_a_terminal(tiny, width, height):
 
 def test_what_was_measured_stands_where_there_is_room(tiny):
     found = entries(tiny, "done", "waiting")
-    narrow = shown(found, 1, 80)
+    narrow = shown(found, 1, 70)
     assert "measured" not in "\n".join(narrow[:-1])
-    assert narrow[-1].startswith("measured: in 88 columns, or --json")
-    assert "measured" not in "\n".join(shown(found, 1, 80, 24))
-    assert any(line.endswith("100.0   PGD20 70.4") for line in shown(found, 1, 100))
+    (needs,) = re.fullmatch(r"not shown: measured \(needs (\d+) columns, or --json\)", narrow[-1]).groups()
+    assert "measured" not in "\n".join(shown(found, 1, 70, 24))
+    assert not any(line.endswith("PGD20 70.4") for line in shown(found, 1, int(needs) - 1))
+    enough = shown(found, 1, int(needs))
+    assert any(line.endswith("100.0   PGD20 70.4") for line in enough)
+    assert max(map(len, enough)) == int(needs)
 
 
 def test_names_are_shown_as_they_are_and_cut_before_any_number_is(tiny):

@@ -12,8 +12,8 @@ from advmix_cli.recipe.table import Row, Table, load_table
 
 
 def table(*names, settings=()):
-    recipe = load("digits", settings)
-    return Table("t", "T", tuple(Row(name, recipe, {}) for name in names))
+    rows = (Row(name, load("digits", [f"optimizer.lr=0.{i}", *settings]), {}) for i, name in enumerate(names, 2))
+    return Table("t", "T", tuple(rows))
 
 
 def test_every_row_has_its_first_seed_before_any_has_its_second(tmp_path):
@@ -28,6 +28,15 @@ def test_no_seed_is_beyond_what_a_recipe_can_have(tmp_path):
     assert len(cells(last, 1, tmp_path)) == 1
     with pytest.raises(UsageError, match=r"^--seeds 2: seed 2,147,483,648 is beyond the largest, 2,147,483,647$"):
         cells(last, 2, tmp_path)
+
+
+def test_rows_that_differ_in_their_seeds_are_no_pairs(tmp_path):
+    """With the next seed the first row would be what the second one was."""
+    rows = table("a", "b", settings=["optimizer.lr=0.5"]).rows
+    apart = Table("t", "T", (rows[0], Row("b", rows[1].recipe.model_copy(update={"seed": 1}), {})))
+    assert len(cells(apart, 1, tmp_path)) == 2
+    with pytest.raises(UsageError, match=r"^--seeds 2: with seed 1 row 'a' is the same experiment as row 'b'$"):
+        cells(apart, 2, tmp_path)
 
 
 def test_no_two_cells_share_a_directory(tmp_path):

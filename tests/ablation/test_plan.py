@@ -24,7 +24,7 @@ def test_states_epochs_and_passes(tmp_path):
     (todo[0].directory / "state").mkdir(parents=True)
     for name in ("000010-000200.json", "000009-000380.json", "notes.json"):
         (todo[0].directory / "state" / name).touch()
-    epochs = [f'{{"epoch": {number}, "seconds": 1.0}}\n' for number in range(1, 12)]
+    epochs = [f'{{"epoch": {number}, "loss": 1, "seconds": 1.0}}\n' for number in range(1, 12)]
     (todo[0].directory / "metrics.jsonl").write_text("".join(epochs))  # two of them behind the state
     records = plan_records(todo)
     assert [record["state"] for record in records] == ["begun", "done", "trained", "begun", "diverged"]

@@ -86,6 +86,8 @@ def test_a_line_without_its_end_is_none(one_epoch, torn):
     ("name", "content", "told"),
     [
         (METRICS, '{"epoch": 1}\n', "metrics.jsonl is damaged or was changed"),
+        (METRICS, '{"epoch": 1, "loss": 1}\n', "metrics.jsonl is damaged or was changed"),
+        (METRICS, '{"epoch": 1, "loss": 1e999, "seconds": 1}\n', "metrics.jsonl is damaged or was changed"),
         (METRICS, "[1]\n", "metrics.jsonl is damaged or was changed"),
         (METRICS, '{"epoch": 2, "seconds": 1}\n', "metrics.jsonl is damaged or was changed"),
         (RESULTS, "{", "results.json is damaged or was changed"),
@@ -180,7 +182,7 @@ def test_after_a_kill_it_stands_where_it_goes_on(long, tmp_path):
 def test_of_who_works_in_it_all_counts_that_it_has_written(one_epoch):
     recipe, part = one_epoch
     with (part / METRICS).open("a") as stream:
-        stream.write('{"epoch": 2, "seconds": 1.0}\n')
+        stream.write('{"epoch": 2, "loss": 1, "seconds": 1.0}\n')
     assert standing(recipe, part).epoch == 1  # the state is in the second one
     before = time.time() - 1  # a file system's clock may not tell two moments of one test apart
     os.utime(part / METRICS, (before, before))
@@ -204,9 +206,11 @@ def test_the_pace_is_that_of_whole_epochs_with_their_validation(one_epoch):
     (part / RESULTS).write_text(json.dumps(sealed({**unsealed(results), "digest": recipe.digest()})))
     # The second was resumed just before its end.
     times = [2.0, 0.1, 4.0]
-    (part / METRICS).write_text("".join(f'{{"epoch": {n}, "seconds": {s}}}\n' for n, s in enumerate(times, 1)))
+    (part / METRICS).write_text(
+        "".join(f'{{"epoch": {n}, "loss": 1, "seconds": {s}}}\n' for n, s in enumerate(times, 1))
+    )
     assert standing(recipe, part).pace == pytest.approx(4.0)
-    (part / METRICS).write_text("".join(f'{{"epoch": {n}, "seconds": 2.0}}\n' for n in range(1, 4)))
+    (part / METRICS).write_text("".join(f'{{"epoch": {n}, "loss": 1, "seconds": 2.0}}\n' for n in range(1, 4)))
     assert standing(recipe, part).pace == pytest.approx(2.0)
     # Half of it again was for validations: 6 s of training until the fourth epoch, of 9 in all.
     (part / "state" / "000004-000000.json").write_text('{"seconds": 9.0}')

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import io
 import json
+import tempfile
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from advmix_cli.bench.show import grids
 from advmix_cli.cli import app
 from advmix_cli.commands.bench import Arm
 from advmix_cli.engine import Difference, Prepared
-from advmix_cli.errors import DeviceError, EngineError
+from advmix_cli.errors import DeviceError, EngineError, UsageError
 from advmix_cli.report.progress import Lines
 from advmix_cli.training.accelerate import Compilation
 
@@ -197,6 +198,17 @@ def test_without_a_loop_or_without_the_engine_there_is_no_ratio(tiny, watch, mon
     assert found.to_json()["ratios"] == []
     (arms,) = grids(found)
     assert len(arms.rows) == 1
+
+
+def test_sockets_that_would_have_too_long_a_path_are_refused(tiny, watch, monkeypatch, tmp_path):
+    """Else the loader's workers would die of it, and the benchmark wait for ever."""
+    place = tmp_path / ("t" * 80)
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    said = rf"^TMPDIR = {place}: the sockets of a loader's workers want at most 75 bytes of a path$"
+    with pytest.raises(UsageError, match=said):
+        benches.bench(tiny(), CPU, 1, watch, ["textbook"])
+    benches.bench(tiny("schedule.batch_size=16"), CPU, 1, watch, ["eager"])
 
 
 @pytest.mark.parametrize("wanted", ["captured", "reduce-overhead"])

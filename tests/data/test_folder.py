@@ -125,6 +125,14 @@ def test_a_grey_image_of_16_bits_keeps_its_greys(root, channels):
     assert np.abs(pixels - deep / 257).max() <= 1
 
 
+@pytest.mark.parametrize(("mode", "kind"), [("I", "TIFF"), ("F", "TIFF"), ("L", "GIF")])
+def test_another_format_behind_the_name_is_refused(root, mode, kind):
+    """PIL clips 32 bits at 255, and a number between 0 and 1 is black to it."""
+    path = root / "test" / "a" / "x.png"
+    save(path, Image.new(mode, (8, 8)), format=kind)
+    assert refused(root).startswith(f"{path} cannot be read as an image: cannot identify image file")
+
+
 def test_size_scales_the_shorter_side_and_crops_the_centre(root):
     image = Image.fromarray(grey_levels(20, 40, 3))
     path = save(root / "test" / "a" / "x.png", image)
@@ -403,6 +411,22 @@ def test_another_set_of_files_is_decoded_again(root, change):
     counts = {"added": [2, 2], "removed": [1, 1], "renamed to another class": [1, 2]}[change]
     assert torch.bincount(before.train.labels).tolist() == [2, 1]
     assert torch.bincount(load(root).train.labels).tolist() == counts
+
+
+@pytest.mark.parametrize("change", ["added", "removed"])
+def test_labels_are_those_of_the_classes_that_are_there_now(root, change):
+    """A class that has no test images changes the numbers of those that have."""
+    more = root / "train" / "Z"  # before a and b
+    if change == "removed":
+        save(more / "0.png")
+    before = load(root)
+    if change == "removed":
+        (more / "0.png").unlink()
+        more.rmdir()
+    else:
+        save(more / "0.png")
+    numbers = {"added": ([0, 1], [1, 2]), "removed": ([1, 2], [0, 1])}[change]
+    assert (sorted(before.test.labels.tolist()), sorted(load(root).test.labels.tolist())) == numbers
 
 
 def test_the_same_names_elsewhere_are_other_images(root, tmp_path):

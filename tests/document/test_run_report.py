@@ -243,6 +243,7 @@ def damage(path, how):
         ("results.json", lambda c: c.replace(b'"epoch": 8', b'"epoch": 7'), "results.json is damaged or was changed"),
         ("results.json", lambda _: b"[" * 100_000, "results.json is damaged or was changed"),
         ("metrics.jsonl", lambda c: c.replace(b'"epoch": 4', b'"epoch": 5'), "metrics.jsonl:4: damaged: this is not"),
+        ("metrics.jsonl", lambda _: b'{"epoch": 1}\n', "metrics.jsonl:1: damaged: this is not"),
         ("recipe.toml", lambda c: c + b"\nx = 1\n", "recipe.toml"),
         ("recipe.toml", lambda _: b"\xff", "recipe.toml: not a TOML file: byte 0 is not UTF-8"),
         ("diagnosis.json", lambda c: c[:-9], "diagnosis.json is damaged or was changed"),
@@ -335,6 +336,9 @@ def test_a_diagnosis_survives_its_file(whole, tmp_path):
         (["run", "--seeds", "2"], "--seeds has no meaning for a run directory: it is of a table"),
         (["run", "--set", "seed=1"], "--set has no meaning for a run directory"),
         (["run", "-o", "run"], "--output run: a directory; name a file in it"),
+        (["run", "-o", "run/recipe.toml"], "--output run/recipe.toml: a report as html ends in .html or .htm"),
+        (["run", "-o", "a.html", "--format", "latex"], "--output a.html: a report as latex ends in .tex"),
+        (["run", "-o", "-", "--format", "markdown"], "--output -: a report as markdown ends in .md or .markdown"),
         (["run", "--figures", "run/recipe.toml"], "--figures run/recipe.toml: not a directory"),
     ],
 )

@@ -156,9 +156,7 @@ def test_stdout_writes_nothing_but_what_is_asked_for(tmp_path):
         assert "Attack" in done.stdout
         assert "ablation.png" not in done.stdout
         assert "ablation.svg" not in done.stdout
-        assert done.stderr == (
-            "without figures: --figures DIR draws them there, and --output FILE where they lie for HTML\n"
-        )
+        assert done.stderr == "no figures are drawn: --figures DIR draws them there\n"
         assert set(directory.iterdir()) == before
         done = advmix("report", directory, "--format", form, "--figures", tmp_path / form)
         assert re.search(r"ablation\.(png|svg)", done.stdout)

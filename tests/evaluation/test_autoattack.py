@@ -8,6 +8,7 @@ from pyautoattack import AutoAttack as Upstream
 from torch import nn
 
 from advmix_cli.data.images import Images
+from advmix_cli.evaluation import autoattack
 from advmix_cli.evaluation.autoattack import AutoAttack
 from advmix_cli.evaluation.notebook import Blank
 from advmix_cli.evaluation.predict import measured
@@ -249,3 +250,13 @@ def test_without_a_perturbation_the_verdicts_are_the_pristine_ones(perceptron):
     with measured(network):
         verdicts = AutoAttack("rand", 0.0, 0, 40)(Subject.plain(network), batch.first(8), silent, Blank()).robust
     assert torch.equal(verdicts, (network(batch.pixels / 255).argmax(1) == batch.labels)[:8])
+
+
+def test_upstream_s_warning_of_few_classes_is_of_attacks_that_are_left_out(caplog):
+    from pyautoattack.checks import check_n_classes, check_square_sr
+
+    with autoattack._listening() as log:
+        check_n_classes(3, ["apgd-ce", "apgd-dlr"], 2, 2, logger=log)
+        assert caplog.records == []
+        check_square_sr({"clean": 1.0, "apgd-ce": 0.5, "square": 0.1}, logger=log)
+    assert [record.message[:12] for record in caplog.records] == ["AutoAttack: "]

@@ -80,7 +80,7 @@ def test_a_checkpoint_is_looked_at_as_it_was_trained(run_directory):
 def test_other_images_than_those_of_the_training_are_said(run_directory):
     done = advmix("probe", "digits", run_directory, *QUICK, "--set", "data.train_limit=50")
     assert done.exit_code == 0
-    assert done.stderr == "note: the train images have changed since the checkpoint was trained\n"
+    assert done.stderr == "note: the recipe's train images are not those that the checkpoint was trained with\n"
 
 
 def test_without_a_maximizer_the_others_are_compared_all_the_same(tmp_path):

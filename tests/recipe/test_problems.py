@@ -112,7 +112,7 @@ def test_the_small_recipe_is_valid():
           "r.toml:2:40: data.flip = 1: input should be a valid boolean"]),
         # What holds between fields.
         ("steps = 20", 'steps = 20\nname = "pristine"',
-         ["r.toml:1:1: evaluators: two are called 'pristine'; give one of them a name"]),
+         ["r.toml:22:3: evaluators: two are called 'pristine'; give one of them a name"]),
         ('kind = "preact-resnet"', 'kind = "wide-resnet"\ndepth = 12',
          ["r.toml:4:2: model: depth must be 6n + 4: 10, 16, 22, 28, 34, ..."]),
         ("lr = 0.1", "lr = 0.1\nmomentum = 0.0\nnesterov = true",

@@ -3,7 +3,8 @@
 import pytest
 
 from advmix_cli.errors import RecipeError
-from advmix_cli.recipe.load import load
+from advmix_cli.recipe.load import Document, load, parse_setting
+from advmix_cli.recipe.positions import Position
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,35 @@ def test_what_is_not_named_is_kept():
     assert after["evaluators"][1].pop("steps") == 7
     assert (before["evaluators"][1].pop("name"), after["evaluators"][1].pop("name")) == ("PGD20", "PGD7")
     assert after == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        (["evaluators.1.steps=1"], ["pristine", "PGD1", "AA standard"]),
+        (['evaluators.2.version="rand"'], ["pristine", "PGD20", "AA rand"]),
+        (['evaluators.1.name="mine"', "evaluators.1.steps=1"], ["pristine", "mine", "AA standard"]),
+        (['evaluators.0={kind="pgd", steps=2, step_size=0.1}'], ["PGD2", "PGD20", "AA standard"]),
+        (["seed=1"], ["pristine", "PGD20", "AA standard"]),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_a_name_that_says_what_an_evaluator_does_follows_it(settings, names):
+    """Those of a resolved recipe are written there."""
+    attack = (
+        'evaluators=[{kind="pristine"}, {kind="pgd", steps=20, step_size=0.1}, {kind="autoattack", version="standard"}]'
+    )
+    resolved = load("r.toml", [attack]).resolved()
+    assert [one["name"] for one in resolved["evaluators"]] == ["pristine", "PGD20", "AA standard"]
+    edited = Document(resolved, {(): Position("here")}).edited([parse_setting(text) for text in settings]).recipe()
+    assert [one.name for one in edited.evaluators] == names
+
+
+@pytest.mark.usefixtures("here")
+def test_a_name_of_one_s_own_stays():
+    recipe = load("r.toml", ['evaluators.1.name="strong"'])
+    edited = Document(recipe.resolved(), {}).edited([parse_setting("evaluators.1.steps=50")]).recipe()
+    assert (edited.evaluators[1].name, edited.evaluators[1].steps) == ("strong", 50)
 
 
 @pytest.mark.usefixtures("here")

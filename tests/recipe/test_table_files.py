@@ -44,6 +44,17 @@ def table(here):
     return here / "t.toml"
 
 
+@pytest.mark.parametrize("key", ["modle", "schedule.epoch", "schedule"])
+def test_an_empty_table_says_nothing(faults, key):
+    said = f"rows.1.set.{key} is an empty table, which changes nothing"
+    assert faults({"maximizer.ratio.kappa = 0.8": f"{key} = {{}}"}) == [f"t.toml:9:1: {said}"]
+
+
+def test_evaluators_of_one_name_are_the_row_s_fault(faults):
+    (line,) = faults({'{ kind = "pristine" },': '{ kind = "pgd", steps = 20, step_size = 0.1 },'})
+    assert line == "t.toml:11:1: evaluators: two are called 'PGD20'; give one of them a name"
+
+
 @pytest.mark.usefixtures("table")
 def test_rows_change_leaves_and_keep_the_rest():
     loaded = load_table("t.toml")

@@ -98,6 +98,13 @@ def test_single_ones_need_not_have_the_same_name():
         compared(both, {"x": record(SECOND)})
 
 
+def test_verdicts_of_two_networks_in_one_directory_are_not_one(tmp_path):
+    for name, weights in (("pristine", "v" * 64), ("PGD20", "w" * 64)):
+        replace(record(FIRST, name=name), weights=weights).save(verdict_files.place(tmp_path, name, 5, weights))
+    with pytest.raises(UsageError, match=r"holds verdicts of several networks: choose with --selection, or name one"):
+        records(tmp_path, None)
+
+
 def test_different_images_are_not_compared():
     with pytest.raises(UsageError, match="PGD20: the two were measured on different images"):
         compared({"PGD20": record(FIRST)}, {"PGD20": record(SECOND, images="g")})
