@@ -203,8 +203,8 @@ def the_cell(*words):
 
 
 HELD = (
-    "1 of 1 cells are in job 7 of cluster one, and this is other: see from there how they stand; to run them here, end "
-    "them there (scancel 7), and delete runs/digits/.slurm/1"
+    "1 of 1 cells are in job 7 of cluster one, and this is cluster other: see there how they stand; to run them here, "
+    "end them there (scancel 7), and delete runs/digits/.slurm/1"
 )
 
 

@@ -193,7 +193,7 @@ def test_two_clusters_on_one_file_system_do_not_take_the_jobs_of_each_other_for_
         seen, _ = ablate("--status")
         assert [(cell["task"], cell["cluster"]) for cell in seen["cells"]] == [(None, "advmix")] * 2
         assert seen["captions"][1] == (
-            f"2 of 2 cells are in job {job} of cluster advmix, and this is other: see from there how they stand; to "
+            f"2 of 2 cells are in job {job} of cluster advmix, and this is cluster other: see there how they stand; to "
             f"run them here, end them there (scancel {job}), and delete {record.parent.relative_to(Path.cwd())}"
         )
         _, said = ablate(*ASKED)

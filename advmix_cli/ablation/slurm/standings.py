@@ -71,8 +71,8 @@ def held_elsewhere(found: Sequence[Place], here: str | None) -> list[str]:
     """What is to be known of each submission of another cluster that may still run cells, a line each."""
     held = [place.held for place in found if place.held]
     return [
-        f"{held.count(one)} of {len(found)} cells are in job {one.jobs} of cluster {one.cluster}, and this is {here}: "
-        f"see from there how they stand; to run them here, end them there (scancel {one.jobs}), and delete "
+        f"{held.count(one)} of {len(found)} cells are in job {one.jobs} of cluster {one.cluster}, and this is cluster "
+        f"{here}: see there how they stand; to run them here, end them there (scancel {one.jobs}), and delete "
         f"{one.directory}"
         for one in {one.directory: one for one in held}.values()
     ]
