@@ -22,7 +22,7 @@ from advmix_cli.recipe.suggest import did_you_mean
 
 
 class Made(NamedTuple):
-    """`source` is the digest of the file that its code stands in, or nothing where there is none."""
+    """`source` is the digest of the files that its code stands in."""
 
     module: nn.Module
     source: str
@@ -54,8 +54,24 @@ def make(factory: str, args: Mapping[str, Any]) -> Made:
             raise ForeignModelError(f"{factory} is {_a(found)}, and nothing that makes a module")
     if not isinstance(made, nn.Module):
         raise ForeignModelError(f"{factory} makes {_a(made)}, and a torch.nn.Module is wanted")
-    file = getattr(code, "__file__", None)
-    return Made(made, sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else "")
+    return Made(made, _digest_of(_sources(code, beside)))
+
+
+def _sources(code: ModuleType, beside: Path) -> set[Path]:
+    """The files of Python code that may have a part in what `code` makes: its own, those of its package, and those that
+    were imported from `beside`."""
+    package = code.__name__.partition(".")[0]
+    files = {getattr(code, "__file__", None)}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        is_beside = file and Path(file).is_relative_to(beside) and "site-packages" not in Path(file).parts
+        if is_beside or name == package or name.startswith(f"{package}."):
+            files.add(file)
+    return {Path(file) for file in files if file and file.endswith(".py") and Path(file).is_file()}
+
+
+def _digest_of(files: set[Path]) -> str:
+    return sha256("".join(sorted(sha256(path.read_bytes()).hexdigest() for path in files)).encode()).hexdigest()
 
 
 @contextmanager

@@ -35,6 +35,10 @@ class Foreign:
     computes: str
     """The digest of its code's file and of what it finds in the first images."""
 
+    def described(self, chosen: Measurement) -> str:
+        """The digest of what `chosen` says of it: two networks can have the same weights."""
+        return seals.digest(json.dumps(chosen.model.model_dump(mode="json")))
+
     def known(self) -> Known:
         """By its weights and by what it computes: its code can change where its weights do not."""
         return Known(seals.digest(json.dumps([self.weights, self.computes])), self.images.fingerprints())

@@ -64,7 +64,7 @@ def execute(
     if team.from_first(done and not isinstance(recipe.data, FolderData)):
         watch.say(f"already done: {directory}")
         assert known
-        return known
+        return replace(known, title=recipe.title)
     images = _images(recipe, place, watch, team)
     with ExitStack() as stack:
         with team.together():
@@ -79,7 +79,7 @@ def execute(
         if team.from_first(done):
             watch.say(f"already done: {directory}")
             assert known
-            return known
+            return replace(known, title=recipe.title)
         assert known
         if team.from_first(not (directory / LAST).exists()):
             known.save(directory)
@@ -156,7 +156,7 @@ def _begun(recipe: Recipe, images: Dataset, directory: Path) -> Results:
             train_images=len(images.train),
             images=images.fingerprints(),
         )
-    return known
+    return replace(known, title=recipe.title)
 
 
 def _measured(

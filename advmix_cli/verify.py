@@ -84,11 +84,10 @@ def kept(place: Path) -> list[Path]:
         return [place]
     if not place.is_dir():
         raise UsageError(f"{place}: no such file or directory")
-    found = [
-        path
-        for directory in (place, place / verdict_files.ADVERSARIAL)
-        for path in sorted(directory.glob("*.safetensors"))
-    ]
+    found, apart = sorted(place.glob("*.safetensors")), place / verdict_files.ADVERSARIAL
+    if apart.is_dir():
+        # Those beside that directory are looked at by their names alone: other files may be the user's.
+        found = [*filter(verdict_files.is_named, found), *sorted(apart.glob("*.safetensors"))]
     return [path for path in found if path.name not in checkpoint.NAMES]
 
 

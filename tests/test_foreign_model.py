@@ -181,7 +181,7 @@ def test_a_resnet_of_torchvision_is_measured(colours, tmp_path):
     assert document["outcomes"][1]["n"] == 20
     assert document["measurement"]["model"]["args"] == {"num_classes": 10}
     (suspicion,) = document["suspicions"]
-    assert suspicion.startswith("no better than chance: ")
+    assert suspicion.startswith("not shown to be better than chance: ")
 
 
 def _folder(root):
@@ -468,6 +468,18 @@ def test_findings_are_those_of_the_very_same_code(own, watch):
     sys.modules.pop("beside")
     os.utime(own.parent / "beside.py", (0, 0))
     assert known() != first
+
+
+def test_what_is_imported_beside_a_factory_is_its_code(tmp_path):
+    """What was found before it was mended is not of the same network."""
+    (tmp_path / "net.py").write_text("from torch import nn\nimport beside_the_net\nmake = nn.Flatten\n")
+    (tmp_path / "beside_the_net.py").write_text("")
+    sources = []
+    for text in ("", "", "wrong = True\n"):
+        (tmp_path / "beside_the_net.py").write_text(text)
+        sources.append(factories.make(f"{tmp_path}/net.py:make", {}).source)
+    assert sources[0] == sources[1] != sources[2]
+    sys.modules.pop("beside_the_net")
 
 
 def test_an_evaluation_that_was_interrupted_goes_on(own, weights, monkeypatch, tmp_path):

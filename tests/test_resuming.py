@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tomli_w
@@ -203,6 +204,21 @@ def test_a_run_s_own_recipe_goes_on_where_it_is(tiny, tmp_path, watch, monkeypat
     assert found.exit_code == 0, found.output
     assert "resumed at epoch 1, after 3 of" in found.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["part"]
+
+
+@pytest.mark.parametrize("left", ["results.json", "state"])
+def test_a_run_s_own_recipe_is_known_by_what_is_left_of_the_run(tiny, tmp_path, watch, monkeypatch, left):
+    """results.json may be deleted, to measure again; so may the states, to begin again."""
+    from advmix_cli.commands.train import _run_of
+
+    monkeypatch.chdir(tmp_path)
+    stopped(tiny(*SMALL), tmp_path / "part", watch, at=3)
+    (tmp_path / "part" / left).unlink() if left == "results.json" else shutil.rmtree(tmp_path / "part" / left)
+    assert _run_of("part/recipe.toml") == Path("part")
+    (tmp_path / "own").mkdir()
+    for name in ("recipe.toml", "results.json"):
+        (tmp_path / "own" / name).touch()
+    assert _run_of("own/recipe.toml") is _run_of("part/other.toml") is None
 
 
 def test_killed_right_after_the_last_weights_it_still_knows_how_they_came_to_be(tiny, tmp_path, watch, monkeypatch):

@@ -270,6 +270,8 @@ def test_images_beside_the_run_are_looked_at_whatever_else_there_is(ran, tmp_pat
     shutil.move(tmp_path / "run" / "adversarial" / path.name, kept_beside)
     assert kept_beside in kept(tmp_path / "run")
     assert {one.parent.name for one in kept(tmp_path / "run")} == {"run", "adversarial"}
+    (tmp_path / "run" / "mine.safetensors").write_bytes(b"a file of one's own")
+    assert tmp_path / "run" / "mine.safetensors" not in kept(tmp_path / "run")
 
 
 def test_bad_places_are_one_message(ran, tmp_path):

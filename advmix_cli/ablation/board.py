@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -114,7 +115,7 @@ def board(title: str, entries: Sequence[Entry], jobs: int, width: int, height: i
     columns = ["row", "seed", "", "eta", "loss", "valid", "PGD"]
     if any(cells["measured"] for cells in rows.values()):
         columns.append("measured")
-    widths = {name: max(len(name), *(len(cells[name]) for cells in rows.values())) for name in columns}
+    widths = {name: max(len(name), *(cell_len(cells[name]) for cells in rows.values())) for name in columns}
 
     def needed() -> int:
         """Columns of a terminal, with a row's name that is cut: nothing else ever is."""

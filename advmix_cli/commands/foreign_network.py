@@ -69,7 +69,14 @@ class ForeignNetwork:
         return Opened(
             evaluated=evaluate(judges, chosen, made.network, made.images, watch, findings.of),
             epsilon=chosen.threat.epsilon,
-            keep=keeper(directory, made.weights, known.images, made.images.classes, identity=known.weights),
+            keep=keeper(
+                directory,
+                made.weights,
+                known.images,
+                made.images.classes,
+                identity=known.weights,
+                network=made.described(chosen),
+            ),
             findings=findings,
             document=lambda outcomes: self._document(chosen, made, outcomes),
             grid=lambda outcomes: self._grid(chosen, made, outcomes),

@@ -21,10 +21,11 @@ def keeper(
     epoch: int | None = None,
     selection: str = "",
     identity: str = "",
+    network: str = "",
 ) -> "Callable[[Evaluated], None]":
     """Writes verdicts into `directory`, or nothing at all; a file for each evaluator, settings, number of images and
-    `identity` of what was measured. UsageError if it cannot be written, which would otherwise be found after the first
-    attack."""
+    `identity` of what was measured; `network` as a `Record` has it. UsageError if it cannot be written, which would
+    otherwise be found after the first attack."""
     from advmix_cli.evaluation import verdict_files
     from advmix_cli.evaluation.verdict_files import Record
     from advmix_cli.seals import digest
@@ -37,7 +38,8 @@ def keeper(
             made_of = digest(json.dumps([one.outcome.settings, one.outcome.n, identity]))
             file = verdict_files.place(directory, f"{one.outcome.name} {made_of[:8]}", epoch, weights)
             try:
-                Record(one, weights, images[one.outcome.settings["split"]], classes, selection).save(file)
+                shown = images[one.outcome.settings["split"]]
+                Record(one, weights, shown, classes, selection, network).save(file)
             except OSError as error:  # the disk's, and not that of the code that is measured
                 raise AdvmixError(f"{error.filename}: {error.strerror}") from error
             say(f"verdicts: {file}")

@@ -68,7 +68,7 @@ def report(
     """Put what a run or a table has found into one document, with figures and recipes. It reads files only."""
     if output is not None and output.is_dir():
         raise UsageError(f"--output {output}: a directory; name a file in it")
-    if output is not None and output.suffix not in form.suffixes:  # it could be a file of the run
+    if output is not None and output.suffix.lower() not in form.suffixes:  # it could be a file of the run
         raise UsageError(f"--output {output}: a report as {form} ends in {' or '.join(form.suffixes)}")
     if figures is not None and figures.exists() and not figures.is_dir():
         raise UsageError(f"--figures {figures}: not a directory")

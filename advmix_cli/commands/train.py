@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from advmix_cli.report.results import Results
 
 
+OUT = "The run directory. By default runs/NAME-seedN-DIGEST; with --resume and a run's own recipe.toml, that run."
+
+
 def train(
     recipe: RecipeName,
-    directory: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="The run directory. By default runs/NAME-seedN-DIGEST.")
-    ] = None,
+    directory: Annotated[Path | None, typer.Option("--out", metavar="DIR", help=OUT)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
     seed: Seed = None,
     stop_after: StopAfter = None,
@@ -92,11 +93,13 @@ def train(
 
 
 def _run_of(recipe: str) -> Path | None:
-    """The run directory whose own recipe this file is."""
-    from advmix_cli.rundir import RECIPE, RESULTS
+    """The run directory that was begun with this file, its own recipe."""
+    from advmix_cli.locks import LOCK
+    from advmix_cli.rundir import LAST, METRICS, RECIPE, STATE
 
     place = Path(recipe)
-    return place.parent if place.name == RECIPE and (place.parent / RESULTS).is_file() else None
+    is_begun = any((place.parent / name).exists() for name in (LOCK, METRICS, STATE, LAST))
+    return place.parent if place.name == RECIPE and is_begun else None
 
 
 def _raise_if_unfinished(chosen: "Recipe", target: Path, *, resume: bool) -> "Results | None":

@@ -89,7 +89,9 @@ def _images(place: Path, classes: list[str], size: int | None, channels: int, sa
             if not stat.S_ISREG(status.st_mode):
                 raise DataError(f"{entry.path} cannot be read as an image: it is no file")  # a pipe would never end
             files.append((entry.path, label))
-            key.update(os.fsencode(f"{name}/{entry.name} {status.st_size} {status.st_mtime_ns}\n"))
+            # Two files of one size and time that change places are told apart by their inodes.
+            stamp = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+            key.update(os.fsencode(f"{name}/{entry.name} {stamp}\n"))
     cache = user_cache_path("advmix") / "folders" / f"{key.hexdigest()}.safetensors"
     try:
         metadata, cached = read(cache)
@@ -123,7 +125,7 @@ def _images(place: Path, classes: list[str], size: int | None, channels: int, sa
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """What PIL's own conversion gets wrong: it clips 16 bits at 255, and warns of a transparent palette."""
-    if image.mode.startswith("I"):
+    if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA")

@@ -159,9 +159,14 @@ def _training(found: Found, title: str, figures: Path | None) -> list[Part]:
     if gap:
         says += (
             f". The ring is the best epoch by the accuracy under PGD, epoch {gap.best}; the bar at the right is the "
-            "gap, which is of the validation images: some of it is chance, as the best of many epochs is"
+            f"gap, which is of the {_validated_on(found)}: some of it is chance, as the best of many epochs is"
         )
     return [Drawing(drawn[0], f"{says}.")]
+
+
+def _validated_on(found: Found) -> str:
+    on_test = found.recipe and found.recipe.validation.on == "test"
+    return "test images, on which epochs were validated" if on_test else "validation images"
 
 
 def _diagnosis(found: Found, title: str, figures: Path | None) -> list[Part]:

@@ -76,23 +76,38 @@ def wilson(correct: int, n: int) -> Interval:
 
 
 def pooled(values: NDArray[np.float64]) -> Interval:
-    """Of the mean of `values` (k seeds, n images), where other seeds and other images could have been drawn: verdicts,
-    or differences of two networks' verdicts.
+    """Of the mean of `values` (k seeds, n images), where other seeds and other images could have been drawn.
 
     The variance of the mean is that of the images' means over n, and that of the seeds' means over k; each holds a
     share of what is left between image and seed, which is so counted twice. Student's t with Satterthwaite's degrees of
     freedom. The variance of two seeds is so uncertain that of two the interval can hold the truth in 87 of 100 cases
     only, of five in 95. ValueError for a single seed.
     """
+    mean, half = float(values.mean()), _half(values)
+    return Interval(mean - half, mean + half)
+
+
+def pooled_accuracy(verdicts: NDArray[np.float64]) -> Interval:
+    """The same of an accuracy, (k seeds, n images) of 0 and 1, which ends at 0 and 1: Wilson's interval, of as many
+    images as would have that variance (Korn and Graubard, 1998). Where nothing varies, of n."""
+    mean, half = float(verdicts.mean()), _half(verdicts)
+    if not half:
+        return wilson(round(mean * verdicts.shape[1]), verdicts.shape[1])
+    # z squared over that number of images: z is the quantile of Student's t, which is in `half`.
+    share = half**2 / (mean * (1 - mean))
+    middle, arm = mean + share / 2, math.sqrt(half**2 + share**2 / 4)
+    return Interval((middle - arm) / (1 + share), (middle + arm) / (1 + share))
+
+
+def _half(values: NDArray[np.float64]) -> float:
+    """Half of the width of `pooled`."""
     k, n = values.shape
     if k < 2:
         raise ValueError("one seed says nothing of others")
     by_image = values.mean(axis=0).var(ddof=1) / n if n > 1 else 0.0
     by_seed = values.mean(axis=1).var(ddof=1) / k
     variance = float(by_image + by_seed)
-    mean = float(values.mean())
     if not variance:
-        return Interval(mean, mean)
+        return 0.0
     freedom = variance**2 / (by_image**2 / max(n - 1, 1) + by_seed**2 / (k - 1))
-    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)
-    return Interval(mean - half, mean + half)
+    return float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)

@@ -226,15 +226,17 @@ def of_the_accuracy(
     if better:
         flags = max(better, key=lambda name: better[name])
         yield f"{count} of the first {n} images are right, and {better[flags]} with {flags}: is that what it takes?"
-    elif (ordered := _in_another_order(predicted, images.labels, len(classes))) > max(n / 2, count + n / 10):
+    elif (ordered := _in_another_order(predicted, images.labels, len(classes))) > max(n / 2, count + n / 10) and not (
+        is_chance(ordered)
+    ):
         yield (
             f"{count} of the first {n} images are right, and {ordered} if its classes come in another order: the data "
             f"has {', '.join(classes[:20])}"
         )
     elif is_chance(count):
         yield (
-            f"no better than chance: {count} of the first {n} images are right, of {len(classes)} classes: are the "
-            "weights, --input-range, --normalize and the order of the classes right?"
+            f"not shown to be better than chance: {count} of the first {n} images are right, of {len(classes)} "
+            "classes: are the weights, --input-range, --normalize and the order of the classes right?"
         )
 
 

@@ -39,6 +39,8 @@ class Record:
     classes: tuple[str, ...]
     selection: str = ""
     """How the weights were chosen: "last", "best on test", ...; nothing is known of those of others."""
+    network: str = ""
+    """Of a network of others the digest of what was said of it: two can have the same weights."""
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all. Adversarial images are stored as uint8 where that changes no bit of
@@ -52,6 +54,7 @@ class Record:
             "images": self.images,
             "classes": list(self.classes),
             "selection": self.selection,
+            "network": self.network,
             "attacks": list(verdicts.attacks),
             "outcome": self.found.outcome.to_json(),
             "adversarial": tensors.digest(more),
@@ -65,9 +68,14 @@ def place(directory: Path, evaluator: str, epoch: int | None, weights: str) -> P
     return directory / f"{evaluator} {of_epoch}{weights[:8]}.safetensors"
 
 
+def is_named(path: Path) -> bool:
+    """It has a name as `place` gives them."""
+    return bool(re.search(r" [0-9a-f]{8}$", path.stem))
+
+
 def is_misnamed(path: Path, record: Record) -> bool:
     """It has a name as `place` gives them, and that of another evaluator or of other weights: files were exchanged."""
-    return bool(re.search(r" [0-9a-f]{8}$", path.stem)) and not (
+    return is_named(path) and not (
         path.name.startswith(f"{record.found.outcome.name} ") and path.stem.endswith(f" {record.weights[:8]}")
     )
 
@@ -94,6 +102,7 @@ def load(path: Path) -> Record:
             str(about["images"]),
             tuple(map(str, about["classes"])),
             str(about.get("selection", "")),
+            str(about.get("network", "")),
         )
     except OSError as error:
         raise RunDirectoryError(f"{path}: {error.strerror or error}") from error

@@ -43,8 +43,7 @@ class Document:
         """A copy with `edits` made in order. A table in the way is created, a value at the path is replaced. A name
         that an evaluator has by its fields, which a resolved recipe spells, is what they then make it."""
         data, where = copy.deepcopy(self.data), dict(self.where)
-        if edits:
-            _leave_names_to_fields(data.get("evaluators"))
+        _leave_names_to_fields(data.get("evaluators"))
         for edit in edits:
             _assign(data, edit)
             for path in [known for known in where if known[: len(edit.path)] == edit.path]:

@@ -495,19 +495,28 @@ class _Attacker(_Evaluator):
 
 
 # A field that is itself wrong is not in `earlier`; pydantic 2.12 asks for the name all the same.
+def _pristine_name(earlier: Mapping[str, Any]) -> str:
+    return f"pristine{_of_split(earlier)}"
+
+
 def _pgd_name(earlier: Mapping[str, Any]) -> str:
-    return f"PGD{earlier.get('steps', '')}"
+    return f"PGD{earlier.get('steps', '')}{_of_split(earlier)}"
 
 
 def _autoattack_name(earlier: Mapping[str, Any]) -> str:
-    return f"AA {earlier.get('version', '')}"
+    return f"AA {earlier.get('version', '')}{_of_split(earlier)}"
+
+
+def _of_split(earlier: Mapping[str, Any]) -> str:
+    split = earlier.get("split", "test")
+    return "" if split == "test" else f" {split}"
 
 
 class PristineEvaluator(_Evaluator):
     """Accuracy on the images as they are."""
 
     kind: Literal["pristine"]
-    name: Name = "pristine"
+    name: Name = Field(default_factory=_pristine_name)
 
 
 class PgdEvaluator(_Attacker):
@@ -545,6 +554,8 @@ Evaluator = Annotated[PristineEvaluator | PgdEvaluator | AutoAttackEvaluator, Fi
 def derived_name(evaluator: Mapping[str, Any]) -> str | None:
     """That of an evaluator as a file spells it, if it were given none."""
     match evaluator.get("kind"):
+        case "pristine":
+            return _pristine_name(evaluator)
         case "pgd":
             return _pgd_name(evaluator)
         case "autoattack":

@@ -1,16 +1,19 @@
 """The runs of a table -> its grid and its records. Every difference is one on the same images."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from advmix_cli.evaluation.outcome import Outcome
-from advmix_cli.report.differences import Right, difference, pooled_interval, right
+from advmix_cli.report.differences import Difference, Right, difference, pooled_interval, right
 from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.results import Measured, Results
 from advmix_cli.report.tables import TEST_SELECTED, collapsed_in, interval, percent, shown, spanned
+
+FEW = 5
+"""Seeds, below which the variance between them is hardly known."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,11 @@ class Line:
         entries = [run.of(selection) for run in self.runs if run]
         return [outcome for entry in entries if entry and (outcome := entry.outcome(column))]
 
-    def right(self, selection: str, column: str) -> list[Right | None]:
-        """What an evaluator found on each image, for each seed."""
-        pairs = zip(self.runs, self.directories, strict=True)
-        return [run and right(run, directory, selection, column) for run, directory in pairs]
+    def right(self, selection: str, column: str) -> dict[int, Right]:
+        """What an evaluator found on each image, by seed."""
+        pairs = [(run, directory) for run, directory in zip(self.runs, self.directories, strict=True) if run]
+        found = {run.seed: right(run, directory, selection, column) for run, directory in pairs}
+        return {seed: one for seed, one in found.items() if one}
 
 
 def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], settings: Sequence[str] = ()) -> Grid:
@@ -61,11 +65,14 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
     if "Δ" in notes:
         captions.append(f"Δ: against the row {lines[0].name}, {_test(lines)}")
     if "gap" in notes:
-        captions.append(f"gap: to the last epoch of the row above, {_test(lines)}")
+        captions.append(f"gap: to the row's own last epoch, as it was trained, {_test(lines)}")
     if any(" with 1 seed" in note for note in said):
         captions.append("with 1 seed: p by McNemar's exact test, of two networks, and not of two methods")
     if "pooled" in notes:
-        captions.append("pooled: the 95% interval of the mean over other seeds and other images.")
+        captions.append(
+            "±: the standard deviation of the seeds; pooled: the 95% interval of the mean over other seeds and other "
+            "images."
+        )
     captions += _without_verdicts(columns, lines)
     captions += [f"FAILED: {line.name}, {why}" for line in lines for why in line.failed]
     captions += [_collapsed(line.name, run) for line in lines for run in line.runs if run and run.collapsed]
@@ -92,7 +99,7 @@ def _other_settings(columns: Sequence[str], lines: Sequence[Line]) -> list[str]:
         differ = [key for key in keys if any(one.get(key) != settings[0].get(key) for one in settings)]
         if differ:
             found.append(f"{column}: not measured with the same {', '.join(differ)} in all rows, so some have no Δ")
-        known = [one for line in lines for one in line.right("last", column) if one]
+        known = [one for line in lines for one in line.right("last", column).values()]
         if len({(one.images, len(one.verdicts)) for one in known}) > 1:
             found.append(f"{column}: not measured on the same images in all rows, so some have no Δ")
     return found
@@ -103,7 +110,7 @@ def _without_verdicts(columns: Sequence[str], lines: Sequence[Line]) -> list[str
     found: list[str] = []
     for line in lines:
         measured = sum(len(line.outcomes("last", column)) for column in columns)
-        there = sum(one is not None for column in columns for one in line.right("last", column))
+        there = sum(len(line.right("last", column)) for column in columns)
         if there < measured:
             found.append(f"{line.name}: without its verdicts on each image some Δ and pooled intervals cannot be given")
     return found
@@ -120,7 +127,11 @@ def _seeds(lines: Sequence[Line]) -> int:
 
 def _test(lines: Sequence[Line]) -> str:
     if _seeds(lines) > 1:
-        return "seed by seed on the same images; noise: the pooled 95% interval of it holds 0."
+        few = f" Of {_seeds(lines)} seeds it is too short where these lie apart." if _seeds(lines) < FEW else ""
+        return (
+            "seed by seed on the same images, not corrected for how many there are; noise: the pooled 95% interval of "
+            f"it holds 0.{few}"
+        )
     return (
         "on the same images, p by McNemar's exact test, not corrected for how many there are; noise: p is 0.05 or "
         "more. With one seed each it is of two networks, and not of two methods."
@@ -144,27 +155,33 @@ def _cell(line: Line, selection: str, column: str, against: Line, seeds: int) ->
             (f"paper {paper[column]:.1f}",) if column in paper else (),
         )
     mean = statistics.fmean(outcome.accuracy for outcome in found)
-    notes = _spread(found, line.right(selection, column))
+    notes = _spread(found, list(line.right(selection, column).values()))
     if diverged:
         notes.append(f"{diverged} diverged")
     if line.failed and is_last:
         notes.append(f"{len(line.failed)} failed")
     if not is_last or against is not line:
-        known = difference(against.right("last", column), line.right(selection, column))
+        known = _by_seed(against.right("last", column), line.right(selection, column))
         notes += [shown("Δ" if is_last else "gap", known, partial=known.seeds < seeds)] if known else []
     if column in paper:
         notes.append(f"paper {paper[column]:.1f}, {100 * mean - paper[column]:+.1f}")
     return Cell(percent(mean), tuple(notes))
 
 
-def _spread(found: Sequence[Outcome], verdicts: Sequence[Right | None]) -> list[str]:
+def _by_seed(first: Mapping[int, Right], second: Mapping[int, Right]) -> Difference | None:
+    """Of the seeds that both have."""
+    seeds = [seed for seed in first if seed in second]
+    return difference([first[seed] for seed in seeds], [second[seed] for seed in seeds])
+
+
+def _spread(found: Sequence[Outcome], verdicts: Sequence[Right]) -> list[str]:
     sizes = " or ".join(f"{size:,}" for size in sorted({outcome.n for outcome in found}))
     if len(found) == 1:
         return [f"{interval(found[0])}, n {sizes}"]
     deviation = percent(statistics.stdev(outcome.accuracy for outcome in found))
     seeds = f"{len(found)} seeds ± {deviation}, n {sizes}"
-    together, there = pooled_interval(verdicts), sum(one is not None for one in verdicts)
-    of = "" if there == len(found) else f" of {there} seeds"
+    together = pooled_interval(verdicts)
+    of = "" if len(verdicts) == len(found) else f" of {len(verdicts)} seeds"
     return [seeds, f"pooled {spanned(together)}{of}"] if together else [seeds]
 
 
@@ -174,7 +191,7 @@ def ablation_records(columns: Sequence[str], lines: Sequence[Line]) -> list[dict
     that diverged."""
     records: list[dict[str, Any]] = []
     for line in lines:
-        for number, run in enumerate(line.runs):
+        for run in line.runs:
             if not run:
                 continue
             same = {"row": line.name, "seed": run.seed, "digest": run.digest, "collapsed": list(run.collapsed)}
@@ -183,7 +200,7 @@ def ablation_records(columns: Sequence[str], lines: Sequence[Line]) -> list[dict
             for entry in run.measured:
                 for column in columns:
                     if outcome := entry.outcome(column):
-                        more = _compared(line, number, entry, column, lines[0])
+                        more = _compared(line, run.seed, entry, column, lines[0])
                         records.append({**same, **_record(entry, outcome, line.paper), **more})
     return records
 
@@ -205,17 +222,18 @@ def _record(entry: Measured, outcome: Outcome, paper: dict[str, float]) -> dict[
     }
 
 
-def _compared(line: Line, number: int, entry: Measured, column: str, first: Line) -> dict[str, Any]:
+def _compared(line: Line, seed: int, entry: Measured, column: str, first: Line) -> dict[str, Any]:
     """What of a record is of other runs, too: a last epoch against the first row's, a best one against its own last."""
     own = line.right(entry.selection, column)
     against = (first if entry.selection == "last" else line).right("last", column)
     is_first = entry.selection == "last" and line is first
-    known = None if is_first else difference(against[number : number + 1], own[number : number + 1])
-    together = pooled_interval(own)
-    pooled = None if is_first or len(line.runs) == 1 else difference(against, own)
+    known = None if is_first else difference([against.get(seed)], [own.get(seed)])
+    together = pooled_interval(list(own.values()))
+    pooled = None if is_first or len(line.runs) == 1 else _by_seed(against, own)
     return {
         "pooled_low": together and together.low,
         "pooled_high": together and together.high,
+        "pooled_interval_seeds": together and len(own),
         "against": None if is_first else f"{first.name if entry.selection == 'last' else line.name}, last",
         "gained": known and known.paired and known.paired.gained,
         "lost": known and known.paired and known.paired.lost,

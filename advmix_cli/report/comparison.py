@@ -13,7 +13,7 @@ from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.significance import Paired, holm
 from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.recipe.schema import WORST
-from advmix_cli.report.differences import SIGNIFICANT
+from advmix_cli.report.differences import SIGNIFICANT, p_value
 from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.results import Results
 from advmix_cli.report.tables import TEST_SELECTED, percent, setting, spanned
@@ -62,7 +62,10 @@ def records(place: Path, selection: str | None) -> dict[str, Record]:
     weights that were chosen by `selection` (without it, all that were kept, and a run's last), or those that `place` is
     the checkpoint of. UsageError if there are none."""
     if place.is_file() and place.name in checkpoint.NAMES and (known := Results.load(place.parent)):
-        return _of_run(place.parent, known, checkpoint.load(place).selection)
+        saved = checkpoint.load(place)
+        if (entry := known.of(saved.selection)) and entry.weights != saved.weights:
+            raise UsageError(f"{place} is not the network that {RESULTS} is of: `advmix eval --save DIR` measures it")
+        return _of_run(place.parent, known, saved.selection)
     if place.is_file():
         record = verdict_files.load(place)
         return {record.found.outcome.name: record}
@@ -80,8 +83,9 @@ def records(place: Path, selection: str | None) -> dict[str, Record]:
         if not found:
             there = ", ".join(dict.fromkeys(record.selection for record in kept))
             raise UsageError(f"{place}: none of its verdicts are of the {selection} epoch (there is: {there})")
-        if len({record.weights for record in found}) > 1:
-            raise UsageError(f"{place} holds verdicts of several networks: choose with --selection, or name one file")
+        if len({(record.weights, record.network) for record in found}) > 1:
+            how = "" if selection or not all(one.selection for one in found) else "choose with --selection, or "
+            raise UsageError(f"{place} holds verdicts of several networks: {how}name one file")
         names = [record.found.outcome.name for record in found]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"{place} holds several files of {', '.join(twice)}: name one of them")
@@ -171,7 +175,7 @@ def comparison_grids(found: list[Compared], names: tuple[str, str], alone: Seque
             Cell(f"{100 * one.whole.difference:+.1f}", (spanned(one.whole.interval),)),
             Cell(f"{one.whole.gained:,}"),
             Cell(f"{one.whole.lost:,}"),
-            Cell(f"{one.whole.p:.2g}", ("noise",) if one.whole.p >= SIGNIFICANT else ()),
+            Cell(p_value(one.whole.p), ("noise",) if one.whole.p >= SIGNIFICANT else ()),
             Cell(f"{one.whole.n:,}"),
         )
         for one in found
@@ -205,5 +209,5 @@ def comparison_grids(found: list[Compared], names: tuple[str, str], alone: Seque
 def _class_cell(paired: Paired | None, p: float) -> Cell:
     if paired is None:
         return Cell("·")
-    counts = f"+{paired.gained:,} -{paired.lost:,} of {paired.n:,}, p {p:.2g}"
+    counts = f"+{paired.gained:,} -{paired.lost:,} of {paired.n:,}, p {p_value(p)}"
     return Cell(f"{100 * paired.difference:+.1f}", (counts,))

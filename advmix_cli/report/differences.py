@@ -10,12 +10,18 @@ from numpy.typing import NDArray
 
 from advmix_cli.errors import RunDirectoryError
 from advmix_cli.evaluation import verdict_files
-from advmix_cli.evaluation.significance import Interval, Paired, pooled, wilson
+from advmix_cli.evaluation.significance import Interval, Paired, pooled, pooled_accuracy
 from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.report.results import Results
 from advmix_cli.rundir import VERDICTS
 
 SIGNIFICANT = 0.05
+
+
+def p_value(p: float) -> str:
+    """In two digits, on the side of SIGNIFICANT where it is."""
+    text = f"{p:.2g}"
+    return f"<{SIGNIFICANT}" if p < SIGNIFICANT <= float(text) else text
 
 
 class Right(NamedTuple):
@@ -37,10 +43,12 @@ class Difference(NamedTuple):
 
     @property
     def is_noise(self) -> bool:
-        """A single pair's by McNemar's test, several pairs' by the pooled interval."""
+        """A single pair's by McNemar's test, several pairs' by the pooled interval. Where nothing varies there is no
+        interval: that is no certainty."""
         if self.paired:
             return self.paired.p >= SIGNIFICANT
-        return self.interval.low <= 0 <= self.interval.high
+        low, high = self.interval
+        return low <= 0 <= high or low == high
 
     def to_json(self) -> dict[str, Any]:
         """For programs: fractions, and the counts of a single pair."""
@@ -119,13 +127,8 @@ def gaps(known: Results, directory: Path) -> dict[str, Difference]:
     return found
 
 
-def pooled_interval(found: Sequence[Right | None]) -> Interval | None:
+def pooled_interval(found: Sequence[Right]) -> Interval | None:
     """Of the mean accuracy over seeds, if there are several on the same images."""
-    there = [one for one in found if one]
-    if len(there) < 2 or len({(one.images, len(one.verdicts)) for one in there}) > 1:
+    if len(found) < 2 or len({(one.images, len(one.verdicts)) for one in found}) > 1:
         return None
-    values = np.array([one.verdicts for one in there], dtype=float)
-    if values.min() == values.max():
-        return wilson(int(values[0].sum()), len(values[0]))  # no variance is not no doubt
-    low, high = pooled(values)
-    return Interval(max(low, 0.0), min(high, 1.0))
+    return pooled_accuracy(np.array([one.verdicts for one in found], dtype=float))

@@ -75,7 +75,7 @@ def _panel(axes: Axes, column: str, lines: Sequence[Line], others: Sequence[str]
 def _last_epoch(axes: Axes, at: int, line: Line, column: str, found: Sequence[float]) -> None:
     mean = statistics.fmean(found)
     outcomes = line.outcomes("last", column)
-    interval = outcomes[0].interval if len(found) == 1 else pooled_interval(line.right("last", column))
+    interval = outcomes[0].interval if len(found) == 1 else pooled_interval(list(line.right("last", column).values()))
     if interval:
         axes.plot([100 * interval.low, 100 * interval.high], [at, at], color=BLUE, linewidth=2, zorder=2)
     if len(found) > 1:

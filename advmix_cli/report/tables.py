@@ -6,7 +6,7 @@ from typing import Any
 from advmix_cli.evaluation.outcome import Outcome
 from advmix_cli.evaluation.significance import Interval
 from advmix_cli.machine import said
-from advmix_cli.report.differences import Difference
+from advmix_cli.report.differences import Difference, p_value
 from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.results import Measured
 
@@ -26,10 +26,16 @@ def interval(outcome: Outcome) -> str:
     return spanned(outcome.interval)
 
 
-def spanned(interval: Interval) -> str:
+def spanned(interval: Interval, decimals: int = 1) -> str:
     """Low and high, in percent. A number below 0 has a sign that looks like the dash between the two."""
     between = "–" if interval.low >= 0 else " to "
-    return f"{percent(interval.low)}{between}{percent(interval.high)}"
+    return f"{100 * interval.low:.{decimals}f}{between}{100 * interval.high:.{decimals}f}"
+
+
+def _beside_zero(interval: Interval) -> str:
+    """As `spanned`, with as many decimals as it takes to see that 0 is not in it."""
+    nearest = min(abs(end) for end in interval)
+    return spanned(interval, next(many for many in (1, 2, 3, 4) if many == 4 or round(100 * nearest, many)))
 
 
 def shown(name: str, known: Difference, *, partial: bool = False) -> str:
@@ -38,7 +44,7 @@ def shown(name: str, known: Difference, *, partial: bool = False) -> str:
     value = f"{name} {100 * known.value:+.1f}{seeds}"
     if known.is_noise:
         return f"{value}, noise"
-    return f"{value}, p {known.paired.p:.2g}" if known.paired else f"{value} ({spanned(known.interval)})"
+    return f"{value}, p {p_value(known.paired.p)}" if known.paired else f"{value} ({_beside_zero(known.interval)})"
 
 
 def gap_line(gaps: Mapping[str, Difference]) -> str:

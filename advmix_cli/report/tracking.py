@@ -110,7 +110,10 @@ class _Following:
         """What the evaluators found, as test/SELECTION/EVALUATOR."""
         self._follow()
         for entry in known.measured if known else ():
-            found = {f"test/{entry.selection}/{outcome.name}": outcome.accuracy for outcome in entry.outcomes}
+            found = {
+                f"{outcome.settings['split']}/{entry.selection}/{outcome.name}": outcome.accuracy
+                for outcome in entry.outcomes
+            }
             self._each(lambda mirror, step=entry.epoch, found=found: mirror.result(step, found))
 
     def close(self) -> None:

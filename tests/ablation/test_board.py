@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,16 @@ def test_what_was_measured_stands_where_there_is_room(tiny):
     enough = shown(found, 1, int(needs))
     assert any(line.endswith("100.0   PGD20 70.4") for line in enough)
     assert max(map(len, enough)) == int(needs)
+
+
+def test_wide_letters_take_the_columns_that_they_take(tiny):
+    (one,) = entries(tiny, "done")
+    wide = Found("last", "攻撃" * 6, 0.704, 1.0)
+    named = Entry("攻撃" * 4, one.directory, one.recipe, replace(one.standing, found=(wide,)))
+    _title, *rest = shown([named], 1, 100)
+    text = "\n".join(rest)
+    assert "攻撃" * 6 + " 70.4" in text
+    assert "…" not in text
 
 
 def test_names_are_shown_as_they_are_and_cut_before_any_number_is(tiny):

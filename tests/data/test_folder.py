@@ -429,6 +429,24 @@ def test_labels_are_those_of_the_classes_that_are_there_now(root, change):
     assert (sorted(before.test.labels.tolist()), sorted(load(root).test.labels.tolist())) == numbers
 
 
+def test_two_images_of_one_size_and_time_that_change_places_are_noticed(root):
+    """As those of an archive are, that all have its time."""
+    paths = [root / "test" / name / "0.png" for name in ("a", "b")]
+    for path, level in zip(paths, (10, 200), strict=True):
+        save(path, np.full((8, 8, 3), level, np.uint8), compress_level=0)
+        os.utime(path, ns=(0, 0))
+    assert len({(path.stat().st_size, path.stat().st_mtime_ns) for path in paths}) == 1
+
+    def level_of_a():
+        raw = load(root)
+        return int(raw.test.pixels[raw.test.labels == 0].unique())
+
+    assert level_of_a() == 10
+    for before, after in (("a", "x"), ("b", "a"), ("x", "b")):
+        (root / "test" / before).rename(root / "test" / after)
+    assert level_of_a() == 200
+
+
 def test_the_same_names_elsewhere_are_other_images(root, tmp_path):
     before = load(root)
     for path in root.rglob("*.png"):

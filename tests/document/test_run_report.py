@@ -232,6 +232,16 @@ def test_a_run_that_has_only_begun_has_a_report(tiny, tmp_path):
     assert "<svg" not in text
 
 
+@pytest.mark.parametrize("on", ["held-out", "test"])
+@pytest.mark.usefixtures("sketched")
+def test_a_gap_is_of_the_images_that_epochs_were_validated_on(tiny, tmp_path, on):
+    write_run(tmp_path / "run", tiny(f'validation={{on="{on}", limit=30, steps=2}}'), [])
+    text, _, code = report(tmp_path / "run")
+    assert code == 0
+    assert ("the gap, which is of the test images, on which epochs were validated" in shown(text)) == (on == "test")
+    assert ("the gap, which is of the validation images" in shown(text)) == (on == "held-out")
+
+
 def damage(path, how):
     content = path.read_bytes()
     path.write_bytes(how(content))

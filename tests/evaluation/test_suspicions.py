@@ -389,12 +389,12 @@ def test_of_two_that_are_no_better_than_chance_neither_is_the_convention(images)
     many = Images(images.pixels.repeat(10, 1, 1, 1), labels.repeat(10))
     chance = lambda x: always[(torch.arange(len(x)) >= 2).long()]  # noqa: E731 (26 of 200)
     (found,) = of_the_accuracy(worse, {"that": chance}, many, NAMES)
-    assert found.startswith("no better than chance: 0 of the first 200 images are right")
+    assert found.startswith("not shown to be better than chance: 0 of the first 200 images are right")
 
 
 def test_chance_is_noticed(images):
     (found,) = judged(Odd(), images)
     assert re.sub(r"\d+ of the", "N of the", found) == (
-        "no better than chance: N of the first 20 images are right, of 10 classes: are the weights, --input-range, "
-        "--normalize and the order of the classes right?"
+        "not shown to be better than chance: N of the first 20 images are right, of 10 classes: are the weights, "
+        "--input-range, --normalize and the order of the classes right?"
     )

@@ -252,7 +252,7 @@ def test_the_split_and_the_limit_choose_the_images(measure, said):
         assert outcome.settings["split"] == split
     limited = PristineEvaluator(kind="pristine", split="train", limit=4)
     assert measure(limited, linear(), data=data).n == 4
-    assert "measuring pristine: 4 images" in said.getvalue()
+    assert "measuring pristine train: 4 images" in said.getvalue()
 
 
 @pytest.mark.parametrize("chosen", CHOSEN[1:], ids=NAMES[1:])

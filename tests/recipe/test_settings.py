@@ -46,6 +46,12 @@ def test_what_is_not_named_is_kept():
         (['evaluators.1.name="mine"', "evaluators.1.steps=1"], ["pristine", "mine", "AA standard"]),
         (['evaluators.0={kind="pgd", steps=2, step_size=0.1}'], ["PGD2", "PGD20", "AA standard"]),
         (["seed=1"], ["pristine", "PGD20", "AA standard"]),
+        (['evaluators.1.split="train"'], ["pristine", "PGD20 train", "AA standard"]),
+        (['evaluators.0.split="validation"'], ["pristine validation", "PGD20", "AA standard"]),
+        (
+            ['evaluators.0.kind="pgd"', "evaluators.0.steps=9", "evaluators.0.step_size=0.1"],
+            ["PGD9", "PGD20", "AA standard"],
+        ),
     ],
 )
 @pytest.mark.usefixtures("here")

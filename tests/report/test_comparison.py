@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -99,10 +100,31 @@ def test_single_ones_need_not_have_the_same_name():
 
 
 def test_verdicts_of_two_networks_in_one_directory_are_not_one(tmp_path):
-    for name, weights in (("pristine", "v" * 64), ("PGD20", "w" * 64)):
-        replace(record(FIRST, name=name), weights=weights).save(verdict_files.place(tmp_path, name, 5, weights))
-    with pytest.raises(UsageError, match=r"holds verdicts of several networks: choose with --selection, or name one"):
-        records(tmp_path, None)
+    def kept(how, **changes):
+        for number, name in enumerate(("pristine", "PGD20")):
+            own = {key: values[number] for key, values in changes.items()}
+            replace(record(FIRST, name=name), **own).save(tmp_path / how / f"{name}.safetensors")
+        with pytest.raises(UsageError) as caught:
+            records(tmp_path / how, None)
+        return str(caught.value).partition(": ")
+
+    *_, said = kept("other epochs", weights=("v" * 64, "w" * 64), selection=("last", "best on validation"))
+    assert said == "choose with --selection, or name one file"
+    assert records(tmp_path / "other epochs", "best").keys() == {"PGD20"}
+    assert kept("other weights", weights=("v" * 64, "w" * 64))[2] == "name one file"
+    assert kept("said to be others", network=("v", "w"))[2] == "name one file"
+
+
+@pytest.mark.parametrize(("weights", "is_known"), [("w", True), ("v", False)])
+def test_a_checkpoint_stands_for_what_was_measured_of_it_alone(ran, monkeypatch, weights, is_known):
+    (ran / "model.safetensors").touch()
+    saved = SimpleNamespace(selection="last", weights=weights * 64)
+    monkeypatch.setattr("advmix_cli.report.comparison.checkpoint.load", lambda _: saved)
+    if is_known:
+        assert records(ran / "model.safetensors", None).keys() == {"PGD20"}
+    else:
+        with pytest.raises(UsageError, match=r"model\.safetensors is not the network that results\.json is of: "):
+            records(ran / "model.safetensors", None)
 
 
 def test_different_images_are_not_compared():

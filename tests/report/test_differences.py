@@ -8,13 +8,13 @@ import torch
 
 from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.outcome import Evaluated
-from advmix_cli.evaluation.significance import Paired, pooled, wilson
+from advmix_cli.evaluation.significance import Interval, Paired, pooled, wilson
 from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
 from advmix_cli.report.ablation import Line, ablation_grid, ablation_records
-from advmix_cli.report.differences import Right, _load, difference, gaps, pooled_interval, right
+from advmix_cli.report.differences import Difference, Right, _load, difference, gaps, p_value, pooled_interval, right
 from advmix_cli.report.results import Measured, Results
-from advmix_cli.report.tables import gap_line
+from advmix_cli.report.tables import gap_line, shown
 from advmix_cli.rundir import VERDICTS
 
 
@@ -92,7 +92,8 @@ def test_with_several_seeds_a_difference_counts_the_seeds_too(ran):
     assert low > 0
     assert shown[1][-1] == f"Δ {100 * values.mean():+.1f} ({100 * low:.1f}–{100 * high:.1f})"
     assert shown[0][1].startswith("pooled ")
-    assert any(caption.startswith("pooled: ") for caption in captions)
+    assert captions[-1].startswith("±: the standard deviation of the seeds; pooled: ")
+    assert captions[0].endswith("holds 0. Of 3 seeds it is too short where these lie apart.")
     # The same three pairs in which the gain of one seed is the loss of another are noise.
     mixed = [row("A", *(ran("x", pairs[s][s % 2], seed=s) for s in range(3)))]
     mixed += [row("B", *(ran("y", pairs[s][1 - s % 2], seed=s) for s in range(3)))]
@@ -124,12 +125,27 @@ def test_a_difference_of_fewer_seeds_than_the_means_have_says_of_how_many(ran):
     assert not any("McNemar" in caption for caption in captions)
 
 
+def test_a_row_that_lacks_a_seed_is_compared_with_the_same_ones(ran):
+    first, second = (some(0.4), some(0.6)), (some(0.5, seed=1), some(0.55, seed=2))
+    whole = row("A", *(ran("a", first[seed], seed=seed) for seed in range(2)))
+    lines = [whole, row("B", ran("b", second[1], seed=1))]
+    paired = Paired.of(first[1], second[1])
+    assert notes(*lines)[0][1][-1].startswith(f"Δ {100 * paired.difference:+.1f} with 1 seed")
+    *_, last = ablation_records(("PGD20",), lines)
+    assert (last["seed"], last["gained"], last["lost"]) == (1, paired.gained, paired.lost)
+    assert last["pooled_interval_seeds"] is None
+    assert ablation_records(("PGD20",), lines)[0]["pooled_interval_seeds"] == 2
+
+
 def test_the_gap_between_the_best_and_the_last_epoch_is_that_of_the_same_run(ran):
     last, best = some(0.4), some(0.4) | some(0.1, seed=1)
     shown, captions = notes(row("A", ran("a", last, best=best)))
     paired = Paired.of(last, best)
     assert shown[1][-1] == f"gap {100 * paired.difference:+.1f}, p {paired.p:.2g}"
-    assert any(caption.startswith("gap: to the last epoch of the row above") for caption in captions)
+    assert any(
+        caption.startswith("gap: to the row's own last epoch, as it was trained, on the same images")
+        for caption in captions
+    )
 
 
 def test_rows_of_other_images_have_no_difference_and_that_is_said(ran):
@@ -157,7 +173,7 @@ def test_nothing_is_said_of_other_images_or_other_counts():
     assert difference([one], [Right(some(0.5, n=399), "f", {})]) is None
     assert difference([one], [None]) is None
     assert difference([one], [one._replace(settings={"epsilon": 0.1})]) is None
-    assert pooled_interval([one, one._replace(images="g")]) is pooled_interval([one, None]) is None
+    assert pooled_interval([one, one._replace(images="g")]) is pooled_interval([one]) is None
     assert difference([one, None], [one, one]).seeds == 1
 
 
@@ -236,4 +252,20 @@ def test_an_accuracy_s_pooled_interval_ends_at_0_and_1_and_is_no_point_there():
     low, high = pooled_interval([nothing, nothing])
     assert (low, high) == wilson(0, 100)
     few = Right(np.arange(100) < 4, "f", {})
-    assert pooled_interval([nothing, few]).low == 0.0
+    assert 0 < pooled_interval([nothing, few]).low < 0.02 < pooled_interval([nothing, few]).high
+
+
+def test_what_is_no_noise_does_not_look_like_it():
+    sharp = Difference(0.046, Interval(0.0003, 0.092), 3, None)
+    assert shown("Δ", sharp) == "Δ +4.6 (0.03–9.20)"
+    assert shown("Δ", Difference(-0.046, Interval(-0.092, -0.0003), 3, None)) == "Δ -4.6 (-9.20 to -0.03)"
+    close = Paired(1000, 25, 42)
+    assert 0.0495 < close.p < 0.05
+    assert shown("Δ", Difference(close.difference, close.interval, 1, close)) == "Δ -1.7, p <0.05"
+    assert [p_value(p) for p in (0.0494, 0.04999, 0.05, 1e-9)] == ["0.049", "<0.05", "0.05", "1e-09"]
+
+
+def test_a_difference_of_which_nothing_varies_is_not_certain():
+    won = [Right(np.array([one]), "f", {}) for one in (False, True)]
+    found = difference([won[0]] * 2, [won[1]] * 2)
+    assert (found.value, found.interval, found.is_noise) == (1.0, (1.0, 1.0), True)

@@ -93,14 +93,17 @@ def train(recipe, directory, watch, kinds=("tensorboard",), keeping=None):
 
 
 def test_each_epoch_and_each_result_is_there_once(tiny, tmp_path):
-    found = train(tiny("schedule.epochs=3"), tmp_path / "run", Silent())
+    judges = 'evaluators=[{kind="pristine"}, {kind="pristine", split="train"}]'
+    found = train(tiny("schedule.epochs=3", judges), tmp_path / "run", Silent())
     there, epochs = scalars(tmp_path / "run"), lines(tmp_path / "run")
     assert len(epochs) == 3
     for name in ("loss", "lr", "validation_accuracy", "validation_pgd_accuracy", "inner_loss_after", "seconds"):
         assert there[name] == [(line["epoch"], pytest.approx(line[name])) for line in epochs]
     assert "epoch" not in there
-    for outcome in found.of("last").outcomes:
-        assert there[f"test/last/{outcome.name}"] == [(3, pytest.approx(outcome.accuracy))]
+    for name, outcome in zip(
+        ("test/last/pristine", "train/last/pristine train"), found.of("last").outcomes, strict=True
+    ):
+        assert there[name] == [(3, pytest.approx(outcome.accuracy))]
 
 
 def test_after_a_stop_and_a_resume_each_epoch_is_there_once(tiny, tmp_path):

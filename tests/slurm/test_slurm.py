@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
+import shlex
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -200,3 +203,38 @@ def test_two_clusters_on_one_file_system_do_not_take_the_jobs_of_each_other_for_
         assert "nothing to submit" in said
         assert set(other.queue()) == set(tasks)
     assert [cell["task"] for cell in ablate("--status")[0]["cells"]] == tasks
+
+
+def test_the_readme_s_job_saves_at_its_signal_and_goes_on(cluster, tmp_path, monkeypatch):
+    """`scancel --batch` reaches what `--signal=B:USR1@120` reaches."""
+    readme = (ROOT / "README.md").read_text()
+    (line,) = re.findall(r"^    (exec advmix train cifar10-ours --out DIR --resume)$", readme, re.MULTILINE)
+    edits = [
+        "schedule.epochs=60",
+        "model.width=4",
+        "evaluators=[]",
+        "validation.fraction=0",
+        'validation.report="last"',
+    ]
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    words = shlex.join(["--device", "cpu", *(word for edit in edits for word in ("--set", edit))])
+    advmix = f"{sys.executable} -m advmix_cli"
+    line = line.replace("exec advmix", f"exec {advmix}").replace("cifar10-ours", f"digits {words}")
+    (tmp_path / "job.sh").write_text(f"#!/bin/sh\n{line.replace('DIR', str(tmp_path / 'run'))}\n")
+
+    def submitted():
+        return cluster.tell("sbatch", "--parsable", "-o", str(tmp_path / "log"), str(tmp_path / "job.sh"))
+
+    def ended(job):
+        cluster.wait(lambda: job not in cluster.queue())
+        return re.search(r"ExitCode=(\d+:\d+)", cluster.tell("scontrol", "show", "job", job))[1]
+
+    first = submitted()
+    cluster.wait((tmp_path / "run" / "metrics.jsonl").exists)
+    cluster.tell("scancel", "--batch", "--signal=USR1", first)
+    assert ended(first) == "138:0"
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["finished"] is False
+    second = submitted()
+    assert ended(second) == "0:0"
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["finished"] is True
+    assert "resumed at epoch" in (tmp_path / "log").read_text()
