@@ -54,24 +54,33 @@ def make(factory: str, args: Mapping[str, Any]) -> Made:
             raise ForeignModelError(f"{factory} is {_a(found)}, and nothing that makes a module")
     if not isinstance(made, nn.Module):
         raise ForeignModelError(f"{factory} makes {_a(made)}, and a torch.nn.Module is wanted")
-    return Made(made, _digest_of(_sources(code, beside)))
+    return Made(made, _digest_of(_sources(code)))
 
 
-def _sources(code: ModuleType, beside: Path) -> set[Path]:
+def _sources(code: ModuleType) -> set[Path]:
     """The files of Python code that may have a part in what `code` makes: its own, those of its package, and those that
-    were imported from `beside`."""
+    have been imported from below its directory."""
     package = code.__name__.partition(".")[0]
-    files = {getattr(code, "__file__", None)}
+    own = _file(code)
+    files = {own}
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        is_beside = file and Path(file).is_relative_to(beside) and "site-packages" not in Path(file).parts
+        file = _file(module)
+        is_beside = own and file and file.is_relative_to(own.parent) and "site-packages" not in file.parts
         if is_beside or name == package or name.startswith(f"{package}."):
             files.add(file)
-    return {Path(file) for file in files if file and file.endswith(".py") and Path(file).is_file()}
+    return {file for file in files if file}
+
+
+def _file(module: object) -> Path | None:
+    """That of a Python module; one that is lazy is not woken."""
+    file = getattr(module, "__dict__", {}).get("__file__")
+    return Path(file).resolve() if isinstance(file, str) and file.endswith(".py") and Path(file).is_file() else None
 
 
 def _digest_of(files: set[Path]) -> str:
-    return sha256("".join(sorted(sha256(path.read_bytes()).hexdigest() for path in files)).encode()).hexdigest()
+    """With their names, but not where they lie."""
+    contents = sorted(f"{path.name} {sha256(path.read_bytes()).hexdigest()}" for path in files)
+    return sha256("\n".join(contents).encode()).hexdigest()
 
 
 @contextmanager

@@ -33,11 +33,14 @@ class Foreign:
     weights: str
     suspicions: tuple[str, ...]
     computes: str
-    """The digest of its code's file and of what it finds in the first images."""
+    """The digest of its code's files and of what it finds in the first images."""
 
     def described(self, chosen: Measurement) -> str:
         """The digest of what `chosen` says of it: two networks can have the same weights."""
-        return seals.digest(json.dumps(chosen.model.model_dump(mode="json")))
+        model = chosen.model
+        place, _, name = model.factory.rpartition(":")
+        code = str(Path(place).resolve()) if place.endswith(".py") else place
+        return seals.digest(json.dumps({**model.model_dump(mode="json"), "factory": f"{code}:{name}"}))
 
     def known(self) -> Known:
         """By its weights and by what it computes: its code can change where its weights do not."""

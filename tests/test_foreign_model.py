@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -470,7 +471,7 @@ def test_findings_are_those_of_the_very_same_code(own, watch):
     assert known() != first
 
 
-def test_what_is_imported_beside_a_factory_is_its_code(tmp_path):
+def test_what_is_imported_beside_a_factory_is_its_code(tmp_path, monkeypatch):
     """What was found before it was mended is not of the same network."""
     (tmp_path / "net.py").write_text("from torch import nn\nimport beside_the_net\nmake = nn.Flatten\n")
     (tmp_path / "beside_the_net.py").write_text("")
@@ -479,7 +480,32 @@ def test_what_is_imported_beside_a_factory_is_its_code(tmp_path):
         (tmp_path / "beside_the_net.py").write_text(text)
         sources.append(factories.make(f"{tmp_path}/net.py:make", {}).source)
     assert sources[0] == sources[1] != sources[2]
-    sys.modules.pop("beside_the_net")
+    monkeypatch.syspath_prepend(tmp_path)
+    sources = [factories.make("net:make", {}).source]
+    (tmp_path / "beside_the_net.py").write_text("")
+    assert factories.make("net:make", {}).source != sources[0]
+    for name in ("net", "beside_the_net"):
+        sys.modules.pop(name)
+
+
+def test_two_files_that_change_places_are_other_code(tmp_path):
+    paths = [tmp_path / "one.py", tmp_path / "two.py"]
+    digests = []
+    for texts in (("a", "b"), ("b", "a")):
+        for path, text in zip(paths, texts, strict=True):
+            path.write_text(text)
+        digests.append(factories._digest_of(set(paths)))
+    assert digests[0] != digests[1]
+
+
+def test_a_module_that_is_not_there_yet_is_not_woken(tmp_path, monkeypatch):
+    class Lazy(ModuleType):
+        def __getattr__(self, name):
+            raise ImportError(name)
+
+    monkeypatch.setitem(sys.modules, "lazy_one", Lazy("lazy_one"))
+    (tmp_path / "net.py").write_text("from torch import nn\nmake = nn.Flatten\n")
+    assert factories.make(f"{tmp_path}/net.py:make", {}).source
 
 
 def test_an_evaluation_that_was_interrupted_goes_on(own, weights, monkeypatch, tmp_path):

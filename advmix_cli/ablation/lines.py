@@ -23,6 +23,6 @@ def lines_of(
         own = [cell for cell in cells if cell.row.name == row.name]
         failed = tuple(f"seed {cell.row.recipe.seed}: {why}" for cell in own if (why := failures(cell)) is not None)
         directories = tuple(cell.directory for cell in own)
-        lines.append(Line(row.name, tuple(map(results, own)), directories, row.paper, failed))
+        lines.append(Line(row.name, tuple(map(results, own)), directories, row.paper, failed, row.recipe.seed))
     worst = [WORST] if any(line.outcomes("last", WORST) for line in lines) else []
     return [*table.columns, *worst], lines

@@ -206,5 +206,8 @@ def _by_title(place: Path, found: Sequence[tuple[Path, Recipe]]) -> There:
                 f"--out {place.parent}"
             )
         own.append(Cell(Row(name, recipe, {}), directory))
-    in_order = sorted(rows.values(), key=lambda row: place_of(row.name))
+    # A row may lack its first seeds.
+    first = min(recipe.seed for _, recipe in found)
+    whole = [Row(row.name, row.recipe.model_copy(update={"seed": first}), {}) for row in rows.values()]
+    in_order = sorted(whole, key=lambda row: place_of(row.name))
     return There(Table(place.name, place.name, tuple(in_order)), own, place, None)

@@ -43,7 +43,8 @@ class Document:
         """A copy with `edits` made in order. A table in the way is created, a value at the path is replaced. A name
         that an evaluator has by its fields, which a resolved recipe spells, is what they then make it."""
         data, where = copy.deepcopy(self.data), dict(self.where)
-        _leave_names_to_fields(data.get("evaluators"))
+        if edits:
+            _leave_names_to_fields(data.get("evaluators"))
         for edit in edits:
             _assign(data, edit)
             for path in [known for known in where if known[: len(edit.path)] == edit.path]:
@@ -165,8 +166,11 @@ def leaves(table: dict[str, Any], prefix: Path, where: dict[Path, Position]) -> 
 
 def _leave_names_to_fields(evaluators: object) -> None:
     for one in cast("list[Any]", evaluators) if isinstance(evaluators, list) else []:
-        if isinstance(one, dict) and (found := cast("dict[str, Any]", one)).get("name") == derived_name(found):
-            found.pop("name", None)
+        if isinstance(one, dict):
+            found = cast("dict[str, Any]", one)
+            # Names had no split once, and what was written then is there.
+            if found.get("name") in (derived_name(found), derived_name({**found, "split": "test"})):
+                found.pop("name", None)
 
 
 def _assign(data: dict[str, Any], edit: Edit) -> None:

@@ -19,13 +19,14 @@ FEW = 5
 @dataclass(frozen=True)
 class Line:
     """A row of an ablation: what was found with each seed, in which run directory, the published accuracy in percent by
-    evaluator, and why seeds were given up ("seed 1: ...")."""
+    evaluator, why seeds were given up ("seed 1: ..."), and the seed that it begins with: rows are paired from there."""
 
     name: str
     runs: tuple[Results | None, ...]
     directories: tuple[Path, ...]
     paper: dict[str, float]
     failed: tuple[str, ...] = ()
+    first_seed: int = 0
 
     def outcomes(self, selection: str, column: str) -> list[Outcome]:
         """Those of an evaluator, of the seeds that have it."""
@@ -33,10 +34,10 @@ class Line:
         return [outcome for entry in entries if entry and (outcome := entry.outcome(column))]
 
     def right(self, selection: str, column: str) -> dict[int, Right]:
-        """What an evaluator found on each image, by seed."""
+        """What an evaluator found on each image, by the seed's number."""
         pairs = [(run, directory) for run, directory in zip(self.runs, self.directories, strict=True) if run]
-        found = {run.seed: right(run, directory, selection, column) for run, directory in pairs}
-        return {seed: one for seed, one in found.items() if one}
+        found = {run.seed - self.first_seed: right(run, directory, selection, column) for run, directory in pairs}
+        return {number: one for number, one in found.items() if one}
 
 
 def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], settings: Sequence[str] = ()) -> Grid:
@@ -127,7 +128,8 @@ def _seeds(lines: Sequence[Line]) -> int:
 
 def _test(lines: Sequence[Line]) -> str:
     if _seeds(lines) > 1:
-        few = f" Of {_seeds(lines)} seeds it is too short where these lie apart." if _seeds(lines) < FEW else ""
+        fewest = min((sum(map(bool, line.runs)) for line in lines if any(line.runs)), default=0)
+        few = f" Of {fewest} seeds it is too short where these lie apart." if 1 < fewest < FEW else ""
         return (
             "seed by seed on the same images, not corrected for how many there are; noise: the pooled 95% interval of "
             f"it holds 0.{few}"
@@ -170,8 +172,8 @@ def _cell(line: Line, selection: str, column: str, against: Line, seeds: int) ->
 
 def _by_seed(first: Mapping[int, Right], second: Mapping[int, Right]) -> Difference | None:
     """Of the seeds that both have."""
-    seeds = [seed for seed in first if seed in second]
-    return difference([first[seed] for seed in seeds], [second[seed] for seed in seeds])
+    both = [number for number in first if number in second]
+    return difference([first[number] for number in both], [second[number] for number in both])
 
 
 def _spread(found: Sequence[Outcome], verdicts: Sequence[Right]) -> list[str]:
@@ -200,7 +202,7 @@ def ablation_records(columns: Sequence[str], lines: Sequence[Line]) -> list[dict
             for entry in run.measured:
                 for column in columns:
                     if outcome := entry.outcome(column):
-                        more = _compared(line, run.seed, entry, column, lines[0])
+                        more = _compared(line, run.seed - line.first_seed, entry, column, lines[0])
                         records.append({**same, **_record(entry, outcome, line.paper), **more})
     return records
 
@@ -222,12 +224,12 @@ def _record(entry: Measured, outcome: Outcome, paper: dict[str, float]) -> dict[
     }
 
 
-def _compared(line: Line, seed: int, entry: Measured, column: str, first: Line) -> dict[str, Any]:
+def _compared(line: Line, number: int, entry: Measured, column: str, first: Line) -> dict[str, Any]:
     """What of a record is of other runs, too: a last epoch against the first row's, a best one against its own last."""
     own = line.right(entry.selection, column)
     against = (first if entry.selection == "last" else line).right("last", column)
     is_first = entry.selection == "last" and line is first
-    known = None if is_first else difference([against.get(seed)], [own.get(seed)])
+    known = None if is_first else difference([against.get(number)], [own.get(number)])
     together = pooled_interval(list(own.values()))
     pooled = None if is_first or len(line.runs) == 1 else _by_seed(against, own)
     return {

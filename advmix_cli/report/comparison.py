@@ -83,7 +83,8 @@ def records(place: Path, selection: str | None) -> dict[str, Record]:
         if not found:
             there = ", ".join(dict.fromkeys(record.selection for record in kept))
             raise UsageError(f"{place}: none of its verdicts are of the {selection} epoch (there is: {there})")
-        if len({(record.weights, record.network) for record in found}) > 1:
+        networks = {record.network for record in found} - {""}  # older files do not say it
+        if len({record.weights for record in found}) > 1 or len(networks) > 1:
             how = "" if selection or not all(one.selection for one in found) else "choose with --selection, or "
             raise UsageError(f"{place} holds verdicts of several networks: {how}name one file")
         names = [record.found.outcome.name for record in found]

@@ -107,7 +107,7 @@ class _Following:
         self._watch.epoch(line)
 
     def results(self, known: "Results | None") -> None:
-        """What the evaluators found, as test/SELECTION/EVALUATOR."""
+        """What the evaluators found, as SPLIT/SELECTION/EVALUATOR."""
         self._follow()
         for entry in known.measured if known else ():
             found = {

@@ -67,6 +67,17 @@ def test_a_name_that_says_what_an_evaluator_does_follows_it(settings, names):
 
 
 @pytest.mark.usefixtures("here")
+def test_names_of_before_that_had_no_split_follow_their_fields_too():
+    resolved = load("r.toml", ['evaluators.1.split="train"']).resolved()
+    resolved["evaluators"][1]["name"] = "PGD20"
+    document = Document(resolved, {(): Position("here")})
+    assert document.edited([]).recipe().evaluators[1].name == "PGD20"  # and so its digest is what it was
+    names = [document.edited([parse_setting(text)]).recipe().evaluators[1].name
+             for text in ("evaluators.1.steps=3", 'evaluators.1.split="test"', "seed=1")]  # fmt: skip
+    assert names == ["PGD3 train", "PGD20", "PGD20 train"]
+
+
+@pytest.mark.usefixtures("here")
 def test_a_name_of_one_s_own_stays():
     recipe = load("r.toml", ['evaluators.1.name="strong"'])
     edited = Document(recipe.resolved(), {}).edited([parse_setting("evaluators.1.steps=50")]).recipe()

@@ -113,6 +113,8 @@ def test_verdicts_of_two_networks_in_one_directory_are_not_one(tmp_path):
     assert records(tmp_path / "other epochs", "best").keys() == {"PGD20"}
     assert kept("other weights", weights=("v" * 64, "w" * 64))[2] == "name one file"
     assert kept("said to be others", network=("v", "w"))[2] == "name one file"
+    replace(record(FIRST, name="PGD20")).save(tmp_path / "said to be others" / "PGD20.safetensors")  # of before
+    assert len(records(tmp_path / "said to be others", None)) == 2
 
 
 @pytest.mark.parametrize(("weights", "is_known"), [("w", True), ("v", False)])

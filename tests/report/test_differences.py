@@ -137,6 +137,16 @@ def test_a_row_that_lacks_a_seed_is_compared_with_the_same_ones(ran):
     assert ablation_records(("PGD20",), lines)[0]["pooled_interval_seeds"] == 2
 
 
+def test_rows_that_begin_with_other_seeds_are_paired_from_there(ran):
+    verdicts = [some(0.4), some(0.6), some(0.5, seed=1), some(0.55, seed=2)]
+    lines = [row("A", *(ran("a", verdicts[n], seed=n) for n in range(2)))]
+    lines.append(replace(row("B", *(ran("b", verdicts[2 + n], seed=7 + n) for n in range(2))), first_seed=7))
+    values = np.array([verdicts[2 + n].astype(float) - verdicts[n] for n in range(2)])
+    *_, last = ablation_records(("PGD20",), lines)
+    assert (last["pooled_difference"], last["pooled_seeds"]) == (pytest.approx(values.mean()), 2)
+    assert last["difference"] == pytest.approx(values[1].mean())
+
+
 def test_the_gap_between_the_best_and_the_last_epoch_is_that_of_the_same_run(ran):
     last, best = some(0.4), some(0.4) | some(0.1, seed=1)
     shown, captions = notes(row("A", ran("a", last, best=best)))
