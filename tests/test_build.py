@@ -246,7 +246,7 @@ def test_a_batch_larger_than_the_training_set_is_all_of_it(tiny):
 )
 def test_a_validation_evaluator_wants_held_out_images(tiny, settings):
     evaluators = 'evaluators=[{kind="pristine", split="validation"}]'
-    with pytest.raises(DataError, match="'pristine' wants the validation images, but none are held out"):
+    with pytest.raises(DataError, match="'pristine validation' wants the validation images, but none are held out"):
         build.dataset(tiny(*settings, evaluators), CPU, print)
     assert len(build.dataset(tiny(evaluators), CPU, print).validation) == round(0.05 * 1500)
 
