@@ -169,7 +169,7 @@ def _measured(
     shutil.rmtree(directory / STATE, ignore_errors=True)
     keeping.stop.check()
     known = replace(known, machines=last.machines, seconds=last.seconds, collapsed=last.collapsed)
-    for saved in _reported(recipe, last, directory):
+    for saved in reported(recipe, last, directory):
         known = _measure(saved, recipe, known, images, directory, place, watch)
     shutil.rmtree(directory / FINDINGS, ignore_errors=True)
     known = replace(known, finished=True)
@@ -248,7 +248,7 @@ def check_directory(recipe: Recipe, directory: Path) -> None:
         )
 
 
-def _reported(recipe: Recipe, last: Checkpoint, directory: Path) -> list[Checkpoint]:
+def reported(recipe: Recipe, last: Checkpoint, directory: Path) -> list[Checkpoint]:
     """The checkpoints that the recipe wants measured, those of the average after the others; without validation images
     there is no best one."""
     report, averaged = recipe.validation.report, last.averaged
@@ -287,7 +287,7 @@ def _measure(
     found: dict[str, Evaluated] = {}
     for chosen in recipe.evaluators:
         outcome = entry.outcome(chosen.name) or twin.outcome(chosen.name)
-        if outcome and (record := _recorded(outcome, saved, directory)):
+        if outcome and (record := recorded(outcome, saved, directory)):
             found[chosen.name] = record.found
     left = [chosen for chosen in recipe.evaluators if chosen.name not in found]
     findings = Findings(directory / FINDINGS, saved, recipe, place)
@@ -307,16 +307,16 @@ def _measure(
 def _keep(one: Evaluated, saved: Checkpoint, directory: Path) -> None:
     split = one.outcome.settings["split"]
     record = Record(one, saved.weights, saved.images[split], saved.classes, saved.selection)
-    record.save(_file(one.outcome, saved, directory))
+    record.save(file_of(one.outcome, saved, directory))
 
 
-def _file(outcome: Outcome, saved: Checkpoint, directory: Path) -> Path:
+def file_of(outcome: Outcome, saved: Checkpoint, directory: Path) -> Path:
     return verdict_files.place(directory / VERDICTS, outcome.name, saved.epoch, saved.weights)
 
 
-def _recorded(outcome: Outcome, saved: Checkpoint, directory: Path) -> Record | None:
+def recorded(outcome: Outcome, saved: Checkpoint, directory: Path) -> Record | None:
     """The verdicts behind an outcome; without them it has to be found again."""
-    path = _file(outcome, saved, directory)
+    path = file_of(outcome, saved, directory)
     if not path.exists():
         return None
     try:

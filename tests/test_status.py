@@ -27,7 +27,7 @@ def table(tiny, tmp_path, watch):
     rows = tuple(Row(name, tiny(*SMALL[:2], f"seed={n}"), {}) for n, name in enumerate(["done", "begun", "[b]idle"]))
     table = Table("t", "T", rows)
     todo = cells(table, 1, tmp_path / "runs" / "t")
-    prepare(table, todo)
+    prepare(table, todo, print)
     run.execute(todo[0].row.recipe, todo[0].directory, CPU, watch)
     stopped(todo[1].row.recipe, todo[1].directory, watch, at=6)
     return todo
@@ -45,18 +45,18 @@ def test_rows_stand_as_in_their_table(tiny, tmp_path):
     def shown():
         return [(one["row"], one["seed"]) for one in json.loads(status(tmp_path, "--json").stdout)["tables"][0]["runs"]]
 
-    prepare(table, todo[1:])  # as with --rows
+    prepare(table, todo[1:], print)  # as with --rows
     own = [(cell.row.name, cell.row.recipe.seed) for cell in todo]
     assert shown() == own[1:]
-    prepare(table, todo)
+    prepare(table, todo, print)
     assert shown() == own == [*((name, 0) for name in "zxya"), *((name, 1) for name in "zxya")]
-    prepare(Table("t", "T", (rows[3], rows[2])), [todo[3], todo[2]])  # two rows have left the file
+    prepare(Table("t", "T", (rows[3], rows[2])), [todo[3], todo[2]], print)  # two rows have left the file
     assert shown() == [(name, seed) for seed in (0, 1) for name in "ayxz"]
     (tmp_path / "rows.json").write_text('["a", 1]')
     assert shown() == sorted(own, key=lambda one: (one[1], one[0]))
     (tmp_path / "rows.json").unlink()
     (tmp_path / "rows.json").mkdir()  # stands for a disk that cannot be written
-    prepare(table, todo)
+    prepare(table, todo, print)
 
 
 def snapshot(directory):

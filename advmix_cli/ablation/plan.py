@@ -5,25 +5,28 @@ from typing import Any
 
 from advmix_cli.ablation.cells import Cell
 from advmix_cli.ablation.standing import standing
+from advmix_cli.ablation.trained_before import is_trained, trainings
 from advmix_cli.report.grid import Cell as Text
 from advmix_cli.report.grid import Grid
 
 
 def plan_records(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """A record a cell. `passes` are network passes over the training images still to make."""
-    return [_record(cell) for cell in cells]
+    known = trainings(cells[0].directory.parent)
+    return [_record(cell, is_trained(cell, known)) for cell in cells]
 
 
-def _record(cell: Cell) -> dict[str, Any]:
+def _record(cell: Cell, trained: bool) -> dict[str, Any]:
+    """`trained`: there, or for other evaluators."""
     recipe = cell.row.recipe
     found = standing(recipe, cell.directory)
     if found.ended:
         what = found.state
-    elif found.trained:
+    elif found.trained or trained:
         what = "trained"
     else:
         what = "to do" if found.state == "waiting" else "begun"
-    epochs = 0 if found.ended else found.epochs - found.epoch
+    epochs = 0 if found.ended or what == "trained" else found.epochs - found.epoch
     return {
         "row": cell.row.name,
         "seed": recipe.seed,

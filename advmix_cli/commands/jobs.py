@@ -52,7 +52,7 @@ def run_at_once(
 
     left = [cell.row.recipe for cell in todo if not cell.ended()]
     slots = wanted_slots(jobs, device, left, say)
-    prepare(table, todo)
+    prepare(table, todo, say)
     board = LiveBoard(table.title, todo, len(slots))
     drawn = 0.0
 

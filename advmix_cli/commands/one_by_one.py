@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from advmix_cli.commands.console import err
+from advmix_cli.commands.console import err, say
 
 if TYPE_CHECKING:
     from advmix_cli.ablation.cells import Cell
@@ -23,7 +23,7 @@ def run_here(
     from advmix_cli.report.live import live_view
 
     place = build.device(device)
-    prepare(table, todo)
+    prepare(table, todo, say)
     board = LiveBoard(table.title, todo, jobs=1)
     with live_view(err, board, board.look) as (watch, redraw):
         run_cells(todo, place, watch, lambda _: redraw(), keeping, trackers)

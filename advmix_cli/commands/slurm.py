@@ -49,6 +49,7 @@ def launch(
     from advmix_cli.ablation.slurm.standings import places
     from advmix_cli.ablation.slurm.submissions import DIRECTORY, remove_over, submissions
     from advmix_cli.ablation.slurm.task import Training
+    from advmix_cli.ablation.trained_before import take_over
     from advmix_cli.files import write_atomically
     from advmix_cli.locks import held
     from advmix_cli.rundir import FAILURE, LOG, RECIPE
@@ -71,6 +72,7 @@ def launch(
         if left:
             for cell in left:
                 write_atomically(cell.directory / RECIPE, tomli_w.dumps(cell.row.recipe.resolved()))
+            take_over(left, say)
             training = Training(str(Path.cwd()), device, save_every, tuple(trackers))
             done = submit.submit(left, request, training, here)
             for cell in left:  # which another cluster would take for a word of its own task

@@ -589,6 +589,10 @@ def _without_younger(section: Section, content: dict[str, Any]) -> dict[str, Any
     return content
 
 
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 class Recipe(Section):
     """One experiment: what is trained, and how it is judged."""
 
@@ -678,11 +682,21 @@ class Recipe(Section):
 
         A folder has no identity but its path, so its path counts.
         """
+        return _digest(self._content())
+
+    def training_digest(self) -> str:
+        """The same of what changes the networks: not of the evaluators, and of which epochs they measure."""
+        content = self._content()
+        del content["evaluators"], content["validation"]["report"]
+        return _digest(content)
+
+    def _content(self) -> dict[str, Any]:
+        """What changes the numbers."""
         content = _without_younger(self, self.resolved())
         del content["title"]
         if not isinstance(self.data, FolderData):
             content["data"].pop("root", None)
-        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return content
 
     @property
     def attack_passes(self) -> int:

@@ -63,7 +63,7 @@ def table(tiny, tmp_path, monkeypatch):
         rows = [Row(name, tiny(f"schedule.epochs={n}"), {}) for n, name in enumerate(does, 1)]
         its = Table("t", "T", tuple(rows))
         found = cells(its, 1, tmp_path / "runs")
-        prepare(its, found)
+        prepare(its, found, print)
         for cell, what in zip(found, does.values(), strict=True):
             recipe = cell.row.recipe
             known = {"title": "", "seed": 0, "digest": recipe.digest(), "epochs": 1, "train_images": 1, "images": {}}
@@ -77,7 +77,7 @@ def table(tiny, tmp_path, monkeypatch):
 
 
 def jobs(todo, count, watch, keeping=None, looked=lambda _: None):
-    prepare(Table("t", "T", tuple(cell.row for cell in todo)), todo)
+    prepare(Table("t", "T", tuple(cell.row for cell in todo)), todo, print)
     run_jobs(todo, on_cpu(count, {}), watch, looked, keeping or Keeping())
 
 
@@ -270,7 +270,7 @@ def test_a_worker_that_is_killed_goes_on_and_all_bits_are_those_of_one_process(t
     """The whole way, with real processes: neither the kill, nor how many work at once, is in the numbers."""
     rows = tuple(Row(name, tiny(*SMALL, "schedule.epochs=9", f"seed={n}"), {}) for n, name in enumerate("ab"))
     todo = cells(Table("t", "T", rows), 1, tmp_path / "jobs")
-    prepare(Table("t", "T", rows), todo)
+    prepare(Table("t", "T", rows), todo, print)
     alone = cells(Table("t", "T", rows), 1, tmp_path / "alone")
     for cell in alone:
         run.execute(cell.row.recipe, cell.directory, CPU, watch)
@@ -296,6 +296,6 @@ def test_a_worker_that_is_killed_goes_on_and_all_bits_are_those_of_one_process(t
 def test_the_shipped_table_s_cells_are_there_to_be_seen_from_the_start(tmp_path):
     table = load_table("digits")
     todo = cells(table, 1, tmp_path)
-    prepare(table, todo)
+    prepare(table, todo, print)
     assert states(todo) == ["waiting"] * 7
     assert all((Path(cell.directory) / "recipe.toml").is_file() for cell in todo)

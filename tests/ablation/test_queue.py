@@ -50,7 +50,7 @@ def results(recipe, **changes):
 
 
 def ran(cells, watch=None, changed=lambda _: None):
-    prepare(Table("t", "T", tuple(cell.row for cell in cells)), cells)
+    prepare(Table("t", "T", tuple(cell.row for cell in cells)), cells, print)
     run_cells(cells, CPU, watch or quiet(), changed)
 
 

@@ -1,0 +1,207 @@
+"""What another run of the directory has trained for other evaluators is not trained again."""
+
+from dataclasses import replace
+
+import pytest
+import tomli_w
+from interrupted import CPU, bits, stopped
+from typer.testing import CliRunner
+
+from advmix_cli import checkpoint, run
+from advmix_cli.ablation.cells import cells
+from advmix_cli.ablation.plan import plan_records
+from advmix_cli.ablation.prepare import prepare
+from advmix_cli.ablation.standing import standing
+from advmix_cli.ablation.trained_before import take_over
+from advmix_cli.checkpoint import BEST, NAMES
+from advmix_cli.cli import app
+from advmix_cli.locks import held
+from advmix_cli.recipe.table import Row, Table
+from advmix_cli.report.results import Results
+from advmix_cli.rundir import LAST, LOG, METRICS, RESULTS
+
+PRISTINE, PGD = '{kind="pristine"}', '{kind="pgd", steps=2, step_size="8/255"}'
+OTHER = '{kind="pgd", steps=3, step_size="8/255"}'
+AVERAGED = 'averaging={kind="ema"}'
+
+
+@pytest.fixture
+def cell(tiny, tmp_path):
+    """cell(*settings): that of a row, prepared."""
+
+    def made(*settings):
+        row = Row("row", tiny(*settings), {})
+        (found,) = cells(Table("t", "T", (row,)), 1, tmp_path / "runs")
+        prepare(Table("t", "T", (row,)), [found], print)
+        return found
+
+    return made
+
+
+@pytest.fixture
+def done(cell, watch):
+    """The same, run."""
+
+    def made(*settings):
+        found = cell(*settings)
+        run.execute(found.row.recipe, found.directory, CPU, watch)
+        return found
+
+    return made
+
+
+def evaluators(*chosen):
+    return f"evaluators=[{', '.join(chosen)}]"
+
+
+def timeless(directory):
+    """Results without how long they took."""
+    known = Results.load(directory).to_json()
+    return known | {
+        "seconds": 0,
+        "measured": [
+            entry | {"outcomes": [outcome | {"seconds": 0} for outcome in entry["outcomes"]]}
+            for entry in known["measured"]
+        ],
+    }
+
+
+@pytest.mark.parametrize("settings", [[], [AVERAGED], ["validation.fraction=0"], ['validation.report="last"']])
+def test_what_is_taken_over_is_what_a_training_of_its_own_gives(settings, cell, done, watch, tmp_path, monkeypatch):
+    old = done(*settings, evaluators(PRISTINE, PGD))
+    new = cell(*settings, evaluators(OTHER, PRISTINE))
+    own = tmp_path / "own"
+    run.execute(new.row.recipe, own, CPU, watch)
+    monkeypatch.setattr(run, "fit", None)
+    run.execute(new.row.recipe, new.directory, CPU, watch)
+    assert bits(new.directory) == bits(own)
+    assert timeless(new.directory) == timeless(own)
+    assert {path.name for path in new.directory.glob("verdicts/*")} == {path.name for path in own.glob("verdicts/*")}
+    for name in NAMES:
+        assert (new.directory / name).exists() == (own / name).exists()
+        if (own / name).exists():
+            assert checkpoint.load(new.directory / name).recipe == new.row.recipe
+    assert (new.directory / METRICS).read_bytes() == (old.directory / METRICS).read_bytes()
+
+
+def test_what_both_measure_is_not_measured_again(cell, done, watch):
+    one, two = done(evaluators(PRISTINE, PGD)), done(evaluators(OTHER))
+    new = cell(evaluators(PRISTINE, OTHER))
+    kept = Results.load(new.directory)
+    assert [outcome.name for outcome in kept.of("last").outcomes] == ["pristine", "PGD3"]
+    assert not kept.finished
+    found = standing(new.row.recipe, new.directory)
+    assert (found.state, found.trained, found.epoch, len(found.found)) == ("stopped", True, 2, 4)
+    run.execute(new.row.recipe, new.directory, CPU, watch)
+    for name, other in (("pristine", one), ("PGD3", two)):
+        # Seconds and all.
+        assert Results.load(new.directory).of("last").outcome(name) == Results.load(other.directory).of("last").outcome(
+            name
+        )
+    assert (two.directory / LOG).read_text() == f"trained as {one.directory}, with other evaluators: only measured\n"
+
+
+def test_an_evaluator_of_the_same_name_is_not_taken_for_another(cell, done):
+    done(evaluators(PGD))
+    for other in ('{kind="pgd", steps=2, step_size="4/255"}', '{kind="pgd", steps=2, step_size="8/255", seed=1}'):
+        assert Results.load(cell(evaluators(other)).directory).of("last").outcomes == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["seed=1", 'threat.epsilon="15/255"', "validation.steps=3", "validation.limit=29", "data.test_limit=30",
+     "engine.threads=1", AVERAGED],
+)  # fmt: skip
+def test_another_training_is_not_taken_over(change, cell, done):
+    done()
+    new = cell(change, evaluators(OTHER))
+    assert not (new.directory / LAST).exists()
+    assert [record["state"] for record in plan_records([new])] == ["to do"]
+
+
+def test_a_dry_run_says_trained_and_writes_nothing(tiny, done, tmp_path):
+    done()
+    row = Row("row", tiny(evaluators(OTHER)), {})
+    found = cells(Table("t", "T", (row,)), 1, tmp_path / "runs")
+    (record,) = plan_records(found)
+    assert (record["state"], record["epochs"], record["passes"]) == ("trained", 0, 0)
+    assert not found[0].directory.exists()
+
+
+def broken(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def negated(path):
+    saved = checkpoint.load(path)
+    replace(saved, state={name: -value for name, value in saved.state.items()}).save(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda directory: broken(directory / LAST), "model.safetensors: not a whole safetensors file"),
+        (lambda directory: (directory / BEST).unlink(), "best.safetensors: no such file or directory"),
+        (lambda directory: negated(directory / BEST), "is not the network of epoch"),
+        (lambda directory: (directory / METRICS).unlink(), "metrics.jsonl is gone, or not that of its last network"),
+        (lambda directory: (directory / METRICS).write_text("{}\n"), "metrics.jsonl is gone, or not that of its last"),
+        (lambda directory: (directory / RESULTS).unlink(), "or has lost its results"),
+    ],
+)
+def test_what_is_damaged_is_said_and_trained_anew(damage, why, cell, done, watch, capsys):
+    old = done(evaluators(PRISTINE))
+    damage(old.directory)
+    new = cell(evaluators(OTHER))
+    assert f"row, seed 0: cannot take over the training of {old.directory}: " in (said := capsys.readouterr().out)
+    assert why in said
+    assert not (new.directory / LAST).exists()
+    run.execute(new.row.recipe, new.directory, CPU, watch)
+    assert Results.load(new.directory).finished
+
+
+def test_damaged_verdicts_are_found_again(cell, done, watch):
+    old = done(evaluators(PRISTINE))
+    for path in old.directory.glob("verdicts/*"):
+        broken(path)
+    new = cell(evaluators(PRISTINE, OTHER))
+    assert Results.load(new.directory).of("last").outcomes == ()
+    run.execute(new.row.recipe, new.directory, CPU, watch)
+    ours, theirs = (Results.load(one.directory).of("last").outcome("pristine") for one in (new, old))
+    assert ours.correct == theirs.correct
+
+
+def test_a_cell_that_is_in_use_or_has_ended_is_left(tiny, done, tmp_path, capsys):
+    old = done()
+    (new,) = cells(Table("t", "T", (Row("row", tiny(evaluators(OTHER)), {}),)), 1, tmp_path / "runs")
+    with held(new.directory):
+        take_over([new], print)
+    assert [path.name for path in new.directory.iterdir()] == [".lock"]
+    known = Results.load(old.directory)
+    replace(known, digest=new.row.recipe.digest(), finished=False, diverged="nan").save(new.directory)
+    take_over([new], print)
+    assert not (new.directory / LAST).exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_begun_training_is_taken_over_as_well(cell, tiny, tmp_path, watch):
+    new = cell(evaluators(OTHER))
+    stopped(new.row.recipe, new.directory, watch, at=3)
+    run.execute(tiny(), tmp_path / "runs" / "old", CPU, watch)
+    take_over([new], print)
+    run.execute(new.row.recipe, new.directory, CPU, watch)
+    assert bits(new.directory) == bits(tmp_path / "runs" / "old")
+    assert not (new.directory / "state").exists()
+
+
+def test_ablate_measures_a_finished_table_by_others(tiny, tmp_path):
+    (tmp_path / "base.toml").write_text(tomli_w.dumps(tiny("schedule.epochs=1").resolved()))
+    (tmp_path / "t.toml").write_text(
+        'title = "T"\nbase = "base.toml"\n[[rows]]\nname = "a"\n[[rows]]\nname = "b"\nset.threat.epsilon = "8/255"\n'
+    )
+    words = ["ablate", str(tmp_path / "t.toml"), "--out", str(tmp_path), "--format", "json", "--set"]
+    first = CliRunner().invoke(app, [*words, evaluators(PRISTINE)])
+    assert first.exit_code == 0
+    again = CliRunner().invoke(app, [*words, evaluators(PRISTINE, OTHER)])
+    assert again.exit_code == 0, again.stderr
+    assert again.stderr.count(", with other evaluators: only measured\n") == 2
+    assert "training" not in again.stderr
