@@ -54,7 +54,7 @@ def take_over(cells: Sequence[Cell], say: Callable[[str], None]) -> None:
             except (CheckpointError, RunDirectoryError) as error:
                 say(f"{cell.name}: cannot take over the training of {source}: {error}")
             else:
-                said = f"trained as {source}, with other evaluators: only measured"
+                said = f"trained as {source.name}, for other evaluators: only measured"
                 append_line(cell.directory / LOG, said)
                 say(f"{cell.name}: {said}")
                 break

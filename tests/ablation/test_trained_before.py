@@ -98,7 +98,7 @@ def test_what_both_measure_is_not_measured_again(cell, done, watch):
         assert Results.load(new.directory).of("last").outcome(name) == Results.load(other.directory).of("last").outcome(
             name
         )
-    assert (two.directory / LOG).read_text() == f"trained as {one.directory}, with other evaluators: only measured\n"
+    assert (two.directory / LOG).read_text() == f"trained as {one.directory.name}, for other evaluators: only measured\n"
 
 
 def test_an_evaluator_of_the_same_name_is_not_taken_for_another(cell, done):
@@ -203,5 +203,5 @@ def test_ablate_measures_a_finished_table_by_others(tiny, tmp_path):
     assert first.exit_code == 0
     again = CliRunner().invoke(app, [*words, evaluators(PRISTINE, OTHER)])
     assert again.exit_code == 0, again.stderr
-    assert again.stderr.count(", with other evaluators: only measured\n") == 2
+    assert again.stderr.count(", for other evaluators: only measured\n") == 2
     assert "training" not in again.stderr

@@ -110,6 +110,21 @@ def test_a_table_is_the_same_as_on_one_machine_and_a_node_that_dies_loses_nothin
         assert bits(cell) == bits(Path("here") / "small" / cell.name)
 
 
+def test_what_was_trained_for_other_evaluators_is_only_measured(table, cluster):
+    directory = table({"one": {}})
+    ablate()
+    (before,) = directory.glob("one-seed0-*")
+    others = ["--set", 'evaluators=[{kind="pristine"}, {kind="pgd", steps=3, step_size="8/255"}]']
+    _, said = ablate(*ASKED, *others)
+    took = f"trained as {before.name}, for other evaluators: only measured\n"
+    assert f"one, seed 0: {took}" in said
+    cluster.wait(lambda: ablate("--status", *others)[0]["cells"][0]["state"] == "done")
+    (after,) = set(directory.glob("one-seed0-*")) - {before}
+    assert bits(after) == bits(before)
+    assert logged(after).startswith(took)
+    assert "epoch" not in logged(after).removeprefix(took)
+
+
 def test_a_cell_that_is_preempted_goes_on_and_ends_with_the_same_bits(table, cluster):
     """By submitit's signal first, and then by a job that may have the node sooner."""
     directory = table({"one": {}}, "schedule.epochs=60", "schedule.batch_size=32")
