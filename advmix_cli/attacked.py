@@ -48,6 +48,7 @@ def subject_of(
         log.warning("the evaluation is eager: compiling failed: %s", first_line(error))
         return Subject.plain(network)
     if apart is None:
+        log.warning("the evaluation is eager: the memory does not hold %d images of the compiled network", len(x))
         return Subject.plain(network)
     if not apart <= 1e-3:
         log.warning("the evaluation is eager: the compiled network is %.1e from it", apart)

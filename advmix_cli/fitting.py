@@ -2,7 +2,7 @@
 
 import torch
 
-from advmix_cli import build
+from advmix_cli import build, machine
 from advmix_cli.data.images import Dataset
 from advmix_cli.memory import largest, tried
 from advmix_cli.recipe.schema import Recipe
@@ -19,9 +19,10 @@ def largest_batch(recipe: Recipe, images: Dataset, place: torch.device, *, at_mo
         def work() -> None:
             training = build.training(other, images, build.new_network(other, images, place))
             batch = training.draw(training.order(1), epoch=1, index=0)
-            training.on_batch(batch)
-            # The second one has the optimizer's moments and the gradients of the first one beside it.
-            figures = training.on_batch(batch)
+            with machine.deterministic(recipe.engine.deterministic):
+                training.on_batch(batch)
+                # The second one has the optimizer's moments and the gradients of the first one beside it.
+                figures = training.on_batch(batch)
             float(figures["loss"])  # waits for the device, which may run out of memory later than the host
 
         return size < 2 or tried(work)

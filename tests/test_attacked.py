@@ -114,8 +114,9 @@ def test_what_attacks_look_at_is_compared_on_as_many_images_as_the_memory_holds(
     assert network.seen.count(2) == 3
 
 
-def test_a_network_that_holds_no_image_is_not_compiled(tiny, monkeypatch):
+def test_a_network_that_holds_no_image_is_not_compiled(tiny, caplog, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_settings: function)
     network = Narrow(0)
     subject = measured_subject(tiny, network, "step", MANY)
     assert subject.judge is subject.attacked is network
+    assert warnings(caplog) == ["the evaluation is eager: the memory does not hold 2 images of the compiled network"]

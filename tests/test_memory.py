@@ -89,3 +89,17 @@ def test_what_was_tried_is_given_back_and_other_errors_are_raised():
     assert tried(lambda: None)
     with pytest.raises(ZeroDivisionError):
         tried(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize("said", ["captures_underway.empty() INTERNAL ASSERT FAILED", "an illegal memory access"])
+def test_a_capture_that_failed_keeps_nothing_from_going_on(said, monkeypatch):
+    def empty_cache():
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
+    if "INTERNAL" in said:
+        memory.release()
+    else:
+        with pytest.raises(RuntimeError, match=said):
+            memory.release()

@@ -8,7 +8,7 @@ from typing import Any, Literal, assert_never
 import torch
 from torch import nn
 
-from advmix_cli import build
+from advmix_cli import build, machine
 from advmix_cli.bench.textbook import Textbook, loader
 from advmix_cli.data.images import Dataset
 from advmix_cli.engine import Prepared
@@ -106,11 +106,12 @@ def engine_arm(recipe: Recipe, prepared: Prepared) -> Arm:
     }[prepared.formulation]
     name = ENGINE[prepared.formulation]
     engine = recipe.engine
-    return Arm(name, what, engine.precision, engine.channels_last, _batches(prepared.training), prepared)
+    run = _batches(prepared.training, engine.deterministic)
+    return Arm(name, what, engine.precision, engine.channels_last, run, prepared)
 
 
-def _batches(training: Training) -> Callable[[], object]:
-    """A batch a call, through as many epochs as it takes."""
+def _batches(training: Training, deterministic: bool) -> Callable[[], object]:
+    """A batch a call, through as many epochs as it takes; only the engine's own are `deterministic`."""
 
     def endless() -> Iterator[object]:
         epoch = 0
@@ -122,7 +123,12 @@ def _batches(training: Training) -> Callable[[], object]:
                 yield training.train_on(order, epoch, index)
 
     done = endless()
-    return lambda: next(done)
+
+    def run() -> object:
+        with machine.deterministic(deterministic):
+            return next(done)
+
+    return run
 
 
 def fresh(recipe: Recipe, images: Dataset, place: torch.device, *, channels_last: bool) -> nn.Module:

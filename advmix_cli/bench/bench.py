@@ -163,8 +163,13 @@ class Bench:
             "flops_per_image": self.image_flops(arm),
             "peak_memory_bytes": self.peak_bytes.get(arm.name),
         }
-        if arm.name in self.profiles:
-            found["operations"] = [asdict(one) for one in self.profiles[arm.name].operations]
+        if seen := self.profiles.get(arm.name):
+            found |= {
+                "profiled_seconds_per_batch": seen.seconds,
+                "products_seconds": seen.products,
+                "other_operations_seconds": seen.others,
+                "operations": [asdict(one) for one in seen.operations],
+            }
         if arm.prepared and arm.prepared.difference:
             compiled, made = self.compiled[arm.name], arm.prepared
             assert made.difference

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from advmix_cli import engine
+from advmix_cli import engine, machine
 from advmix_cli.bench.arms import Arm, engine_arm
 from advmix_cli.data.images import Dataset
 from advmix_cli.engine import rehearsed
@@ -54,7 +54,7 @@ def compiled_arms(
         for formulation in formulations:
             watch.say(f"compiling: {formulation}")
             try:
-                with ready[formulation]():
+                with ready[formulation](), machine.deterministic(recipe.engine.deterministic):
                     forget_compiled()
                     first = rehearsed(recipe, images, new(), formulation)
                     assert first.compilation
@@ -69,7 +69,7 @@ def compiled_arms(
         forget_compiled()
         for formulation, (seconds, graphs) in cold.items():
             watch.say(f"compiling again, from what there is: {formulation}")
-            with ready[formulation]():
+            with ready[formulation](), machine.deterministic(recipe.engine.deterministic):
                 warm = rehearsed(recipe, images, new(), formulation)
             assert warm.difference
             if not warm.difference.tolerable(recipe.engine.precision):

@@ -27,6 +27,8 @@ class Memory:
     """The moments, each of the size of the weights."""
     average: int
     """Of the weights, where the recipe has one."""
+    casts: int
+    """Of the weights in bf16: the one that the adversary sees, and the one that each of the update's losses keeps."""
     images: int
     """All of the dataset, with its labels."""
     activations: int
@@ -35,7 +37,7 @@ class Memory:
     @property
     def fixed(self) -> int:
         """All but the activations: what does not grow with the batch."""
-        return self.weights + self.gradients + self.optimizer + self.average + self.images
+        return self.weights + self.gradients + self.optimizer + self.average + self.casts + self.images
 
     @property
     def total(self) -> int:
@@ -93,6 +95,7 @@ def _memory(recipe: Recipe, outline: Outline, counted: Cost, an_image: int) -> M
         gradients=weights,
         optimizer=_moments(recipe.optimizer) * weights,
         average=0 if isinstance(recipe.averaging, schema.NoAveraging) else weights,
+        casts=0 if recipe.engine.precision == "fp32" else (1 + kept_passes) * 2 * counted.parameters,
         images=(outline.train + outline.validation + outline.test) * (channels * height * width + 8),
         activations=kept_passes * counted.batch_size * an_image,
     )

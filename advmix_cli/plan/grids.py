@@ -64,6 +64,7 @@ def _memory(estimate: Estimate) -> Grid:
         _row("gradients", size(memory.gradients)),
         _row("optimizer", size(memory.optimizer)),
         *([_row("average of the weights", size(memory.average))] if memory.average else []),
+        *([_row("weights in bf16", size(memory.casts))] if memory.casts else []),
         _row(f"{images:,} images", size(memory.images)),
         _row(f"activations of {estimate.cost.batch_size:,} images", size(memory.activations)),
         _row("total", size(memory.total)),

@@ -54,7 +54,7 @@ class EvaluatorTime:
     name: str
     images: int
     passes: int
-    """Of an image, at most."""
+    """Of an image; those by which AutoAttack starts its attacks and judges come on top, some per cent."""
     seconds: float
 
 
@@ -97,10 +97,12 @@ def probes(rows: Sequence[Row], estimates: Sequence[Estimate], place: torch.devi
         if training not in trained:
             watch.say(f"measuring the training of '{row.name}'")
             trained[training] = row.name, _speed(recipe, estimate, place, watch)
-        if evaluation not in judged:
+        # A GPU's validations look in TF32 where all of them together are long.
+        judging = (*evaluation, recipe.schedule.epochs if place.type == "cuda" else None)
+        if judging not in judged:
             watch.say(f"measuring the evaluation of '{row.name}'")
-            judged[evaluation] = row.name, _evaluation(recipe, estimate.outline, place)
-        found.append(Probe(device, *trained[training], *judged[evaluation]))
+            judged[judging] = row.name, _evaluation(recipe, estimate.outline, place)
+        found.append(Probe(device, *trained[training], *judged[judging]))
     return found
 
 
@@ -117,7 +119,8 @@ def stand_in(outline: Outline) -> Dataset:
 def _speed(recipe: Recipe, estimate: Estimate, place: torch.device, watch: Watcher) -> Speed:
     images = stand_in(estimate.outline).to(place)
     try:
-        speed = _measured_speed(recipe, images, place, watch)
+        with machine.deterministic(recipe.engine.deterministic):
+            speed = _measured_speed(recipe, images, place, watch)
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -52,6 +52,7 @@ def _memory(memory: Memory) -> dict[str, Any]:
         "gradients_bytes": memory.gradients,
         "optimizer_bytes": memory.optimizer,
         "average_bytes": memory.average,
+        "casts_bytes": memory.casts,
         "images_bytes": memory.images,
         "activations_bytes": memory.activations,
         "total_bytes": memory.total,
@@ -90,6 +91,6 @@ def _evaluator(one: EvaluatorTime) -> dict[str, Any]:
     return {
         "name": one.name,
         "images": one.images,
-        "passes_per_image_at_most": one.passes,
+        "passes_per_image": one.passes,
         "network_seconds": one.seconds,
     }

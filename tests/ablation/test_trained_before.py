@@ -98,7 +98,9 @@ def test_what_both_measure_is_not_measured_again(cell, done, watch):
         assert Results.load(new.directory).of("last").outcome(name) == Results.load(other.directory).of("last").outcome(
             name
         )
-    assert (two.directory / LOG).read_text() == f"trained as {one.directory.name}, for other evaluators: only measured\n"
+    assert (
+        two.directory / LOG
+    ).read_text() == f"trained as {one.directory.name}, for other evaluators: only measured\n"
 
 
 def test_an_evaluator_of_the_same_name_is_not_taken_for_another(cell, done):

@@ -17,12 +17,14 @@ from advmix_cli.bench import compiling
 from advmix_cli.bench.arms import ARMS, DELTA_ONLY, MIXUP, TEXTBOOK, TEXTBOOK_BF16, textbook_optimizer
 from advmix_cli.bench.peaks import Peaks, measure
 from advmix_cli.bench.show import grids
+from advmix_cli.bench.textbook import Textbook
 from advmix_cli.cli import app
 from advmix_cli.commands.bench import Arm
 from advmix_cli.engine import Difference, Prepared
 from advmix_cli.errors import DeviceError, EngineError, UsageError
 from advmix_cli.report.progress import Lines
 from advmix_cli.training.accelerate import Compilation
+from advmix_cli.training.batch import OnBatch
 
 CPU = torch.device("cpu")
 
@@ -257,3 +259,26 @@ def test_and_yogi_as_its_library_has_it(tiny):
     assert type(made).__module__.startswith("pytorch_optimizer")
     assert made.defaults["weight_decouple"] is False
     assert made.defaults["weight_decay"] == 0.5
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_engine_races_with_the_algorithms_that_the_recipe_trains_with(tiny, monkeypatch, wanted):
+    seen, ran = set(), OnBatch.__call__
+
+    def on_batch(self, batch):
+        seen.add(torch.are_deterministic_algorithms_enabled())
+        return ran(self, batch)
+
+    monkeypatch.setattr(OnBatch, "__call__", on_batch)
+    recipe = tiny("schedule.batch_size=16", f"engine.deterministic={str(wanted).lower()}")
+    others = set()
+    delta_only = Textbook.__call__
+
+    def loop(self):
+        others.add(torch.are_deterministic_algorithms_enabled())
+        return delta_only(self)
+
+    monkeypatch.setattr(Textbook, "__call__", loop)
+    watch = Lines(Console(file=io.StringIO()))
+    benches.bench(recipe, CPU, 1, watch, ["eager", "compiled", "delta-only"])
+    assert (seen, others) == ({wanted}, {False})

@@ -110,6 +110,10 @@ def test_every_arm_has_its_operations_in_the_document(measured):
     for arm in measured.to_json()["arms"]:
         operations = measured.profiles[arm["name"]].operations
         assert arm["operations"] == [dataclasses.asdict(one) for one in operations]
+        parts = arm["products_seconds"], arm["other_operations_seconds"]
+        assert sum(parts) == pytest.approx(sum(one.seconds for one in operations))
+        assert parts[0] > 0
+        assert sum(parts) <= arm["profiled_seconds_per_batch"]
         # K + 1 passes in each direction, through the network's convolutions.
         calls = {one.name: one.calls for one in operations}
         assert calls["aten::convolution_backward"] == calls["aten::mkldnn_convolution"] > 0

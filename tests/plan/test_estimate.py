@@ -52,13 +52,25 @@ def test_memory_of_weights_and_optimizer(tiny, optimizer, moments):
 
 @pytest.mark.parametrize("averaging", ['{kind="none"}', '{kind="ema"}'])
 def test_memory_adds_up(tiny, averaging):
-    (found,) = counted(tiny(f"averaging={averaging}"))
+    (found,) = counted(tiny(f"averaging={averaging}", 'engine.precision="bf16"'))
     memory, outline = found.memory, found.outline
     # An 8x8 grey image and its label, a byte a pixel and eight for the label.
     assert memory.images == (outline.train + outline.validation + outline.test) * (64 + 8)
     assert memory.average == (memory.weights if "ema" in averaging else 0)
-    assert memory.fixed == memory.weights + memory.gradients + memory.optimizer + memory.average + memory.images
+    assert (
+        memory.fixed
+        == memory.weights + memory.gradients + memory.optimizer + memory.average + memory.casts + memory.images
+    )
     assert memory.total == memory.fixed + memory.activations
+
+
+def test_bf16_keeps_casts_of_the_weights(tiny):
+    plain, halves, twice = counted(
+        tiny(), tiny('engine.precision="bf16"'), tiny('engine.precision="bf16"', "loss.pristine_weight=0.5")
+    )
+    assert (plain.memory.casts, halves.memory.casts, twice.memory.casts) == (
+        0, plain.memory.weights, 1.5 * plain.memory.weights
+    )  # fmt: skip
 
 
 def test_activations_follow_the_batch_and_the_losses(tiny):

@@ -1,9 +1,11 @@
 """What is measured on noise, and for which rows it is measured anew."""
 
+import io
 import math
 
 import pytest
 import torch
+from rich.console import Console
 
 from advmix_cli import build, engine, machine
 from advmix_cli.data.images import Dataset
@@ -16,6 +18,7 @@ from advmix_cli.plan.forecast import forecast
 from advmix_cli.plan.looks import seconds_a_pass
 from advmix_cli.plan.probe import probes, stand_in
 from advmix_cli.recipe.table import Row
+from advmix_cli.report.progress import Lines
 
 CPU = torch.device("cpu")
 
@@ -82,6 +85,30 @@ def test_rows_share_what_takes_the_same_time(tiny, probed):
     lines = probed(tiny(), tiny("seed=1", "schedule.epochs=9"), tiny("maximizer.ascent.steps=1"), tiny("model.width=2"))
     assert [found.trained for _, _, found in lines] == ["row 1", "row 1", "row 3", "row 4"]
     assert [found.judged for _, _, found in lines] == ["row 1", "row 1", "row 1", "row 4"]
+
+
+def test_on_a_gpu_validations_of_more_epochs_are_measured_anew(tiny, monkeypatch):
+    monkeypatch.setattr(probe, "_speed", lambda *_: None)
+    monkeypatch.setattr(probe, "_evaluation", lambda *_: None)
+    monkeypatch.setattr(machine, "device_name", str)
+    recipes = tiny(), tiny("schedule.epochs=9")
+    rows = [Row(f"row {number}", recipe, {}) for number, recipe in enumerate(recipes, 1)]
+    for place, judged in (("cpu", ["row 1", "row 1"]), ("cuda", ["row 1", "row 2"])):
+        found = probes(rows, estimates(recipes, print), torch.device(place), Lines(Console(file=io.StringIO())))
+        assert [one.judged for one in found] == judged
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_training_is_measured_with_its_own_algorithms(tiny, probed, monkeypatch, wanted):
+    seen = set()
+
+    def median_seconds(*_):
+        seen.add(torch.are_deterministic_algorithms_enabled())
+        return 1.0
+
+    monkeypatch.setattr(probe, "median_seconds", median_seconds)
+    probed(tiny(f"engine.deterministic={str(wanted).lower()}"))
+    assert seen == {wanted}
 
 
 def test_with_a_large_network_methods_of_the_same_passes_share_too(tiny, probed, monkeypatch):

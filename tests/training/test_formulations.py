@@ -1,12 +1,14 @@
 """Compiled, replayed and captured trainings beside the eager one."""
 
 import gc
+import math
 
 import pytest
 import torch
 
 from advmix_cli import build, engine
 from advmix_cli.evaluation.predict import measured
+from advmix_cli.memory import release
 from advmix_cli.networks.preact_resnet import BLOCKS
 from advmix_cli.recipe.load import load
 from advmix_cli.recipe.table import load_table
@@ -254,6 +256,25 @@ def test_a_captured_batch_counts_its_steps_and_follows_the_rate():
     made.use_rate(0.01)
     made.on_batch(batch)
     assert not any(torch.equal(*pair) for pair in zip(made.network.parameters(), before, strict=True))
+
+
+@on_cuda
+def test_what_cannot_be_captured_on_a_gpu_says_why_and_training_goes_on():
+    place = torch.device("cuda")
+    made = training(recipe("Attack"), "eager", place)
+    (batch,) = batches(made, 1)
+
+    def looks(one):
+        figures = made.on_batch(one)
+        figures["loss"].item()
+        return figures
+
+    with engine.undone(made), pytest.raises(RuntimeError, match="captur"):
+        captured(looks, batch)
+    release()
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    expected = numbers(made.on_batch(batch))
+    assert all(math.isfinite(value) for value in expected.values())
 
 
 @on_cuda
