@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from advmix_cli import build, checkpoint, factories, seals
 from advmix_cli.data.images import Dataset, Images, to_unit
-from advmix_cli.errors import DataError, EvaluationError, ForeignModelError, first_line
+from advmix_cli.errors import DataError, EvaluationError, ForeignModelError, first_line, some
 from advmix_cli.evaluation.predict import check_finite, measured
 from advmix_cli.evaluation.suspicions import LOOKED_AT, of_the_accuracy, suspicions
 from advmix_cli.measure.findings import Known
@@ -52,6 +53,10 @@ def prepared(chosen: Measurement, file: Path | None, place: torch.device, watch:
     `place`. ForeignModelError if what would be measured is not what it seems."""
     model = chosen.model
     made = factories.make(model.factory, model.args)
+    if lazy := [name for name, value in made.module.named_parameters() if is_lazy(value)]:
+        raise ForeignModelError(
+            f"{model.factory}: parameters without a shape before the first image ({some(lazy)}): let the factory show it one"
+        )
     module, types = made.module, _other_types(made.module.state_dict())
     if file is not None:
         _, state = checkpoint.read_tensors(path := checkpoint.find(file))

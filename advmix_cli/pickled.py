@@ -5,7 +5,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,11 +21,19 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 """Keys under which training code keeps a network's tensors beside other things."""
 
 
-def tensors(path: Path) -> dict[str, Tensor]:
+class Taken(NamedTuple):
+    """The `tensors` of a file, by name; `key` is where in it they were, and `others` where there are more."""
+
+    tensors: dict[str, Tensor]
+    key: str | None
+    others: tuple[str, ...]
+
+
+def tensors(path: Path, key: str | None = None) -> Taken:
     """The network's tensors in a .pt or .pth file, by plain names ("module.", which DataParallel adds, is left out).
 
     torch reads it with `weights_only`, which builds tensors and containers and calls nothing else. CheckpointError for
-    everything that is not a mapping of names to tensors, or keeps one under one of WRAPPERS.
+    everything that is not a mapping of names to tensors, or keeps one under `key`, or else under one of WRAPPERS.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
@@ -51,10 +59,15 @@ def tensors(path: Path) -> dict[str, Tensor]:
             else ("it is damaged, or holds something else than tensors (of a whole network save its state_dict())")
         )
         raise CheckpointError(f"{path}: not a file of tensors that can be read safely: {reason}") from None
-    for wrapper in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
-            found = found[wrapper]
-            break
+    nested = [name for name, value in found.items() if _has_tensors(value)] if isinstance(found, Mapping) else []
+    keys = [name for name in WRAPPERS if name in nested] if key is None else [name for name in nested if name == key]
+    if len(keys) > 1:
+        raise CheckpointError(f"{path}: holds several networks: {some(keys)}; choose one with --key")
+    if key is not None and not keys:
+        there = f"; there are {some([printable(str(name)) for name in nested])}" if nested else ""
+        raise CheckpointError(f"{path}: holds no tensors under '{printable(key)}'{there}")
+    if keys:
+        found = found[keys[0]]
     if not isinstance(found, Mapping) or not any(isinstance(value, Tensor) for value in found.values()):
         raise CheckpointError(f"{path}: holds no mapping of names to tensors, alone or under {', '.join(WRAPPERS)}")
     if others := [printable(str(name)) for name, value in found.items() if not _is_named_tensor(name, value)]:
@@ -68,7 +81,15 @@ def tensors(path: Path) -> dict[str, Tensor]:
     plain = {name.removeprefix("module."): value.detach().clone().contiguous() for name, value in found.items()}
     if len(plain) < len(found):
         raise CheckpointError(f"{path}: two tensors have the same name without 'module.'")
-    return plain
+    others = tuple(printable(str(name)) for name in nested if name not in keys)
+    return Taken(plain, keys[0] if keys else None, others)
+
+
+def _has_tensors(value: object) -> bool:
+    """Under a name of its own: what an optimizer keeps of each parameter has none."""
+    return isinstance(value, Mapping) and any(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
+    )
 
 
 def _is_packed(path: Path) -> bool:

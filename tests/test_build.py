@@ -187,7 +187,7 @@ def test_an_epsilon_of_zero_is_an_evaluators_own(tiny):
 def test_validation_steps_are_a_quarter_of_epsilon_unless_said(tiny):
     assert build.validator(tiny()).step_size == 4 / 255
     assert build.validator(tiny("validation.step_size=0.5")).step_size == 0.5
-    assert build.validator(tiny("validation.step_size=0.0")).step_size == 0.0
+    assert build.validator(tiny("threat.epsilon=0.0")).step_size == 1 / 255
     assert build.validator(tiny()).steps == 2
 
 

@@ -442,6 +442,21 @@ def test_by_default_the_field_judges_at_eight():
     assert chosen.evaluators[2].limit == 5
 
 
+@pytest.mark.parametrize(
+    ("settings", "step"),
+    [
+        (["threat.epsilon=0.4"], 0.1),
+        (["threat.epsilon=0.4", "evaluators.2.limit=5", "evaluators.1.steps=40"], 0.1),
+        (["threat.epsilon=0.4", "evaluators.1.step_size=0.03"], 0.03),
+        (["threat.epsilon=0.0"], 1 / 255),
+        ([], 2 / 255),
+    ],
+)
+def test_the_default_steps_follow_epsilon(settings, step):
+    chosen = measurement("a:b", None, None, None, "cifar10", None, settings)
+    assert chosen.evaluators[1].step_size == step
+
+
 def test_a_recipe_judges_as_it_does_its_own():
     chosen = measurement("a:b", None, None, None, None, "digits", ["evaluators.1.steps=20"])
     assert chosen.data.source == "digits"
@@ -657,3 +672,12 @@ def test_a_network_is_known_by_its_weights_and_by_what_it_computes(tiny):
     assert one.known() == replace(one, suspicions=("said",)).known()
     others = [replace(one, computes="something else"), replace(one, weights="others")]
     assert len({other.known().weights for other in (one, *others)}) == 3
+
+
+def test_a_module_whose_shapes_are_not_known_yet_is_refused(own):
+    own.write_text("from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))\n")
+    done = advmix("eval", "--model", f"{own}:make", "--data", "digits")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert " ".join(done.stderr.split()) == (
+        f"error: {own}:make: parameters without a shape before the first image (1.weight, 1.bias): let the factory show it one"
+    )

@@ -277,6 +277,18 @@ def test_findings_are_kept_until_they_have_been_told(done, tmp_path, monkeypatch
     assert not list((tmp_path / "cache" / "advmix" / "findings").iterdir())
 
 
+@pytest.mark.parametrize(("steps", "short"), [(3, True), (4, False)])
+def test_steps_that_do_not_reach_the_edge_of_the_ball_are_said(done, watch, caplog, steps, short):
+    said = [
+        "PGD: 3 steps of 0.01569 do not lead from an image to the edge of its ball, ε = 0.06275: its accuracy may be "
+        "too high"
+    ]
+    judge = f'evaluators=[{{kind="pgd", steps={steps}, step_size="4/255", name="PGD"}}]'
+    _, saved, _ = done
+    measure(saved, ask(saved, judge), watch)
+    assert [record.getMessage() for record in caplog.records] == (said if short else [])
+
+
 def test_an_outcome_names_its_machine(done, watch):
     _, saved, _ = done
     (found,) = measure(saved, ask(saved, names=["pristine"]), watch)

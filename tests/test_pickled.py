@@ -15,8 +15,40 @@ from advmix_cli.cli import app
 STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3).t(), "bn.num_batches_tracked": torch.tensor(7)}
 
 
-def import_(source, target):
-    return CliRunner().invoke(app, ["import", str(source), str(target)])
+def import_(source, target, *words):
+    return CliRunner().invoke(app, ["import", str(source), str(target), *words])
+
+
+OTHER = {name: -value for name, value in STATE.items()}
+
+
+def test_another_network_in_the_file_is_said_and_can_be_chosen(tmp_path):
+    source, target = tmp_path / "a.pt", tmp_path / "a.safetensors"
+    torch.save({"epoch": 3, "state_dict": STATE, "state_dict_ema": OTHER, "args": {"lr": 0.1}}, source)
+    assert import_(source, target).stderr == (
+        f"2 tensors under 'state_dict': {target}\n"
+        "warning: left out is what it has under state_dict_ema; --key NAME takes that\n"
+    )
+    assert torch.equal(load_file(target)["conv.weight"], STATE["conv.weight"])
+    chosen = import_(source, tmp_path / "b.safetensors", "--key", "state_dict_ema")
+    assert chosen.exit_code == 0
+    assert torch.equal(load_file(tmp_path / "b.safetensors")["conv.weight"], OTHER["conv.weight"])
+    for key in ("args", "ema"):
+        missing = import_(source, tmp_path / "c.safetensors", "--key", key)
+        assert missing.exit_code == 2
+        assert missing.stderr == (
+            f"error: {source}: holds no tensors under '{key}'; there are state_dict, state_dict_ema\n"
+        )
+
+
+def test_of_several_networks_none_is_chosen(tmp_path):
+    source = tmp_path / "a.pt"
+    torch.save({"model": STATE, "net": OTHER}, source)
+    done = import_(source, tmp_path / "a.safetensors")
+    assert done.exit_code == 2
+    assert (
+        " ".join(done.stderr.split()) == f"error: {source}: holds several networks: model, net; choose one with --key"
+    )
 
 
 @pytest.mark.parametrize(

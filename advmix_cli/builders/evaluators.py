@@ -45,5 +45,5 @@ def pgd(chosen: schema.PgdEvaluator, threat: schema.Threat) -> Pgd:
 def validator(recipe: Recipe) -> Pgd:
     """The short PGD that each epoch is judged by."""
     wanted = recipe.validation
-    step_size = recipe.threat.epsilon / 4 if wanted.step_size is None else wanted.step_size
+    step_size = recipe.threat.quarter if wanted.step_size is None else wanted.step_size
     return pgd(schema.PgdEvaluator(kind="pgd", steps=wanted.steps, step_size=step_size), recipe.threat)

@@ -84,10 +84,11 @@ class ForeignNetwork:
 
     def diagnosis(self, limit: int, watch: "Watcher") -> "tuple[Diagnosis, str]":
         from advmix_cli.diagnosis.diagnose import diagnosed
-        from advmix_cli.recipe.measurement import OF_THE_FIELD
+        from advmix_cli.recipe.measurement import of_the_field
 
         # It has its own attacks, whoever judges.
-        made = self._made(self.described.model_copy(update={"evaluators": OF_THE_FIELD}), watch)
+        judges = of_the_field(self.described.threat)
+        made = self._made(self.described.model_copy(update={"evaluators": judges}), watch)
         return diagnosed(made.network, made.images, self.described, 0, watch, limit, None), made.weights
 
     def _made(self, chosen: "Measurement", watch: "Watcher") -> "Foreign":

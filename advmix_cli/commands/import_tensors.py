@@ -12,6 +12,9 @@ from advmix_cli.errors import UsageError
 def import_(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="A .pt or .pth file.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="NAME", help="Of the network in it, where there are several.")
+    ] = None,
 ) -> None:
     """Take the tensors out of a file that torch has pickled, without running what is in it."""
     if target.suffix != ".safetensors":
@@ -26,6 +29,9 @@ def import_(
     from advmix_cli.files import write_atomically
     from advmix_cli.pickled import tensors
 
-    found = tensors(source)
-    write_atomically(target, save(found, metadata={"format": "pt"}))
-    say(f"{len(found)} tensors: {target}")
+    found = tensors(source, key)
+    write_atomically(target, save(found.tensors, metadata={"format": "pt"}))
+    where = f" under '{found.key}'" if found.key else ""
+    say(f"{len(found.tensors)} tensors{where}: {target}")
+    if found.others:
+        say(f"warning: left out is what it has under {', '.join(found.others)}; --key NAME takes that")

@@ -143,7 +143,8 @@ class AutoAttack:
                     tick(0, f"{attack} {number}/{len(batches)}, {standing:.1f} % standing")
 
                     def attacked(batch: Tensor = batch) -> Finding:
-                        return self._attacked(upstream, subject, x[batch], labels[batch])
+                        one = self._averaged if self.version == "rand" else self._attacked
+                        return one(upstream, subject, x[batch], labels[batch])
 
                     key = f"{who}{attack}, batch {number}: {named(batch)}"
                     finding = notes.once(key, (len(batch), *x.shape[1:]), attacked)
@@ -160,6 +161,17 @@ class AutoAttack:
         _check(x, found, self.epsilon)
         # Upstream returns no accuracy; what it left standing is what it returns the own label for.
         return Finding(predicted == labels, judge(subject.judge, found, labels), found)
+
+    def _averaged(self, upstream: Any, subject: Subject, x: Tensor, labels: Tensor) -> Finding:
+        """The same of an attack that averages. Called as above, upstream would first ask a random network anew which
+        images are right as they are, and count the others as broken."""
+        (attack,) = upstream.attacks_to_run
+        upstream.apgd.loss, upstream.apgd.seed = attack.removeprefix("apgd-"), self.seed
+        with subject.looking():
+            found = upstream.apgd.perturb(x, labels)
+        _check(x, found, self.epsilon)
+        judgement = judge(subject.judge, found, labels)
+        return Finding(judgement.correct, judgement, found)
 
 
 class _Prefixed:

@@ -16,7 +16,7 @@ from advmix_cli.evaluation.notebook import Notebook, named
 from advmix_cli.evaluation.outcome import Tick
 from advmix_cli.evaluation.predict import excess, judge, judge_all
 from advmix_cli.evaluation.subject import Logits, Subject
-from advmix_cli.evaluation.verdicts import Finding, Tally, Verdicts
+from advmix_cli.evaluation.verdicts import SLACK, Finding, Tally, Verdicts
 from advmix_cli.method.ascent import Variable, ascend, box
 from advmix_cli.seeding import generator
 
@@ -36,6 +36,11 @@ class Pgd:
     loss: Literal["cross-entropy", "margin"]
     seed: int
     batch_size: int
+
+    @property
+    def falls_short(self) -> bool:
+        """Whether its steps do not lead from the image as it is to the edge of the ball."""
+        return self.steps * self.step_size < self.epsilon - SLACK
 
     def settings(self, classes: int) -> dict[str, Any]:  # noqa: ARG002
         return {

@@ -4,9 +4,11 @@ What would make a number mean something else than it says is an error. What leav
 be what was meant, is a suspicion: it is said, and stands under the result.
 """
 
+import random
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest
@@ -52,14 +54,27 @@ def _suspicions(
 ) -> list[str]:
     x, labels = to_unit(images.pixels[:LOOKED_AT]), images.labels[:LOOKED_AT]
     before = {name: value.clone() for name, value in module.state_dict().items()}
+    # Or one that sets them anew could find them where it sets them to.
+    for device in ("cpu", x.device):
+        torch.rand((), device=device)
+    drawn = [_generators(x)]
     logits = _logits(network, x, classes)
+    drawn.append(_generators(x))
     found: list[str] = []
-    random = _apart(_logits(network, x, classes), logits)
-    if random > MEANT:
-        found.append(_random(random, module, fatal=attacked and not averaged))
+    apart = _apart(_logits(network, x, classes), logits)
+    drawn.append(_generators(x))
+    if attacked and drawn[0].torch != drawn[1].torch == drawn[2].torch:
+        raise ForeignModelError(
+            "it sets torch's random numbers to the same ones at every call, and attacks draw theirs from there: let it "
+            "have a torch.Generator of its own, or keep what it draws in a buffer"
+        )
+    if apart > MEANT or drawn[1] != drawn[2]:
+        found.append(_random(apart, module, fatal=attacked and not averaged))
     else:
         _raise_if_it_sees_the_batch(network, module, x, logits, classes)
-    if moved := [name for name, value in module.state_dict().items() if not torch.equal(value, before[name])]:
+    # What changes them in place may leave those alone that are grey levels.
+    _logits(network, 0.999 * x + 0.0003, classes)
+    if moved := [name for name, value in module.state_dict().items() if not _is_as(value, before.get(name))]:
         raise ForeignModelError(
             f"it changes its own state in eval mode ({some(moved)}), so that a verdict can depend on those before it"
         )
@@ -109,12 +124,32 @@ def _logits(network: Logits, x: Tensor, classes: int) -> Tensor:
     return logits.detach()
 
 
+class _Drawn(NamedTuple):
+    """Where the generators of random numbers are that a module may draw from."""
+
+    torch: bytes
+    others: tuple[Any, ...]
+
+
+def _generators(x: Tensor) -> _Drawn:
+    states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(x.device)] if x.is_cuda else [])]
+    of_numpy = [np.asarray(part).tobytes() for part in np.random.get_state()]
+    return _Drawn(b"".join(one.numpy().tobytes() for one in states), (random.getstate(), *of_numpy))
+
+
+def _is_as(value: Tensor, before: Tensor | None) -> bool:
+    return before is not None and torch.equal(value, before)
+
+
 def _random(apart: float, module: nn.Module, *, fatal: bool) -> str:
     dropouts = [
         name for name, part in module.named_modules() if isinstance(part, _DropoutNd) and part.training and part.p > 0
     ]
     cause = f"dropout is active ({some(dropouts)})" if dropouts else "dropout that is active in eval mode, or noise"
-    text = f"it is random: the logits of the same images differ by {apart:.1e} of their size: {cause}"
+    differ = (
+        f"the logits of the same images differ by {apart:.1e} of their size" if apart > MEANT else "it draws numbers"
+    )
+    text = f"it is random: {differ}: {cause}"
     if fatal:
         raise ForeignModelError(
             f"{text}. Attacks that do not average over that overestimate it; AutoAttack's version rand does: "
@@ -154,13 +189,21 @@ def _of_the_output(logits: Tensor) -> Iterator[str]:
         yield "all its outputs are in [0, 1], as a sigmoid's; logits have no bounds, and saturation hides gradients"
     elif logits.abs().max() <= 1 and float((logits.abs() > 0.99).double().mean()) > MANY:
         yield "all its outputs are in [-1, 1], as a tanh's; logits have no bounds, and saturation hides gradients"
-    elif bool(logits.logsumexp(dim=1).abs().max() < 1e-4):
-        yield "it returns log-probabilities; the losses of the attacks are the same as of logits"
     elif (bound := int(((logits == logits.min()) | (logits == logits.max())).sum())) > max(2, MANY * logits.numel()):
         yield (
             f"{bound:,} of {logits.numel():,} outputs are exactly the smallest or the largest, {logits.min():.4g} and "
             f"{logits.max():.4g}, as after a clamp; logits have no bounds, and saturation hides gradients"
         )
+    elif bool(logits.logsumexp(dim=1).abs().max() < 1e-4):
+        yield (
+            "it returns log-probabilities; the losses of the attacks are the same as of logits if log_softmax gives "
+            "them, and saturate if they are logarithms of a softmax"
+        )
+    for kind in (torch.bfloat16, torch.float16):
+        if logits.equal(logits.to(kind).float()):
+            name = str(kind).removeprefix("torch.")
+            yield f"its logits are all {name} numbers, as after a cast or autocast; rounded logits hide gradients"
+            break
 
 
 def _of_the_gradient(network: Logits, x: Tensor, labels: Tensor) -> Iterator[str]:

@@ -58,6 +58,9 @@ Pixels = Annotated[
 ]
 
 
+PositivePixels = Annotated[Pixels, Field(gt=0)]
+
+
 def _only_int(value: object) -> object:
     """Python has 1 == 1.0 == True, and a Literal compares."""
     if type(value) is not int:

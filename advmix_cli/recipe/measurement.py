@@ -115,11 +115,16 @@ class Measuring(Protocol):
     def evaluators(self) -> tuple[Evaluator, ...]: ...
 
 
-OF_THE_FIELD: tuple[Evaluator, ...] = (
-    PristineEvaluator(kind="pristine"),
-    PgdEvaluator(kind="pgd", steps=20, step_size=2 / 255),
-    AutoAttackEvaluator(kind="autoattack", version="standard"),
-)
+FIELD = Threat(epsilon=8 / 255)
+
+
+def of_the_field(threat: Threat) -> tuple[Evaluator, ...]:
+    """Pristine, PGD20 with steps of ε/4, AutoAttack standard."""
+    return (
+        PristineEvaluator(kind="pristine"),
+        PgdEvaluator(kind="pgd", steps=20, step_size=threat.quarter),
+        AutoAttackEvaluator(kind="autoattack", version="standard"),
+    )
 
 
 class Measurement(Section):
@@ -127,9 +132,9 @@ class Measurement(Section):
 
     model: ForeignModel
     data: Data
-    threat: Threat = Threat(epsilon=8 / 255)
+    threat: Threat = FIELD
     engine: MeasuringEngine = MeasuringEngine()
-    evaluators: Evaluators = OF_THE_FIELD
+    evaluators: Evaluators = of_the_field(FIELD)
 
     @property
     def validation(self) -> Validation:
@@ -167,11 +172,21 @@ def measurement(
     if data is not None:
         edits.append(_edit("--data", "data", {"source": data}))
     document = Document(_judged(recipe), {(): Position("the measurement" if recipe is None else f"--recipe {recipe}")})
-    edited = document.edited([*edits, *map(parse_setting, settings)])
+    edits += map(parse_setting, settings)
+    edited = document.edited(edits)
     try:
-        return Measurement.model_validate(edited.data)
+        found = Measurement.model_validate(edited.data)
     except ValidationError as error:
         raise RecipeError(*problems.describe(error, Measurement, edited.where)) from None
+    given = [".".join(map(str, edit.path)) for edit in edits]
+    if recipe is not None or {"evaluators", "evaluators.1", "evaluators.1.step_size"}.intersection(given):
+        return found
+    # The default steps follow an ε that was given.
+    followed = [
+        one.model_copy(update={"step_size": found.threat.quarter}) if isinstance(one, PgdEvaluator) else one
+        for one in found.evaluators
+    ]
+    return found.model_copy(update={"evaluators": tuple(followed)})
 
 
 def _judged(recipe: str | None) -> dict[str, Any]:

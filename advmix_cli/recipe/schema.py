@@ -24,6 +24,7 @@ from advmix_cli.recipe.fields import (
     Pixels,
     Positive,
     PositiveCount,
+    PositivePixels,
     Rate,
     Section,
     Seed,
@@ -138,6 +139,11 @@ class Threat(Section):
     norm: Literal["linf"] = "linf"
     epsilon: Pixels
     """Largest change of a pixel."""
+
+    @property
+    def quarter(self) -> float:
+        """ε/4, a usual step; a grey level where ε is 0 and no step leads anywhere."""
+        return self.epsilon / 4 or 1 / 255
 
 
 class Ascent(Section):
@@ -427,7 +433,7 @@ class Validation(Section):
     limit: PositiveInt | None = None
     """Measure on the first of them only."""
     steps: PositiveCount = 10
-    step_size: Pixels | None = None
+    step_size: PositivePixels | None = None
     """By default ε/4."""
     report: Literal["last", "best", "both"] = "both"
     """Which epoch's weights the evaluators measure after training, and with them its average, if there is one; both
@@ -524,7 +530,7 @@ class PgdEvaluator(_Attacker):
 
     kind: Literal["pgd"]
     steps: PositiveCount
-    step_size: Pixels
+    step_size: PositivePixels
     restarts: PositiveCount = 1
     init: Literal["uniform", "zero"] = "uniform"
     loss: Literal["cross-entropy", "margin"] = "cross-entropy"

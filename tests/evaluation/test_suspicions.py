@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -86,6 +87,39 @@ class Counting(Odd):
     def forward(self, x):
         self.seen += 1
         return super().forward(x)
+
+
+class LateState(Odd):
+    """A buffer that comes to be at the first call."""
+
+    def forward(self, x):
+        if not hasattr(self, "late"):
+            self.register_buffer("late", torch.zeros(()))
+        return super().forward(x)
+
+
+def seeding(network, x):
+    torch.manual_seed(0)
+    return network(x + 0.01 * torch.randn(1, *x.shape[1:]))
+
+
+def rarely(network, x):
+    """Random in one call of millions."""
+    return network(x) + (torch.rand(()) < 1e-7)
+
+
+def with_numpy(network, x):
+    return network(x) + (np.random.random() < 1e-7)
+
+
+def off_the_grid(network, x):
+    """Rounds in place, which leaves grey levels alone."""
+    x.data.mul_(255).round_().div_(255)
+    return network(x)
+
+
+def cast(network, x):
+    return network(x).bfloat16().float()
 
 
 class BackwardFails(torch.autograd.Function):
@@ -176,6 +210,28 @@ ERRORS = {
         Odd(lambda net, x: net(x.sub_(0.5))),
         "it changes the images that it is given: an operation in its forward is in-place",
     ),
+    "in-place off the grid": (
+        Odd(off_the_grid),
+        "it changes the images that it is given: an operation in its forward is in-place",
+    ),
+    "late state": (
+        LateState(),
+        "it changes its own state in eval mode (late), so that a verdict can depend on those before it",
+    ),
+    "seeding": (
+        Odd(seeding),
+        "it sets torch's random numbers to the same ones at every call, and attacks draw theirs from there: let it "
+        "have a torch.Generator of its own, or keep what it draws in a buffer",
+    ),
+    **{
+        f"rarely random, {name}": (
+            Odd(forward),
+            "it is random: it draws numbers: dropout that is active in eval mode, or noise. Attacks that do not "
+            "average over that overestimate it; AutoAttack's version rand does: --set "
+            '\'evaluators=[{kind="pristine"}, {kind="autoattack", version="rand"}]\'',
+        )
+        for name, forward in (("torch", rarely), ("numpy", with_numpy))
+    },
     "functional dropout": (
         Odd(lambda net, x: F.dropout(net(x), 0.5)),
         "it is random: the logits of the same images differ by NUMBER of their size: dropout that is active in eval "
@@ -255,7 +311,17 @@ SUSPICIOUS = {
     "training mode": (Harmless(), "it stays in training mode after eval(): part"),
     "log-probabilities": (
         Odd(lambda net, x: net(x).log_softmax(dim=1)),
-        "it returns log-probabilities; the losses of the attacks are the same as of logits",
+        "it returns log-probabilities; the losses of the attacks are the same as of logits if log_softmax gives them, "
+        "and saturate if they are logarithms of a softmax",
+    ),
+    "clamped log-probabilities": (
+        Odd(lambda net, x: (60 * net(x)).softmax(dim=1).clamp(1e-12).log()),
+        "N of 160 outputs are exactly the smallest or the largest, -27.63 and 0, as after a clamp; logits have no "
+        "bounds, and saturation hides gradients",
+    ),
+    "cast": (
+        Odd(cast),
+        "its logits are all bfloat16 numbers, as after a cast or autocast; rounded logits hide gradients",
     ),
     "sigmoid": (
         Odd(lambda net, x: net(x).sigmoid()),
@@ -398,3 +464,12 @@ def test_chance_is_noticed(images):
         "not shown to be better than chance: N of the first 20 images are right, of 10 classes: are the weights, "
         "--input-range, --normalize and the order of the classes right?"
     )
+
+
+def test_a_network_that_seeds_may_be_measured_where_nothing_draws(images):
+    assert look(Odd(seeding), images, attacked=False) == []
+    # Also one whose numbers are as it sets them before it is called for the first time.
+    with measured(module := Odd(seeding)):
+        torch.manual_seed(0)
+        with pytest.raises(ForeignModelError, match="it sets torch's random numbers"):
+            suspicions(module, module, images, 10, attacked=True, averaged=True)

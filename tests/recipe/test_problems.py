@@ -56,6 +56,7 @@ def test_the_small_recipe_is_valid():
         ('epsilon = "8/255"', "epsilon = true", ["r.toml:7:1: threat.epsilon = true: input should be a valid number"]),
         ('step_size = "4/255"', "step_size = 4", [f"r.toml:12:1: maximizer.ascent.step_size = 4 {ABOVE_1}"]),
         ('step_size = "2/255"', "step_size = 2", [f"r.toml:27:1: evaluators.1.step_size = 2 {ABOVE_1}"]),
+        ('step_size = "2/255"', "step_size = 0", ["r.toml:27:1: evaluators.1.step_size = 0 must be greater than 0"]),
         # κ in [0.5, 1).
         ("kappa = 0.65", "kappa = 0.49",
          ["r.toml:15:1: maximizer.ratio.kappa = 0.49 must be greater than or equal to 0.5"]),

@@ -131,6 +131,7 @@ def test_evaluators_are_named_after_what_they_do():
 
 
 pixels = st.integers(0, 255).map(lambda level: f"{level}/255") | st.floats(0, 1)
+above_0 = st.integers(1, 255).map(lambda level: f"{level}/255") | st.floats(0, 1, exclude_min=True)
 fractions = st.floats(0, 1)
 below_one = st.floats(0, 1, exclude_max=True)
 inside = st.floats(0, 1, exclude_min=True, exclude_max=True)
@@ -195,7 +196,7 @@ schedules = (
     | table({"kind": st.just("one-cycle"), "epochs": counts}, peak=inside, initial=fractions, final=fractions)
 )
 evaluators = st.lists(
-    table({"kind": st.just("pgd"), "steps": counts, "step_size": pixels}, epsilon=pixels, limit=counts, seed=seeds)
+    table({"kind": st.just("pgd"), "steps": counts, "step_size": above_0}, epsilon=pixels, limit=counts, seed=seeds)
     | table({"kind": st.just("pristine")}, split=one_of("test", "validation", "train"))
     | table({"kind": st.just("autoattack"), "version": one_of("standard", "cheap-2020", "rand")}, name=st.just("A")),
     max_size=3,
@@ -220,8 +221,8 @@ recipes = table(
     title=words,
     seed=seeds,
     loss=table(divergence=one_of("kl", "cross-entropy"), pristine_weight=fractions),
-    validation=table(fraction=one_of(0, 0.02, 0.5), limit=counts, step_size=pixels)
-    | table({"on": st.just("test")}, limit=counts, step_size=pixels),
+    validation=table(fraction=one_of(0, 0.02, 0.5), limit=counts, step_size=above_0)
+    | table({"on": st.just("test")}, limit=counts, step_size=above_0),
     engine=table(precision=one_of("fp32", "bf16"), channels_last=flags, deterministic=flags),
     evaluators=evaluators,
 ).filter(lambda raw: raw["maximizer"]["kind"] != "none" or not raw.get("loss", {}).get("pristine_weight"))
