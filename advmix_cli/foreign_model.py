@@ -55,7 +55,8 @@ def prepared(chosen: Measurement, file: Path | None, place: torch.device, watch:
     made = factories.make(model.factory, model.args)
     if lazy := [name for name, value in made.module.named_parameters() if is_lazy(value)]:
         raise ForeignModelError(
-            f"{model.factory}: parameters without a shape before the first image ({some(lazy)}): let the factory show it one"
+            f"{model.factory}: parameters without a shape before the first image ({some(lazy)}): let the factory show "
+            "it one"
         )
     module, types = made.module, _other_types(made.module.state_dict())
     if file is not None:

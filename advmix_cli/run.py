@@ -129,7 +129,7 @@ def _images(recipe: Recipe, place: torch.device, watch: Watcher, team: Team) -> 
         with team.together():
             if images is None and turn:
                 images = build.dataset(recipe, place, watch.say)
-                build.share(min(recipe.schedule.batch_size, len(images.train)), team.world)
+                build.share(recipe.schedule.batch_size, team.world, len(images.train))
     assert images
     team.raise_if_different(json.dumps(images.fingerprints()), "images: give all the same files")
     return images

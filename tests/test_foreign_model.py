@@ -679,5 +679,6 @@ def test_a_module_whose_shapes_are_not_known_yet_is_refused(own):
     done = advmix("eval", "--model", f"{own}:make", "--data", "digits")
     assert (done.exit_code, done.stdout) == (2, "")
     assert " ".join(done.stderr.split()) == (
-        f"error: {own}:make: parameters without a shape before the first image (1.weight, 1.bias): let the factory show it one"
+        f"error: {own}:make: parameters without a shape before the first image (1.weight, 1.bias): let the factory "
+        "show it one"
     )

@@ -85,10 +85,13 @@ def cause(code: int, directory: Path, before: int = 0) -> str:
         name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
         hint = ", which is also what a system without memory sends" if name == "SIGKILL" else ""
         return f"killed by {name}{hint}"
-    with (directory / LOG).open("rb") as log:
-        end = log.seek(0, os.SEEK_END)
-        log.seek(max(before, end - LAST_SAID))
-        lines = log.read().decode(errors="replace").splitlines()
+    try:
+        with (directory / LOG).open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            log.seek(max(before, end - LAST_SAID))
+            lines = log.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return f"{directory} is gone" if not directory.exists() else f"its {LOG} is gone"
     said = [line.strip() for line in lines if line.strip()]
     return printable(said[-1].removeprefix("error: ")) if said else "it said nothing"
 
@@ -100,6 +103,11 @@ def command(directory: Path, device: str, save_every: float, trackers: Sequence[
     return [*words, *(word for kind in trackers for word in ("--track", kind))]
 
 
+def tied_to_us(program: Sequence[str]) -> list[str]:
+    """The same command, told to stop if this process ends without a word."""
+    return [sys.executable, "-I", tied.__file__, str(os.getpid()), *program]
+
+
 def plain(environment: Mapping[str, str]) -> dict[str, str]:
     """Of a process that writes a log, which is no terminal, whatever ours is taken for."""
     return {name: value for name, value in environment.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE")}
@@ -108,13 +116,12 @@ def plain(environment: Mapping[str, str]) -> dict[str, str]:
 def started(
     cell: Cell, slot: Slot, save_every: float, environment: Mapping[str, str], trackers: Sequence[Kind] = ()
 ) -> Child:
-    """Start the cell; its recipe.toml is there. In a session of its own, so that a terminal's Ctrl-C comes to us alone,
-    and told to stop if we end without a word (`tied`)."""
-    tie = [sys.executable, "-I", tied.__file__, str(os.getpid())]
+    """Start the cell, whose recipe.toml is there, or raise OSError. In a session of its own, so that a terminal's
+    Ctrl-C comes to us alone."""
     with appended(cell.directory / LOG) as log:
         before = log.tell()
         process = subprocess.Popen(
-            [*tie, *command(cell.directory, slot.device, save_every, trackers)],
+            tied_to_us(command(cell.directory, slot.device, save_every, trackers)),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -71,7 +71,8 @@ def _training(recipe: Recipe, found: Standing, alike: Sequence[Run]) -> float | 
     pace = found.pace or _pace_of(recipe, alike)
     if pace is None:
         return None
-    begun = min(found.since, pace) if found.state == "running" and found.since is not None else 0.0
+    # A file server's clock may be ahead.
+    begun = max(0.0, min(found.since, pace)) if found.state == "running" and found.since is not None else 0.0
     return left * pace - begun
 
 

@@ -21,7 +21,7 @@ from advmix_cli.locks import is_held
 from advmix_cli.recipe.schema import DigitsData
 from advmix_cli.report.progress import Watcher
 from advmix_cli.report.tracking import Kind
-from advmix_cli.rundir import LAST, STATE, reached
+from advmix_cli.rundir import LAST, RECIPE, STATE, reached
 
 LOOK = 0.1
 """Seconds between two looks at the processes."""
@@ -114,7 +114,14 @@ class _Pool:
             return
         slot = self.free.pop(0)
         self.attempts[cell.directory] = self.attempts.get(cell.directory, 0) + 1
-        self.running.append(started(cell, slot, self.keeping.every, self.environment, self.trackers))
+        try:
+            child = started(cell, slot, self.keeping.every, self.environment, self.trackers)
+        except OSError as error:
+            self.free.append(slot)
+            self._say(cell, f"failed: {error.filename or 'its process'}: {error.strerror or error}")
+            self.unfinished.failed.append(cell)
+            return
+        self.running.append(child)
         self._say(cell, f"started ({slot.name})")
 
     def _end(self, child: Child) -> None:
@@ -142,8 +149,10 @@ class _Pool:
             self.waiting.appendleft(cell)
         else:
             self._say(cell, f"failed: {failure}")
-            with suppress(OSError):  # a full disk is no reason to end the others
-                failure.save(cell.directory)
+            # A full disk is no reason to end the others, and what was taken away stays away.
+            with suppress(OSError):
+                if (cell.directory / RECIPE).exists():
+                    failure.save(cell.directory)
             self.unfinished.failed.append(cell)
 
     def ask(self) -> None:

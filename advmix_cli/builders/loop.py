@@ -102,18 +102,20 @@ def average(recipe: Recipe, trained: nn.Module) -> Average | None:
             assert_never(chosen)
 
 
-def share(batch_size: int, world: int) -> int:
-    """The images of each of `world` ranks in an update of `batch_size`; UsageError says which can be shared."""
-    least, below = 2 * world, batch_size // world * world
-    if batch_size == below >= least:
-        return batch_size // world
-    if world == 1:
-        return batch_size
-    fit = [str(size) for size in (below, below + world) if size >= least] or [str(least)]
+def share(batch_size: int, world: int, images: int | None = None) -> int:
+    """The images of each of `world` ranks in an update of `batch_size`, or of all `images` if those are fewer;
+    UsageError says which batch can be shared."""
+    whole = batch_size if images is None else min(batch_size, images)
+    least, below = 2 * world, whole // world * world
+    if world == 1 or whole == below >= least:
+        return whole // world
+    at_most = images or max(least, below + world)
+    fit = [size for size in (below, below + world) if least <= size <= at_most] or ([least] if least <= at_most else [])
+    advice = f"{' or '.join(map(str, fit))} can; --set schedule.batch_size={fit[0]}, or " if fit else ""
+    asked = f"{batch_size} of {images} images" if whole < batch_size else str(batch_size)
     raise UsageError(
-        f"schedule.batch_size = {batch_size} cannot be shared by {world} ranks, each of which needs as many images as "
-        f"the others, and at least two: {' or '.join(fit)} can; --set schedule.batch_size={fit[0]}, or start another "
-        "number of ranks"
+        f"schedule.batch_size = {asked} cannot be shared by {world} ranks, each of which needs as many images as "
+        f"the others, and at least two: {advice}start another number of ranks"
     )
 
 
@@ -146,7 +148,7 @@ def training(
         schedule=schedule(recipe),
         lr=recipe.optimizer.lr,
         epochs=recipe.schedule.epochs,
-        batch_size=share(min(recipe.schedule.batch_size, len(images.train)), team.world),
+        batch_size=share(recipe.schedule.batch_size, team.world, len(images.train)),
         flip=recipe.data.flip,
         translate=recipe.data.translate,
         seed=recipe.seed,

@@ -38,17 +38,22 @@ class End:
         return error
 
 
-def leave_word(store: "Store", error: BaseException) -> None:
-    """For who finds this rank gone, unless there is a word already."""
+def leave_word(store: "Store", error: BaseException, rank: int) -> bool:
+    """For who finds this `rank` gone, unless there is a word already. Whether this is the word, or nobody keeps
+    them."""
+    word = json.dumps({**asdict(End.of(error)), "by": rank})
     with suppress(RuntimeError):  # who keeps the words is gone
-        store.compare_set(FAILED, "", json.dumps(asdict(End.of(error))))
+        return store.compare_set(FAILED, "", word) == word.encode()
+    return True
 
 
 def word_left(store: "Store") -> AdvmixError | StoppedError | None:
     """How the first one to fail has ended, if it said so."""
     with suppress(RuntimeError):  # who keeps the words is gone
         if store.check([FAILED]):
-            return End(**json.loads(store.get(FAILED))).elsewhere()
+            word = json.loads(store.get(FAILED))
+            del word["by"]
+            return End(**word).elsewhere()
     return None
 
 

@@ -6,6 +6,7 @@ what the first rank does alone, or each at its own pace: validating, saving, dow
 on the CPU travels by gloo, which makes the host wait and no GPU; the tensors of a GPU travel by NCCL, in step.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -40,6 +41,9 @@ def joined(launch: Launch) -> Iterator[Team]:
     backend = "cpu:gloo,cuda:nccl" if dist.is_nccl_available() and _has_gpu() else "gloo"
     try:
         store, rank, world = next(dist.rendezvous("env://", timeout=JOINING))  # pyright: ignore[reportPrivateImportUsage]
+        # torchrun that starts all anew (--max-restarts) keeps the store, with words and addresses of those that ended.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"attempt {attempt}", store)  # pyright: ignore[reportPrivateImportUsage]
         _wait_for_all(store, rank, world)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=IN_STEP)
         agreeing = dist.new_group(backend="gloo", timeout=ALONE_AT_WORK)
@@ -51,7 +55,7 @@ def joined(launch: Launch) -> Iterator[Team]:
         yield team
     except BaseException as error:
         if not getattr(error, "said", False):
-            leave_word(store, error)
+            leave_word(store, error, rank)
         raise
     if dist.is_initialized():
         team.leave()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from advmix_cli.errors import AdvmixError, RanksError, StoppedError, UsageError, first_line
-from advmix_cli.ranks.farewell import End, word_left
+from advmix_cli.ranks.farewell import End, leave_word, word_left
 from advmix_cli.ranks.torchrun import Launch
 
 if TYPE_CHECKING:
@@ -199,12 +199,13 @@ class Team(Launch):
         word = word_left(self.store) if self.store is not None else None
         if word is not None:
             return word
-        return self._on_all(
-            RanksError(
-                f"another rank has ended without a word, or cannot be reached ({first_line(error):.200}); what was "
-                "saved before is whole, and the same command with --resume goes on"
-            )
+        lost = RanksError(
+            f"another rank has ended without a word, or cannot be reached ({first_line(error):.200}); what was saved "
+            "before is whole, and the same command with --resume goes on"
         )
+        # It may be the first one that is gone: of those that are left, who finds it says so.
+        lost.said = self.store is not None and not leave_word(self.store, lost, self.rank)
+        return lost
 
 
 ALONE = Team()

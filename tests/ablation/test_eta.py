@@ -23,6 +23,9 @@ def test_a_training_goes_on_at_its_own_pace_and_its_measuring_is_on_top(recipe):
     # However long the last line is ago, no more than an epoch is taken for done.
     late = stands("running", epoch=4, pace=2.0, since=99.0)
     assert etas([(recipe, late)]) == [Eta(5 * 2.0, at_least=True)]
+    # The clock of the files' machine may be ahead.
+    early = stands("running", epoch=4, pace=2.0, since=-99.0)
+    assert etas([(recipe, early)]) == [Eta(6 * 2.0, at_least=True)]
     # While nobody works in it, the time passes by it.
     assert etas([(recipe, stands("stopped", epoch=4, pace=2.0, since=99.0))]) == [Eta(12.0, at_least=True)]
     done = stands("done", epoch=10, trained=True, pace=3.0, found=TWO)

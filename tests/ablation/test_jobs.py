@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,6 +205,38 @@ def test_images_are_looked_at_once_and_before_anything_starts(tiny, tmp_path, wa
     with pytest.raises(CellsFailedError):
         jobs(todo, 2, watch)
     assert loaded == ["folder"]
+
+
+def test_cells_that_are_taken_away_fail_and_the_others_go_on(table, watch, said):
+    """One while it waits, one while it runs."""
+    todo = table(a="sleep", b="done", c="done", d="done")
+
+    def looked(_):
+        if (todo[0].directory / "asleep").exists():
+            todo[0].directory.rename(todo[0].directory.parent.parent / "away")
+            shutil.rmtree(todo[3].directory)
+            running = next(child for child in started if child.cell is todo[0])
+            os.kill(running.process.pid, signal.SIGKILL)
+
+    started = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "advmix_cli.ablation.jobs.started", lambda *words: started.append(child.started(*words)) or started[-1]
+        )
+        with pytest.raises(CellsFailedError) as caught:
+            jobs(todo, 1, watch, looked=looked)
+    assert str(caught.value).startswith("failed: a (seed 0), d (seed 0); all others have ended")
+    assert states(todo) == ["waiting", "done", "done", "waiting"]
+    assert not todo[0].directory.exists()
+    assert not todo[3].directory.exists()
+    for number, name, cell in ((1, "a", todo[0]), (4, "d", todo[3])):
+        gone = f"[{number}/4] {name}, seed 0: failed: {cell.directory / 'log.txt'}: No such file or directory\n"
+        assert gone in said.getvalue()
+
+
+def test_what_a_cell_that_is_gone_died_of(tmp_path):
+    assert child.cause(1, tmp_path / "cell") == f"{tmp_path / 'cell'} is gone"
+    assert child.cause(1, tmp_path) == "its log.txt is gone"
 
 
 def test_what_cannot_be_started_leaves_nobody_behind(table, watch):

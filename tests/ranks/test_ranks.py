@@ -290,6 +290,17 @@ def test_the_sizes_that_ranks_can_share():
         build.share(100, 8)
     with pytest.raises(UsageError, match="at least two: 128 can"):
         build.share(64, 64)
+    assert build.share(128, 3, 117) == 39
+    with pytest.raises(UsageError) as error:
+        build.share(117, 3, 115)
+    assert str(error.value) == (
+        "schedule.batch_size = 117 of 115 images cannot be shared by 3 ranks, each of which needs as many images as "
+        "the others, and at least two: 114 can; --set schedule.batch_size=114, or start another number of ranks"
+    )
+    with pytest.raises(UsageError, match=r"= 4 cannot be shared .* two: 8 can; --set schedule\.batch_size=8, or start"):
+        build.share(4, 4, 100)
+    with pytest.raises(UsageError, match=r"= 128 of 5 images cannot .* at least two: start another number of ranks$"):
+        build.share(128, 3, 5)
 
 
 def test_each_rank_has_the_gpu_of_its_number(monkeypatch):
@@ -343,21 +354,66 @@ def test_other_commands_have_no_ranks(monkeypatch, rank, says):
     assert found.stderr == (expected if says else "")
 
 
-def test_torchrun(tiny, tmp_path):
-    """The command itself: SIGTERM to torchrun stops all, and the state is whole; and again, to the end."""
-    path, out = tmp_path / "long.toml", tmp_path / "out"
-    path.write_text(tomli_w.dumps(tiny("schedule.epochs=400", "evaluators=[]").resolved()))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", *free_ports(1)]
-    command += ["-m", "advmix_cli", "train", str(path), "--out", str(out), "--resume", "--device", "cpu"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(advmix_cli.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as torchrun:
-        for line in torchrun.stderr:
-            if line.startswith("epoch 2/400"):
-                torchrun.send_signal(signal.SIGTERM)
+@pytest.fixture
+def torchrun(tiny, tmp_path):
+    """torchrun(epochs, *its options): the command itself, which trains on two ranks in tmp_path/out."""
+
+    def started(epochs, *words):
+        path = tmp_path / "long.toml"
+        path.write_text(tomli_w.dumps(tiny(f"schedule.epochs={epochs}", "evaluators=[]").resolved()))
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *words]
+        command += ["--master-port", *free_ports(1), "-m", "advmix_cli", "train", str(path)]
+        command += ["--out", str(tmp_path / "out"), "--resume", "--device", "cpu"]
+        environment = {**os.environ, "PYTHONPATH": str(Path(advmix_cli.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return started
+
+
+def of_rank(number, torchrun):
+    """The process of that rank."""
+    (found,) = (
+        int(child)
+        for child in Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
+        if f"\0RANK={number}\0" in Path(f"/proc/{child}/environ").read_text()
+    )
+    return found
+
+
+def test_torchrun_that_starts_all_anew_after_a_death(torchrun, tmp_path):
+    with torchrun(30, "--max-restarts", "1") as running:
+        for line in running.stderr:
+            if line.startswith("epoch 2/30"):
+                os.kill(of_rank(1, running), signal.SIGKILL)
                 break
-        out_, err = torchrun.communicate(timeout=300)
+        _, err = running.communicate(timeout=300)
+    assert err.count("another rank has ended without a word") == 1
+    assert err.count("engine: ") == 1, "and once more, in what was read above"
+    assert running.returncode == 0
+    assert len((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()) == 30
+    assert Results.load(tmp_path / "out").finished
+
+
+def test_the_death_of_the_first_rank_is_said_by_another(torchrun):
+    with torchrun(400) as running:
+        for line in running.stderr:
+            if line.startswith("epoch 2/400"):
+                os.kill(of_rank(0, running), signal.SIGKILL)
+                break
+        _, err = running.communicate(timeout=300)
+    assert err.count("error: another rank has ended without a word, or cannot be reached (") == 1
+    assert running.returncode == 1
+
+
+def test_torchrun(torchrun, tmp_path):
+    """SIGTERM to torchrun stops all, and the state is whole."""
+    out = tmp_path / "out"
+    with torchrun(400) as running:
+        for line in running.stderr:
+            if line.startswith("epoch 2/400"):
+                running.send_signal(signal.SIGTERM)
+                break
+        out_, err = running.communicate(timeout=300)
     assert err.count(f"unfinished: stopped by SIGTERM; the same command with --resume goes on in {out}") == 1
     assert out_ == ""
     assert list((out / "state").glob("*.json"))

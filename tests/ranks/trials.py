@@ -13,7 +13,7 @@ PLAIN = (
     "schedule.epochs=2", "evaluators=[]", "data.translate=0", 'optimizer={kind="sgd", lr=0.05}',
     'maximizer={kind="attack", ascent={steps=1, step_size="8/255", init="zero"}}',
 )  # fmt: skip
-NO_ATTACK = (*PLAIN, "threat.epsilon=0.0", "validation.step_size=0.0")
+NO_ATTACK = (*PLAIN, "threat.epsilon=0.0")
 SYNCHRONISED = 'engine.batch_norm="synchronised"'
 SETTINGS = {
     "synchronised": (*NO_ATTACK, SYNCHRONISED, "seed=1"),

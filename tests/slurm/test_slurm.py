@@ -122,7 +122,7 @@ def test_what_was_trained_for_other_evaluators_is_only_measured(table, cluster):
     (after,) = set(directory.glob("one-seed0-*")) - {before}
     assert bits(after) == bits(before)
     assert logged(after).startswith(took)
-    assert "epoch" not in logged(after).removeprefix(took)
+    assert "epoch 1/" not in logged(after)
 
 
 def test_a_cell_that_is_preempted_goes_on_and_ends_with_the_same_bits(table, cluster):

@@ -23,7 +23,9 @@ def cell(tmp_path, monkeypatch):
 
     def write(shell):
         fake = tmp_path / "python"
-        fake.write_text(f'#!/bin/sh\nshift 3; cd "$(dirname "$1")"; echo "$@" >> called\n{shell}\n')
+        # It is also asked to be the one that ties it.
+        tie = '[ "$1" = -I ] && shift 3 && exec "$@"'
+        fake.write_text(f'#!/bin/sh\n{tie}\nshift 3; cd "$(dirname "$1")"; echo "$@" >> called\n{shell}\n')
         fake.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(fake))
         (tmp_path / "cell").mkdir()

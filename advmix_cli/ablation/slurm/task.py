@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advmix_cli.ablation.child import ATTEMPTS, WRONG, cause, command, is_busy, plain, stopped_by
+from advmix_cli.ablation.child import ATTEMPTS, WRONG, cause, command, is_busy, plain, stopped_by, tied_to_us
 from advmix_cli.ablation.slurm import scheduler
 from advmix_cli.errors import AdvmixError, SchedulerError
 from advmix_cli.failures import Failure
@@ -95,7 +95,7 @@ class Training:
         environment = {**({"OMP_NUM_THREADS": threads} if threads else {}), **plain(os.environ)}
         with appended(directory / LOG) as log:
             self._child = subprocess.Popen(
-                command(directory, self.device, self.save_every, self.trackers),
+                tied_to_us(command(directory, self.device, self.save_every, self.trackers)),
                 cwd=self.place, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         _wait(self._child)
