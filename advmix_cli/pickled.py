@@ -59,17 +59,21 @@ def tensors(path: Path, key: str | None = None) -> Taken:
             else ("it is damaged, or holds something else than tensors (of a whole network save its state_dict())")
         )
         raise CheckpointError(f"{path}: not a file of tensors that can be read safely: {reason}") from None
-    nested = [name for name, value in found.items() if _has_tensors(value)] if isinstance(found, Mapping) else []
+    entries = found.items() if isinstance(found, Mapping) else ()
+    nested = [printable(str(name)) for name, value in entries if _has_tensors(value)]
     keys = [name for name in WRAPPERS if name in nested] if key is None else [name for name in nested if name == key]
     if len(keys) > 1:
         raise CheckpointError(f"{path}: holds several networks: {some(keys)}; choose one with --key")
     if key is not None and not keys:
-        there = f"; there are {some([printable(str(name)) for name in nested])}" if nested else ""
+        there = f"; there are {some(nested)}" if nested else ""
         raise CheckpointError(f"{path}: holds no tensors under '{printable(key)}'{there}")
     if keys:
         found = found[keys[0]]
     if not isinstance(found, Mapping) or not any(isinstance(value, Tensor) for value in found.values()):
-        raise CheckpointError(f"{path}: holds no mapping of names to tensors, alone or under {', '.join(WRAPPERS)}")
+        there = f"; --key takes that under {some(nested)}" if nested else ""
+        raise CheckpointError(
+            f"{path}: holds no mapping of names to tensors, alone or under {', '.join(WRAPPERS)}{there}"
+        )
     if others := [printable(str(name)) for name, value in found.items() if not _is_named_tensor(name, value)]:
         raise CheckpointError(
             f"{path}: among its tensors are entries that safetensors cannot hold: {some(others)} (tensors by their "
@@ -81,8 +85,7 @@ def tensors(path: Path, key: str | None = None) -> Taken:
     plain = {name.removeprefix("module."): value.detach().clone().contiguous() for name, value in found.items()}
     if len(plain) < len(found):
         raise CheckpointError(f"{path}: two tensors have the same name without 'module.'")
-    others = tuple(printable(str(name)) for name in nested if name not in keys)
-    return Taken(plain, keys[0] if keys else None, others)
+    return Taken(plain, keys[0] if keys else None, tuple(name for name in nested if name not in keys))
 
 
 def _has_tensors(value: object) -> bool:

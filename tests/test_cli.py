@@ -306,7 +306,9 @@ def test_ablate_fills_a_table_and_does_nothing_twice():
     words = ["ablate", "--rows", "Attack", "--out", "out", *QUICK, "--format"]
     first = advmix(*words, "json")
     assert first.exit_code == 0, first.output
-    (record, *_) = json.loads(first.stdout)["cells"]
+    document = json.loads(first.stdout)
+    (record, *_) = document["cells"]
+    assert document["finished"]
     assert (record["row"], record["evaluator"], record["n"], record["paper"]) == ("Attack", "pristine", 20, None)
     assert "[1/1] Attack, seed 0" in first.stderr
     second = advmix(*words, "csv")

@@ -446,15 +446,16 @@ def test_by_default_the_field_judges_at_eight():
     ("settings", "step"),
     [
         (["threat.epsilon=0.4"], 0.1),
-        (["threat.epsilon=0.4", "evaluators.2.limit=5", "evaluators.1.steps=40"], 0.1),
+        (["threat.epsilon=0.4", "evaluators.0.limit=5", "evaluators.1.steps=40"], 0.1),
         (["threat.epsilon=0.4", "evaluators.1.step_size=0.03"], 0.03),
         (["threat.epsilon=0.0"], 1 / 255),
         ([], 2 / 255),
     ],
 )
 def test_the_default_steps_follow_epsilon(settings, step):
-    chosen = measurement("a:b", None, None, None, "cifar10", None, settings)
-    assert chosen.evaluators[1].step_size == step
+    own = 'evaluators.2={kind="pgd", steps=5, step_size=0.01}'
+    chosen = measurement("a:b", None, None, None, "cifar10", None, [*settings, own])
+    assert (chosen.evaluators[1].step_size, chosen.evaluators[2].step_size) == (step, 0.01)
 
 
 def test_a_recipe_judges_as_it_does_its_own():

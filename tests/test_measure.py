@@ -21,6 +21,8 @@ from advmix_cli.measure.asked import recipe_to_measure
 from advmix_cli.measure.evaluate import evaluate_checkpoint
 from advmix_cli.measure.findings import Findings
 from advmix_cli.measure.same_images import images_to_measure
+from advmix_cli.report.results import Measured
+from advmix_cli.report.tables import too_high
 from advmix_cli.seals import sealed, unsealed
 
 CPU = torch.device("cpu")
@@ -278,15 +280,12 @@ def test_findings_are_kept_until_they_have_been_told(done, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(("steps", "short"), [(3, True), (4, False)])
-def test_steps_that_do_not_reach_the_edge_of_the_ball_are_said(done, watch, caplog, steps, short):
-    said = [
-        "PGD: 3 steps of 0.01569 do not lead from an image to the edge of its ball, ε = 0.06275: its accuracy may be "
-        "too high"
-    ]
+def test_steps_that_do_not_reach_the_edge_of_the_ball_are_said(done, watch, steps, short):
+    said = ["PGD: its steps do not lead to the edge of the ball, so the accuracy may be too high."]
     judge = f'evaluators=[{{kind="pgd", steps={steps}, step_size="4/255", name="PGD"}}]'
     _, saved, _ = done
-    measure(saved, ask(saved, judge), watch)
-    assert [record.getMessage() for record in caplog.records] == (said if short else [])
+    (found,) = measure(saved, ask(saved, judge), watch)
+    assert list(too_high(Measured("last", 1, "", ()), found.outcome)) == (said if short else [])
 
 
 def test_an_outcome_names_its_machine(done, watch):

@@ -41,6 +41,13 @@ def test_another_network_in_the_file_is_said_and_can_be_chosen(tmp_path):
         )
 
 
+def test_a_key_that_is_none_of_the_usual_is_named(tmp_path):
+    torch.save({"params": STATE, "params_ema": OTHER}, tmp_path / "a.pt")
+    done = import_(tmp_path / "a.pt", tmp_path / "a.safetensors")
+    assert done.exit_code == 2
+    assert " ".join(done.stderr.split()).endswith("; --key takes that under params, params_ema")
+
+
 def test_of_several_networks_none_is_chosen(tmp_path):
     source = tmp_path / "a.pt"
     torch.save({"model": STATE, "net": OTHER}, source)

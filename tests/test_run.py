@@ -542,8 +542,8 @@ def test_the_name_of_the_worst_case_is_no_evaluators(tiny):
 def test_verdicts_of_another_measurement_are_not_those_behind_an_outcome(done):
     _, directory, results = done
     saved, (outcome, *_) = checkpoint.load(directory), results.of("last").outcomes
-    assert run._recorded(outcome, saved, directory).found.outcome == outcome
-    assert run._recorded(replace(outcome, settings={"split": "validation"}), saved, directory) is None
+    assert run.recorded(outcome, saved, directory).found.outcome == outcome
+    assert run.recorded(replace(outcome, settings={"split": "validation"}), saved, directory) is None
 
 
 def test_an_epoch_s_line_has_a_ratio_where_something_is_mixed():

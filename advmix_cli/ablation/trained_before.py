@@ -1,7 +1,8 @@
-"""A cell whose training another cell has done, for other evaluators: it is not trained again, and what both are to
-measure is not measured again."""
+"""A cell whose training another cell has done, and which is to be measured otherwise: it is not trained again, and what
+both are to measure is not measured again."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -13,8 +14,8 @@ from advmix_cli.errors import CheckpointError, InUseError, RecipeError, RunDirec
 from advmix_cli.files import append_line, read_text, write_atomically
 from advmix_cli.locks import held
 from advmix_cli.recipe import load
-from advmix_cli.recipe.schema import Evaluator, Recipe
-from advmix_cli.rundir import LAST, LOG, LONGEST_METRICS, METRICS, RECIPE, runs_in
+from advmix_cli.recipe.schema import Evaluator, FolderData, Recipe
+from advmix_cli.rundir import LAST, LOG, LONGEST_METRICS, METRICS, RECIPE, RESULTS, STATE, runs_in
 
 if TYPE_CHECKING:
     from advmix_cli.checkpoint import Checkpoint
@@ -26,8 +27,8 @@ def trainings(table: Path) -> dict[str, list[Path]]:
     """The run directories of `table` whose training has ended, by the digests of their trainings."""
     found: dict[str, list[Path]] = {}
     for directory in runs_in(table):
-        if (directory / LAST).is_file():
-            with suppress(RecipeError):
+        with suppress(RecipeError, OSError):
+            if (directory / LAST).is_file() and (directory / RESULTS).is_file():
                 found.setdefault(load.read(directory / RECIPE).recipe().training_digest(), []).append(directory)
     return found
 
@@ -39,37 +40,52 @@ def is_trained(cell: Cell, known: Mapping[str, Sequence[Path]]) -> bool:
 
 def take_over(cells: Sequence[Cell], say: Callable[[str], None]) -> None:
     """Give each of `cells`, which are prepared and in one directory, the networks and verdicts that are there under
-    recipes with other evaluators; `say` is told. What is damaged or in use is left. OSError where it cannot be written.
-    """
-    todo = [cell for cell in cells if not (cell.directory / LAST).exists() and not cell.ended()]
+    recipes that differ in what is measured; `say` is told. What is damaged or in use is left. OSError where it cannot
+    be written."""
+    todo = [cell for cell in cells if _is_to_train(cell)]
     known = trainings(todo[0].directory.parent) if todo else {}
     for cell in todo:
         sources = known.get(cell.row.recipe.training_digest(), [])
         for source in sources:
             try:
                 with held(cell.directory):
-                    _take_over(cell, source, sources)
+                    if not _is_to_train(cell):  # any more
+                        break
+                    _take_over(cell, source, sources, say)
             except InUseError:
                 break  # and is being trained
             except (CheckpointError, RunDirectoryError) as error:
                 say(f"{cell.name}: cannot take over the training of {source}: {error}")
             else:
-                said = f"trained as {source.name}, for other evaluators: only measured"
+                said = f"trained as {source.name}: only measured"
                 append_line(cell.directory / LOG, said)
                 say(f"{cell.name}: {said}")
                 break
 
 
-def _take_over(cell: Cell, source: Path, sources: Sequence[Path]) -> None:
-    from advmix_cli import checkpoint, run  # with torch, which who only looks can do without
+def _is_to_train(cell: Cell) -> bool:
+    return not (cell.directory / LAST).exists() and not cell.ended()
+
+
+def _take_over(cell: Cell, source: Path, sources: Sequence[Path], say: Callable[[str], None]) -> None:
+    import torch  # which who only looks can do without
+
+    from advmix_cli import build, checkpoint, run
     from advmix_cli.report.results import Results
 
     recipe, directory = cell.row.recipe, cell.directory
     last, known = checkpoint.load(source / LAST), Results.load(source)
-    if known is None or last.recipe.training_digest() != recipe.training_digest():
-        raise RunDirectoryError("it is not what its recipe.toml says, or has lost its results")
-    networks = run.reported(_with_all_measured(recipe), last, source)
-    write_atomically(directory / METRICS, _metrics(source, last))
+    if last.recipe.training_digest() != recipe.training_digest():
+        raise RunDirectoryError("its last network is not of its recipe.toml")
+    if known is None or known.digest != last.recipe.digest():
+        raise RunDirectoryError("its results are gone, or not those of its recipe")
+    # A folder may have changed under the same path; what is downloaded has its checksums.
+    is_folder = isinstance(recipe.data, FolderData)
+    if is_folder and build.dataset(recipe, torch.device("cpu"), say).fingerprints() != last.images:
+        raise RunDirectoryError("the images have changed since")
+    networks, metrics = run.reported(_with_all_measured(recipe), last, source), _metrics(source, last)
+    shutil.rmtree(directory / STATE, ignore_errors=True)  # of a training that goes on from other metrics
+    write_atomically(directory / METRICS, metrics)
     for saved in networks:
         if saved is not last:
             replace(saved, recipe=recipe).save(directory / checkpoint.name_of(saved.selection))
@@ -113,7 +129,7 @@ def _record(chosen: Evaluator, saved: "Checkpoint", source: Path) -> "Record | N
 
     with suppress(RecipeError, RunDirectoryError):
         theirs, known = load.read(source / RECIPE).recipe(), Results.load(source)
-        entry = known and known.of(saved.selection)
+        entry = known.of(saved.selection) if known and known.digest == theirs.digest() else None
         if entry and chosen in theirs.evaluators and (outcome := entry.outcome(chosen.name)):
             return run.recorded(outcome, saved, source)
     return None

@@ -118,7 +118,7 @@ def _table_at_the_end(table: "Table", todo: "list[Cell]", form: Format) -> Itera
     def show_table() -> None:
         columns, lines = lines_of(table, todo)
         grid = ablation_grid(table.title, columns, lines, table.settings)
-        print_table(form, grid, ablation_records(columns, lines))
+        print_table(form, grid, ablation_records(columns, lines), finished=all(cell.ended() for cell in todo))
 
     try:
         yield

@@ -31,7 +31,8 @@ class Format(StrEnum):
     JSON = "json"
 
 
-def print_table(form: Format, grid: "Grid", records: list[dict[str, Any]]) -> None:
+def print_table(form: Format, grid: "Grid", records: list[dict[str, Any]], **more: Any) -> None:
+    """`more`: what JSON says beside the records."""
     from advmix_cli.report.grid import write_csv
 
     match form:
@@ -44,7 +45,7 @@ def print_table(form: Format, grid: "Grid", records: list[dict[str, Any]]) -> No
         case Format.CSV:
             typer.echo(write_csv(records))
         case Format.JSON:
-            print_json({"title": grid.title, "captions": grid.captions, "cells": records})
+            print_json({"title": grid.title, "captions": grid.captions, **more, "cells": records})
 
 
 def print_json(document: dict[str, Any]) -> None:

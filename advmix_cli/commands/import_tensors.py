@@ -13,7 +13,7 @@ def import_(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="A .pt or .pth file.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
     key: Annotated[
-        str | None, typer.Option("--key", metavar="NAME", help="Of the network in it, where there are several.")
+        str | None, typer.Option("--key", metavar="NAME", help="What the network is kept under in it.")
     ] = None,
 ) -> None:
     """Take the tensors out of a file that torch has pickled, without running what is in it."""

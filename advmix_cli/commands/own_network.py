@@ -89,6 +89,7 @@ class OwnNetwork:
             "checkpoint": self.title,
             "digest": saved.recipe.digest(),
             "machines": saved.machines,
+            "collapsed": saved.collapsed,
             **measured.to_json(),
         }
 

@@ -151,8 +151,9 @@ def _training(found: Found, title: str, figures: Path | None) -> list[Part]:
     if not figures:
         return []
     planned = found.recipe.schedule.epochs if found.recipe else None
-    drawn = written({"training-curves": lambda: training_curves(title, found.epochs, planned)}, figures)
-    says = "Loss, validation accuracy and learning rate by epoch"
+    on = "test images" if found.recipe and found.recipe.validation.on == "test" else "validation images"
+    drawn = written({"training-curves": lambda: training_curves(title, found.epochs, planned, on)}, figures)
+    says = f"Loss, accuracy on the {on} and learning rate by epoch"
     if metrics.drops(found.epochs):
         says += "; dotted: where the learning rate falls"
     gap = metrics.gap(found.epochs, metrics.ROBUST)

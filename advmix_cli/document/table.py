@@ -60,7 +60,7 @@ def _stamps(there: There, found: dict[Path, Found]) -> list[str]:
     said = []
     if done < len(there.cells):
         said.append(f"UNFINISHED: {done:,} of {len(there.cells):,} cells are measured")
-    test_selected = False
+    test_selected: list[str] = []
     for cell in there.cells:
         one = found.get(cell.directory)
         for stamp in stamps(one) if one else ():
@@ -68,10 +68,10 @@ def _stamps(there: There, found: dict[Path, Found]) -> list[str]:
             if word == "UNFINISHED":
                 continue
             if stamp == TEST_SELECTED:
-                test_selected = True
+                test_selected.append(cell.name)
                 continue
             said.append(f"{word}: {cell.name}:{rest}")
-    return [*said, *([TEST_SELECTED] if test_selected else [])]
+    return [*said, *([f"{TEST_SELECTED} {'; '.join(test_selected)}"] if test_selected else [])]
 
 
 def _columns(columns: list[str], lines: list[Line]) -> list[Part]:
@@ -119,15 +119,20 @@ def _figures(
     )
     says = {
         "ablation": "The accuracy of each row with its 95% interval; the dashed line is the first row's",
-        "row-curves": "Validation accuracy by epoch, pristine and under PGD",
+        "row-curves": f"Accuracy on the {_validated_on(there)} by epoch, as they are and under PGD",
     }
     if missing := [name for name, begun in rows if not begun]:
-        says["row-curves"] += f"; no epoch yet: {'; '.join(missing)}"
+        says["row-curves"] += f"; no epoch has ended: {'; '.join(missing)}"
     if there.seeds > 1:
         says["row-curves"] += "; thin lines are single seeds, the thick one is their mean"
     if any(line.paper for line in lines):
         says["ablation"] += "; diamonds are the paper's numbers"
     return [Drawing(path, f"{says[path.stem]}.") for path in drawn if path.suffix == ".png"]
+
+
+def _validated_on(there: There) -> str:
+    kinds = {cell.row.recipe.validation.on for cell in there.cells}
+    return " or ".join(f"{'test' if kind == 'test' else 'validation'} images" for kind in sorted(kinds))
 
 
 def _diagnosis(there: There, found: dict[Path, Found]) -> list[Part]:

@@ -21,6 +21,11 @@ from advmix_cli.method.ascent import Variable, ascend, box
 from advmix_cli.seeding import generator
 
 
+def falls_short(steps: int, step_size: float, epsilon: float) -> bool:
+    """Whether so many steps do not lead from an image as it is to the edge of its ball."""
+    return steps * step_size < epsilon - SLACK
+
+
 @dataclass(frozen=True)
 class Pgd:
     """`epsilon` and `step_size` in pixel units. An image counts if it withstands every one of the `restarts`.
@@ -36,11 +41,6 @@ class Pgd:
     loss: Literal["cross-entropy", "margin"]
     seed: int
     batch_size: int
-
-    @property
-    def falls_short(self) -> bool:
-        """Whether its steps do not lead from the image as it is to the edge of the ball."""
-        return self.steps * self.step_size < self.epsilon - SLACK
 
     def settings(self, classes: int) -> dict[str, Any]:  # noqa: ARG002
         return {

@@ -54,21 +54,23 @@ def _suspicions(
 ) -> list[str]:
     x, labels = to_unit(images.pixels[:LOOKED_AT]), images.labels[:LOOKED_AT]
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    # Or one that sets them anew could find them where it sets them to.
+    found: list[str] = []
+    logits = _logits(network, x, classes)
+    after_one = _generators(x)
+    # Or one that sets them anew would find them where it sets them to.
     for device in ("cpu", x.device):
         torch.rand((), device=device)
-    drawn = [_generators(x)]
-    logits = _logits(network, x, classes)
-    drawn.append(_generators(x))
-    found: list[str] = []
+    before_another = _generators(x)
     apart = _apart(_logits(network, x, classes), logits)
-    drawn.append(_generators(x))
-    if attacked and drawn[0].torch != drawn[1].torch == drawn[2].torch:
+    after_another = _generators(x)
+    seeds = after_one.torch == after_another.torch != before_another.torch
+    if attacked and seeds:
         raise ForeignModelError(
             "it sets torch's random numbers to the same ones at every call, and attacks draw theirs from there: let it "
             "have a torch.Generator of its own, or keep what it draws in a buffer"
         )
-    if apart > MEANT or drawn[1] != drawn[2]:
+    draws = not seeds and before_another.torch != after_another.torch
+    if apart > MEANT or draws or before_another.others != after_another.others:
         found.append(_random(apart, module, fatal=attacked and not averaged))
     else:
         _raise_if_it_sees_the_batch(network, module, x, logits, classes)

@@ -13,7 +13,6 @@ from advmix_cli.data.images import Dataset, Images
 from advmix_cli.evaluation.halves import as_it_fits
 from advmix_cli.evaluation.notebook import Blank, Notebook
 from advmix_cli.evaluation.outcome import Evaluated, Evaluator, Tick
-from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import measured
 from advmix_cli.evaluation.pristine import Pristine
 from advmix_cli.evaluation.subject import Subject
@@ -46,13 +45,6 @@ def evaluate(
         return
     wanted = [images.part(chosen.split).first(chosen.limit) for chosen in evaluators]
     made = [build.evaluator(chosen, recipe.threat) for chosen in evaluators]
-    for chosen, one in zip(evaluators, made, strict=True):
-        if isinstance(one, Pgd) and one.falls_short:
-            log.warning(
-                "%s: %d steps of %.4g do not lead from an image to the edge of its ball, ε = %.4g: its accuracy may be "
-                "too high",
-                chosen.name, one.steps, one.step_size, one.epsilon,
-            )  # fmt: skip
     passes = [one.passes(len(images.classes)) * len(own) for one, own in zip(made, wanted, strict=True)]
     largest = passes.index(max(passes))
     forget_compiled()

@@ -182,11 +182,9 @@ def measurement(
     if recipe is not None or {"evaluators", "evaluators.1", "evaluators.1.step_size"}.intersection(given):
         return found
     # The default steps follow an ε that was given.
-    followed = [
-        one.model_copy(update={"step_size": found.threat.quarter}) if isinstance(one, PgdEvaluator) else one
-        for one in found.evaluators
-    ]
-    return found.model_copy(update={"evaluators": tuple(followed)})
+    first, second, *others = found.evaluators
+    followed = second.model_copy(update={"step_size": found.threat.quarter})
+    return found.model_copy(update={"evaluators": (first, followed, *others)})
 
 
 def _judged(recipe: str | None) -> dict[str, Any]:

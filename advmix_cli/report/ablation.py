@@ -10,8 +10,18 @@ from advmix_cli.evaluation.outcome import Outcome
 from advmix_cli.report.differences import Difference, Right, difference, pooled_interval, right
 from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.results import Measured, Results
-from advmix_cli.report.tables import TEST_SELECTED, collapsed_in, interval, percent, shown, spanned
+from advmix_cli.report.tables import (
+    TEST_SELECTED,
+    collapsed_in,
+    interval,
+    percent,
+    published,
+    shown,
+    spanned,
+    too_high,
+)
 
+SELECTIONS = ("last", "best", "averaged last", "averaged best")
 FEW = 5
 """Seeds, below which the variance between them is hardly known."""
 
@@ -52,14 +62,15 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
     seeds = _seeds(lines)
     for line in lines:
         rows.append((Cell(line.name), *(_cell(line, "last", column, lines[0], seeds) for column in columns)))
-        for selection in ("best", "averaged last", "averaged best"):
+        for selection in SELECTIONS[1:]:
             found = [entry for run in line.runs if run and (entry := run.of(selection))]
             if found:
                 chosen_on_test |= any(entry.test_selected for entry in found)
                 epochs = ", ".join(str(entry.epoch) for entry in found)
                 name = f"└ {found[0].selection} (epoch {epochs})"
                 rows.append((Cell(name), *(_cell(line, selection, column, line, seeds) for column in columns)))
-    captions = [TEST_SELECTED] if chosen_on_test else []
+    captions = [_units(lines), *([TEST_SELECTED] if chosen_on_test else [])]
+    captions += _biased(columns, lines)
     said = [note for row in rows for cell in row for note in cell.notes]
     notes = {note.split(" ")[0] for note in said}
     captions += _other_settings(columns, lines)
@@ -72,7 +83,7 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
     if "pooled" in notes:
         captions.append(
             "±: the standard deviation of the seeds; pooled: the 95% interval of the mean over other seeds and other "
-            "images."
+            f"images.{_few(columns, lines)}"
         )
     captions += _without_verdicts(columns, lines)
     captions += [f"FAILED: {line.name}, {why}" for line in lines for why in line.failed]
@@ -106,6 +117,18 @@ def _other_settings(columns: Sequence[str], lines: Sequence[Line]) -> list[str]:
     return found
 
 
+def _units(lines: Sequence[Line]) -> str:
+    paper = "; paper: the published number, and ours minus it, untested" if any(line.paper for line in lines) else ""
+    return f"Accuracy in %, differences in points{paper}."
+
+
+def _biased(columns: Sequence[str], lines: Sequence[Line]) -> list[str]:
+    """What of each column makes its accuracies too high."""
+    entries = [entry for line in lines for run in line.runs if run for entry in run.measured]
+    pairs = [(entry, outcome) for entry in entries for column in columns if (outcome := entry.outcome(column))]
+    return list(dict.fromkeys(said for entry, outcome in pairs for said in too_high(entry, outcome)))
+
+
 def _without_verdicts(columns: Sequence[str], lines: Sequence[Line]) -> list[str]:
     """Rows that were measured, but whose files of verdicts are not there any more, or are those of something else."""
     found: list[str] = []
@@ -128,16 +151,22 @@ def _seeds(lines: Sequence[Line]) -> int:
 
 def _test(lines: Sequence[Line]) -> str:
     if _seeds(lines) > 1:
-        fewest = min((sum(map(bool, line.runs)) for line in lines if any(line.runs)), default=0)
-        few = f" Of {fewest} seeds it is too short where these lie apart." if 1 < fewest < FEW else ""
         return (
             "seed by seed on the same images, not corrected for how many there are; noise: the pooled 95% interval of "
-            f"it holds 0.{few}"
+            "it, which CSV and JSON have, holds 0."
         )
     return (
         "on the same images, p by McNemar's exact test, not corrected for how many there are; noise: p is 0.05 or "
-        "more. With one seed each it is of two networks, and not of two methods."
+        "more, which does not say that there is no difference (CSV and JSON have its interval). With one seed each it "
+        "is of two networks, and not of two methods."
     )
+
+
+def _few(columns: Sequence[str], lines: Sequence[Line]) -> str:
+    """Of how many seeds the pooled intervals are that are of few."""
+    counts = {len(line.right(one, column)) for line in lines for one in SELECTIONS for column in columns}
+    few = sorted(count for count in counts if 1 < count < FEW)
+    return f" Of {' or '.join(map(str, few))} seeds such an interval is too short where these lie apart." if few else ""
 
 
 def _machine(machine: dict[str, Any]) -> str:
@@ -154,7 +183,7 @@ def _cell(line: Line, selection: str, column: str, against: Line, seeds: int) ->
     if not found:
         return Cell(
             "diverged" if diverged else "failed" if line.failed else "·",
-            (f"paper {paper[column]:.1f}",) if column in paper else (),
+            (f"paper {published(paper[column])}",) if column in paper else (),
         )
     mean = statistics.fmean(outcome.accuracy for outcome in found)
     notes = _spread(found, list(line.right(selection, column).values()))
@@ -166,7 +195,7 @@ def _cell(line: Line, selection: str, column: str, against: Line, seeds: int) ->
         known = _by_seed(against.right("last", column), line.right(selection, column))
         notes += [shown("Δ" if is_last else "gap", known, partial=known.seeds < seeds)] if known else []
     if column in paper:
-        notes.append(f"paper {paper[column]:.1f}, {100 * mean - paper[column]:+.1f}")
+        notes.append(f"paper {published(paper[column])}, {100 * mean - paper[column]:+.1f}")
     return Cell(percent(mean), tuple(notes))
 
 
@@ -208,7 +237,7 @@ def ablation_records(columns: Sequence[str], lines: Sequence[Line]) -> list[dict
 
 
 def _record(entry: Measured, outcome: Outcome, paper: dict[str, float]) -> dict[str, Any]:
-    published = paper.get(outcome.name) if entry.selection == "last" else None
+    theirs = paper.get(outcome.name) if entry.selection == "last" else None
     return {
         "selection": entry.selection,
         "test_selected": entry.test_selected,
@@ -219,7 +248,7 @@ def _record(entry: Measured, outcome: Outcome, paper: dict[str, float]) -> dict[
         "accuracy": outcome.accuracy,
         "low": outcome.interval.low,
         "high": outcome.interval.high,
-        "paper": None if published is None else published / 100,
+        "paper": None if theirs is None else theirs / 100,
         "seconds": outcome.seconds,
     }
 

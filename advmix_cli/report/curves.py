@@ -14,9 +14,11 @@ MARKS = 12
 """On a line, at most."""
 
 
-def training_curves(title: str, epochs: Epochs, planned: int | None = None) -> Figure | None:
-    """Loss, validation accuracy and learning rate by epoch, with its drops, collapses, and the gap between the best
-    robust accuracy and the last; `planned` epochs are the width. None without an epoch."""
+def training_curves(
+    title: str, epochs: Epochs, planned: int | None = None, on: str = "validation images"
+) -> Figure | None:
+    """Loss, accuracy `on` the images that it was validated on, and learning rate by epoch, with its drops, collapses,
+    and the gap between the best robust accuracy and the last; `planned` epochs are the width. None without an epoch."""
     if not epochs:
         return None
     judged = bool(curve(epochs, ROBUST)[0])
@@ -27,7 +29,7 @@ def training_curves(title: str, epochs: Epochs, planned: int | None = None) -> F
     figure.suptitle(f"{heading}\n{said(known)}" if known else heading, x=0.01, ha="left", fontsize=10.5)
     _losses(axes[0], epochs)
     if judged:
-        _accuracies(axes[1], epochs)
+        _accuracies(axes[1], epochs, on)
     _rate(axes[-1], epochs)
     last = max(planned or 0, epochs[-1]["epoch"])
     for one in axes:
@@ -68,7 +70,7 @@ def _losses(axes: Axes, epochs: Epochs) -> None:
     _key(axes)
 
 
-def _accuracies(axes: Axes, epochs: Epochs) -> None:
+def _accuracies(axes: Axes, epochs: Epochs, on: str) -> None:
     _line(axes, epochs, PRISTINE, 3, "pristine", 100)
     _line(axes, epochs, ROBUST, 0, "under PGD", 100)
     _line(axes, epochs, AVERAGE + PRISTINE, 2, "pristine, averaged", 100)
@@ -76,7 +78,7 @@ def _accuracies(axes: Axes, epochs: Epochs) -> None:
     numbers, values = curve([line for line in epochs if line["epoch"] in collapsed(epochs)], ROBUST)
     if numbers:
         axes.plot(numbers, [100 * value for value in values], "X", color=LINES[4][0], markersize=10, label="collapsed")
-    axes.set_ylabel("validation, % right")
+    axes.set_ylabel(f"% of {on}")
     axes.set_ylim(0, 102)
     _key(axes)
     if known := gap(epochs, ROBUST):
@@ -114,7 +116,7 @@ def _rate(axes: Axes, epochs: Epochs) -> None:
 # ---- the rows of a table -------------------------------------------------------------------------------------------
 
 ACROSS = 4
-SHOWN = {PRISTINE: (3, "validation, pristine"), ROBUST: (0, "validation, under PGD")}
+SHOWN = {PRISTINE: (3, "as they are"), ROBUST: (0, "under PGD")}
 """Of each row: how its line looks, and what it is called."""
 
 

@@ -85,16 +85,24 @@ def _last_epoch(axes: Axes, at: int, line: Line, column: str, found: Sequence[fl
 
 
 def _key(lines: Sequence[Line], columns: Sequence[str], others: Sequence[str]) -> list[Line2D]:
-    several = any(len(line.outcomes("last", column)) > 1 for line in lines for column in columns)
-    what = "mean, pooled 95% interval" if several else "last epoch, 95% interval"
+    counts = {len(line.outcomes("last", column)) for line in lines for column in columns} - {0}
+    several = max(counts, default=0) > 1
+    one = " (of one seed: of its images alone)" if 1 in counts else ""
+    what = f"mean, pooled 95% interval{one}" if several else "last epoch, 95% interval"
     found = [Line2D([], [], color=BLUE, marker="o", markersize=6.5, linewidth=2, label=what)]
     if several:
         found.append(_mark(INK, "o", 3.2, "one seed", hollow=True))
     found.append(Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (2, 2)), label=as_text(lines[0].name, 30)))
-    found += [_mark(GREY, OTHERS[one][1], 5, OTHERS[one][0]) for one in others]
+    found += [_mark(GREY, OTHERS[one][1], 5, f"{OTHERS[one][0]}{_chosen_on_test(lines, one)}") for one in others]
     if any(column in line.paper for line in lines for column in columns):
         found.append(_mark(ORANGE, "D", 7.5, "the paper's", hollow=True))
     return found
+
+
+def _chosen_on_test(lines: Sequence[Line], selection: str) -> str:
+    """A stamp, if any row's is so."""
+    entries = [entry for line in lines for run in line.runs if run and (entry := run.of(selection))]
+    return ", TEST-SELECTED" if any(entry.test_selected for entry in entries) else ""
 
 
 def _mark(colour: str, mark: str, size: float, label: str, *, hollow: bool = False) -> Line2D:

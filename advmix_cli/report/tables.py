@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from advmix_cli.evaluation.outcome import Outcome
+from advmix_cli.evaluation.pgd import falls_short
 from advmix_cli.evaluation.significance import Interval
 from advmix_cli.machine import said
 from advmix_cli.report.differences import Difference, p_value
@@ -12,8 +13,13 @@ from advmix_cli.report.results import Measured
 
 
 def percent(fraction: float) -> str:
-    """With the decimals of the paper's tables."""
+    """As it is shown: one decimal, of some hundred or thousand images."""
     return f"{100 * fraction:.1f}"
+
+
+def published(accuracy: float) -> str:
+    """In percent, with the decimals that it was given with."""
+    return f"{accuracy:.1f}" if round(accuracy, 1) == accuracy else f"{accuracy:.2f}"
 
 
 def levels(pixels: float) -> str:
@@ -72,6 +78,7 @@ def outcome_grid(
         warning.append(f"trained on {len(machines)} machines: {'; '.join(_moves(machines))}")
     if collapsed:
         warning.append(f"COLLAPSED: {collapsed_in(collapsed)}.")
+    warning += [said for outcome in measured.outcomes for said in too_high(measured, outcome)]
     return outcomes_grid(f"{title} · {measured.selection} epoch ({measured.epoch})", measured.outcomes, warning)
 
 
@@ -95,6 +102,15 @@ def outcomes_grid(title: str, outcomes: Sequence[Outcome], captions: Sequence[st
 
 
 TEST_SELECTED = "TEST-SELECTED: this epoch was chosen on the test images, so its accuracy on them is too high."
+
+
+def too_high(entry: Measured, outcome: Outcome) -> Iterator[str]:
+    """Why this accuracy is, beside a choice on test images, which is stamped on all of an epoch."""
+    settings = outcome.settings
+    if settings.get("split") == "validation" and entry.selection.endswith("best on validation"):
+        yield f"{outcome.name}: the best epoch was chosen on these images, so its accuracy on them is too high."
+    if "step_size" in settings and falls_short(settings["steps"], settings["step_size"], settings["epsilon"]):
+        yield f"{outcome.name}: its steps do not lead to the edge of the ball, so the accuracy may be too high."
 
 
 def _breaking(outcome: Outcome) -> str:

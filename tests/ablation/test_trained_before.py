@@ -1,13 +1,17 @@
 """What another run of the directory has trained for other evaluators is not trained again."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import tomli_w
 from interrupted import CPU, bits, stopped
+from PIL import Image
 from typer.testing import CliRunner
 
 from advmix_cli import checkpoint, run
+from advmix_cli.ablation import trained_before
 from advmix_cli.ablation.cells import cells
 from advmix_cli.ablation.plan import plan_records
 from advmix_cli.ablation.prepare import prepare
@@ -98,9 +102,7 @@ def test_what_both_measure_is_not_measured_again(cell, done, watch):
         assert Results.load(new.directory).of("last").outcome(name) == Results.load(other.directory).of("last").outcome(
             name
         )
-    assert (
-        two.directory / LOG
-    ).read_text() == f"trained as {one.directory.name}, for other evaluators: only measured\n"
+    assert (two.directory / LOG).read_text() == f"trained as {one.directory.name}: only measured\n"
 
 
 def test_an_evaluator_of_the_same_name_is_not_taken_for_another(cell, done):
@@ -134,6 +136,10 @@ def broken(path):
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def other_results(directory):
+    replace(Results.load(directory), digest="0" * 64).save(directory)
+
+
 def negated(path):
     saved = checkpoint.load(path)
     replace(saved, state={name: -value for name, value in saved.state.items()}).save(path)
@@ -147,7 +153,7 @@ def negated(path):
         (lambda directory: negated(directory / BEST), "is not the network of epoch"),
         (lambda directory: (directory / METRICS).unlink(), "metrics.jsonl is gone, or not that of its last network"),
         (lambda directory: (directory / METRICS).write_text("{}\n"), "metrics.jsonl is gone, or not that of its last"),
-        (lambda directory: (directory / RESULTS).unlink(), "or has lost its results"),
+        (lambda directory: other_results(directory), "its results are gone, or not those of its recipe"),
     ],
 )
 def test_what_is_damaged_is_said_and_trained_anew(damage, why, cell, done, watch, capsys):
@@ -159,6 +165,13 @@ def test_what_is_damaged_is_said_and_trained_anew(damage, why, cell, done, watch
     assert not (new.directory / LAST).exists()
     run.execute(new.row.recipe, new.directory, CPU, watch)
     assert Results.load(new.directory).finished
+
+
+def test_a_training_without_results_is_not_taken_for_one(cell, done):
+    (done().directory / RESULTS).unlink()
+    new = cell(evaluators(OTHER))
+    assert [record["state"] for record in plan_records([new])] == ["to do"]
+    assert not (new.directory / LAST).exists()
 
 
 def test_damaged_verdicts_are_found_again(cell, done, watch):
@@ -195,6 +208,89 @@ def test_a_begun_training_is_taken_over_as_well(cell, tiny, tmp_path, watch):
     assert not (new.directory / "state").exists()
 
 
+def test_what_another_process_did_meanwhile_is_left(tiny, done, tmp_path, watch, monkeypatch):
+    done(evaluators(PRISTINE))
+    (new,) = cells(Table("t", "T", (Row("row", tiny(evaluators(OTHER)), {}),)), 1, tmp_path / "runs")
+    looked, before = trained_before.trainings, None
+
+    def trainings(table):
+        nonlocal before
+        found = looked(table)
+        run.execute(new.row.recipe, new.directory, CPU, watch)
+        before = timeless(new.directory), (new.directory / LAST).stat().st_mtime_ns
+        return found
+
+    monkeypatch.setattr(trained_before, "trainings", trainings)
+    take_over([new], print)
+    assert (timeless(new.directory), (new.directory / LAST).stat().st_mtime_ns) == before
+
+
+def test_a_source_whose_recipe_was_edited_tells_nothing(cell, done, tiny):
+    old = done(evaluators(PGD))
+    other = '{kind="pgd", steps=2, step_size="4/255"}'
+    (old.directory / "recipe.toml").write_text(tomli_w.dumps(tiny(evaluators(other)).resolved()))
+    assert Results.load(cell(evaluators(other, PRISTINE)).directory).of("last").outcomes == ()
+
+
+def test_the_images_of_a_folder_are_looked_at_first(cell, tmp_path, watch, capsys):
+    drawing = np.random.default_rng(0)
+
+    def paint():
+        for part, count in (("train", 40), ("test", 3)):
+            for label in "ab":
+                (tmp_path / "images" / part / label).mkdir(parents=True, exist_ok=True)
+                for index in range(count):
+                    pixels = drawing.integers(256, size=(8, 8, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(tmp_path / "images" / part / label / f"{index}.png")
+
+    paint()
+    data = f'data={{source="folder", root="{tmp_path / "images"}"}}'
+    old = cell(data, "schedule.batch_size=32", evaluators(PRISTINE))
+    run.execute(old.row.recipe, old.directory, CPU, watch)
+    same = cell(data, "schedule.batch_size=32", evaluators(PRISTINE, OTHER))
+    assert (same.directory / LAST).exists()
+    paint()
+    changed = cell(data, "schedule.batch_size=32", evaluators(OTHER))
+    assert not (changed.directory / LAST).exists()
+    assert ": the images have changed since\n" in capsys.readouterr().out
+    run.execute(changed.row.recipe, changed.directory, CPU, watch)
+    assert Results.load(changed.directory).finished
+
+
+def test_a_directory_that_cannot_be_read_ends_nothing(done, cell, tmp_path, monkeypatch):
+    done(evaluators(PRISTINE))
+    closed = tmp_path / "runs" / "closed"
+    closed.mkdir()
+    monkeypatch.setattr(
+        trained_before, "runs_in", lambda table: [closed, *(path for path in table.iterdir() if path != closed)]
+    )
+    is_file = Path.is_file
+
+    def denied(path):
+        if path.parent == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", denied)
+    assert (cell(evaluators(OTHER)).directory / LAST).exists()
+
+
+def test_a_take_over_that_is_cut_off_leaves_a_training_to_begin(cell, tiny, tmp_path, watch, monkeypatch):
+    new = cell(evaluators(OTHER))
+    stopped(new.row.recipe, new.directory, watch, at=3)
+    run.execute(tiny(), tmp_path / "runs" / "old", CPU, watch)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Checkpoint, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            take_over([new], print)
+    run.execute(new.row.recipe, new.directory, CPU, watch)
+    assert bits(new.directory) == bits(tmp_path / "runs" / "old")
+
+
+def full(_saved, path):
+    raise OSError(28, "No space left on device", str(path))
+
+
 def test_ablate_measures_a_finished_table_by_others(tiny, tmp_path):
     (tmp_path / "base.toml").write_text(tomli_w.dumps(tiny("schedule.epochs=1").resolved()))
     (tmp_path / "t.toml").write_text(
@@ -205,5 +301,5 @@ def test_ablate_measures_a_finished_table_by_others(tiny, tmp_path):
     assert first.exit_code == 0
     again = CliRunner().invoke(app, [*words, evaluators(PRISTINE, OTHER)])
     assert again.exit_code == 0, again.stderr
-    assert again.stderr.count(", for other evaluators: only measured\n") == 2
+    assert again.stderr.count(": only measured\n") == 2
     assert "training" not in again.stderr

@@ -256,19 +256,19 @@ class Guessing(nn.Module):
     """Right in seven of ten looks at whatever image."""
 
     def forward(self, x):
-        right = torch.rand(len(x)) < 0.7
-        return torch.stack([1e-6 * x.mean((1, 2, 3)) + right, ~right + 0.0], dim=1) * torch.tensor([1.0, 1.0])
+        right = (torch.rand(len(x)) < 0.7).float()
+        seen = 1e-6 * x.mean((1, 2, 3))
+        return torch.stack([seen + right, 1 - right - seen, seen - 1], dim=1)
 
 
 def test_what_a_random_network_gets_wrong_without_an_attack_is_asked_for_once_an_attack():
     """As pyautoattack does: once as it is, and once after each of the two attacks."""
     network, batch = Guessing(), Images(torch.full((600, 1, 8, 8), 128, dtype=torch.uint8), torch.zeros(600).long())
-    batch = Images(batch.pixels, batch.labels)
     with measured(network):
         torch.manual_seed(0)
         found = AutoAttack("rand", 1e-6, 0, 600)(Subject.plain(network), batch, silent, Blank())
     share = float(found.robust.double().mean())
-    assert share == pytest.approx(0.7**2, abs=0.06)
+    assert share == pytest.approx(0.7**3, abs=0.06)
 
 
 def test_upstream_s_warning_of_few_classes_is_of_attacks_that_are_left_out(caplog):

@@ -103,6 +103,17 @@ def seeding(network, x):
     return network(x + 0.01 * torch.randn(1, *x.shape[1:]))
 
 
+class DrawsOnce(Odd):
+    """At its first call, what it then keeps."""
+
+    once = None
+
+    def forward(self, x):
+        if self.once is None:
+            self.once = torch.randn(1, 1, 8, 8)
+        return super().forward(x + 0.01 * self.once)
+
+
 def rarely(network, x):
     """Random in one call of millions."""
     return network(x) + (torch.rand(()) < 1e-7)
@@ -165,6 +176,7 @@ def test_an_honest_network_is_not_suspected_and_stays_as_it_is(images):
     before = {name: value.clone() for name, value in module.state_dict().items()}
     assert look(module, images) == []
     assert look(nn.Sequential(nn.BatchNorm2d(1), Odd()), images) == []
+    assert look(DrawsOnce(), images) == []
     assert module.training
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
 

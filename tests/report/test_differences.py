@@ -80,7 +80,7 @@ def test_a_large_difference_has_its_p_and_a_small_one_is_noise(ran):
     assert shown[1][-1] == f"Δ {100 * paired.difference:+.1f}, p {paired.p:.2g}"
     assert paired.p < 0.05
     assert shown[2][-1].endswith(", noise")
-    assert captions[0].startswith("Δ: against the row A, on the same images, p by McNemar's exact test")
+    assert captions[1].startswith("Δ: against the row A, on the same images, p by McNemar's exact test")
 
 
 def test_with_several_seeds_a_difference_counts_the_seeds_too(ran):
@@ -93,7 +93,7 @@ def test_with_several_seeds_a_difference_counts_the_seeds_too(ran):
     assert shown[1][-1] == f"Δ {100 * values.mean():+.1f} ({100 * low:.1f}–{100 * high:.1f})"
     assert shown[0][1].startswith("pooled ")
     assert captions[-1].startswith("±: the standard deviation of the seeds; pooled: ")
-    assert captions[0].endswith("holds 0. Of 3 seeds it is too short where these lie apart.")
+    assert captions[2].endswith("images. Of 3 seeds such an interval is too short where these lie apart.")
     # The same three pairs in which the gain of one seed is the loss of another are noise.
     mixed = [row("A", *(ran("x", pairs[s][s % 2], seed=s) for s in range(3)))]
     mixed += [row("B", *(ran("y", pairs[s][1 - s % 2], seed=s) for s in range(3)))]

@@ -58,7 +58,7 @@ def test_a_training_s_curves_are_its_numbers():
     assert drawn(loss, label="loss") == [[(n, 2 / n) for n in range(1, 9)]]
     assert drawn(accuracy, label="under PGD") == [[(n, 100 * (0.5 - abs(n - 4) / 20)) for n in range(1, 9)]]
     assert drawn(accuracy, label="pristine, averaged") == []
-    assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "validation, % right", "learning rate"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "% of validation images", "learning rate"]
     for axes in figure.axes:  # the drop is marked in each
         assert [x for x, _ in points(axes, color=GREY, linestyle="--")] == [6, 6]
     assert rate.get_yscale() == "log"
@@ -97,6 +97,16 @@ def test_the_dots_are_means_their_intervals_and_the_paper_s_points():
     assert spans == [[(100 * end, at) for end in wilson(n, 200)] for at, n in enumerate((100, 120))]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["A", "B"]
     assert axes.get_ylim()[0] > axes.get_ylim()[1], "the first row is at the top"
+
+
+def test_the_legend_says_what_was_chosen_on_test_images_and_what_is_of_one_seed():
+    both, alone = line("A", 100, 120), line("B", 100)
+    chosen = replace(both.runs[0].measured[0], selection="best on test")
+    both = replace(both, runs=tuple(replace(run, measured=(*run.measured, chosen)) for run in both.runs))
+    words = [text.get_text() for text in dot_plot("T", ["PGD20"], [both, alone]).legends[0].get_texts()]
+    assert words[0] == "mean, pooled 95% interval (of one seed: of its images alone)"
+    assert "best epoch, TEST-SELECTED" in words
+    assert training_curves("t", epochs(8), on="test images").axes[1].get_ylabel() == "% of test images"
 
 
 def test_several_seeds_are_points_and_other_selections_have_their_own_mark():

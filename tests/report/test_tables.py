@@ -1,6 +1,7 @@
 """Results -> tables: means, differences, what is missing, and the stamp of a choice made on test images."""
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,21 @@ def test_one_seed_shows_its_interval_and_the_difference_to_the_paper():
     assert row[0] == ("A", ())
     assert row[1] == ("80.0", ("77.4–82.4, n 1,000", "paper 83.3, -3.3"))
     assert row[2] == ("50.0", ("46.9–53.1, n 1,000", "paper 47.9, +2.1"))
+
+
+def test_the_paper_s_number_has_the_decimals_that_it_was_given_with():
+    (row,) = cells(line("A", (results(measured("last", 5, 800, 583)),), {"PGD20": 58.34}))
+    assert row[2] == ("58.3", ("55.2–61.3, n 1,000", "paper 58.34, -0.0"))
+
+
+def test_an_epoch_that_was_chosen_on_the_very_images_is_said():
+    one = replace(outcome("V", 800), settings={"split": "validation"})
+    for selection, says in (("best on validation", True), ("last", False), ("averaged best on validation", True)):
+        grid = outcome_grid("T", Measured(selection, 5, "d", (one,)))
+        said = "V: the best epoch was chosen on these images, so its accuracy on them is too high."
+        assert (said in grid.captions) == says
+        table = ablation_grid("T", ["V"], [line("A", (results(Measured(selection, 5, "d", (one,))),), {})])
+        assert (said in table.captions) == says
 
 
 def test_several_seeds_show_their_mean_and_standard_deviation():

@@ -116,7 +116,7 @@ def test_what_was_trained_for_other_evaluators_is_only_measured(table, cluster):
     (before,) = directory.glob("one-seed0-*")
     others = ["--set", 'evaluators=[{kind="pristine"}, {kind="pgd", steps=3, step_size="8/255"}]']
     _, said = ablate(*ASKED, *others)
-    took = f"trained as {before.name}, for other evaluators: only measured\n"
+    took = f"trained as {before.name}: only measured\n"
     assert f"one, seed 0: {took}" in said
     cluster.wait(lambda: ablate("--status", *others)[0]["cells"][0]["state"] == "done")
     (after,) = set(directory.glob("one-seed0-*")) - {before}
