@@ -60,17 +60,17 @@ def tensors(path: Path, key: str | None = None) -> Taken:
         )
         raise CheckpointError(f"{path}: not a file of tensors that can be read safely: {reason}") from None
     entries = found.items() if isinstance(found, Mapping) else ()
-    nested = [printable(str(name)) for name, value in entries if _has_tensors(value)]
+    nested = {printable(str(name)): value for name, value in entries if _has_tensors(value)}
     keys = [name for name in WRAPPERS if name in nested] if key is None else [name for name in nested if name == key]
     if len(keys) > 1:
         raise CheckpointError(f"{path}: holds several networks: {some(keys)}; choose one with --key")
     if key is not None and not keys:
-        there = f"; there are {some(nested)}" if nested else ""
+        there = f"; there are {some(list(nested))}" if nested else ""
         raise CheckpointError(f"{path}: holds no tensors under '{printable(key)}'{there}")
     if keys:
-        found = found[keys[0]]
+        found = nested[keys[0]]
     if not isinstance(found, Mapping) or not any(isinstance(value, Tensor) for value in found.values()):
-        there = f"; --key takes that under {some(nested)}" if nested else ""
+        there = f"; --key takes that under {some(list(nested))}" if nested else ""
         raise CheckpointError(
             f"{path}: holds no mapping of names to tensors, alone or under {', '.join(WRAPPERS)}{there}"
         )

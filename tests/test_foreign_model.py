@@ -449,6 +449,7 @@ def test_by_default_the_field_judges_at_eight():
         (["threat.epsilon=0.4", "evaluators.0.limit=5", "evaluators.1.steps=40"], 0.1),
         (["threat.epsilon=0.4", "evaluators.1.step_size=0.03"], 0.03),
         (["threat.epsilon=0.0"], 1 / 255),
+        (["evaluators.1.epsilon=0.2"], 0.05),
         ([], 2 / 255),
     ],
 )

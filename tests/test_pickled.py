@@ -46,6 +46,8 @@ def test_a_key_that_is_none_of_the_usual_is_named(tmp_path):
     done = import_(tmp_path / "a.pt", tmp_path / "a.safetensors")
     assert done.exit_code == 2
     assert " ".join(done.stderr.split()).endswith("; --key takes that under params, params_ema")
+    torch.save({1: STATE}, tmp_path / "b.pt")
+    assert import_(tmp_path / "b.pt", tmp_path / "b.safetensors", "--key", "1").exit_code == 0
 
 
 def test_of_several_networks_none_is_chosen(tmp_path):

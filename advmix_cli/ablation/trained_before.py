@@ -5,12 +5,12 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advmix_cli.ablation.cells import Cell
-from advmix_cli.errors import CheckpointError, InUseError, RecipeError, RunDirectoryError
+from advmix_cli.errors import CheckpointError, DataError, InUseError, RecipeError, RunDirectoryError
 from advmix_cli.files import append_line, read_text, write_atomically
 from advmix_cli.locks import held
 from advmix_cli.recipe import load
@@ -44,6 +44,7 @@ def take_over(cells: Sequence[Cell], say: Callable[[str], None]) -> None:
     be written."""
     todo = [cell for cell in cells if _is_to_train(cell)]
     known = trainings(todo[0].directory.parent) if todo else {}
+    images = _Fingerprints(say)
     for cell in todo:
         sources = known.get(cell.row.recipe.training_digest(), [])
         for source in sources:
@@ -51,10 +52,10 @@ def take_over(cells: Sequence[Cell], say: Callable[[str], None]) -> None:
                 with held(cell.directory):
                     if not _is_to_train(cell):  # any more
                         break
-                    _take_over(cell, source, sources, say)
+                    _take_over(cell, source, sources, images)
             except InUseError:
                 break  # and is being trained
-            except (CheckpointError, RunDirectoryError) as error:
+            except (CheckpointError, DataError, RunDirectoryError) as error:
                 say(f"{cell.name}: cannot take over the training of {source}: {error}")
             else:
                 said = f"trained as {source.name}: only measured"
@@ -67,10 +68,8 @@ def _is_to_train(cell: Cell) -> bool:
     return not (cell.directory / LAST).exists() and not cell.ended()
 
 
-def _take_over(cell: Cell, source: Path, sources: Sequence[Path], say: Callable[[str], None]) -> None:
-    import torch  # which who only looks can do without
-
-    from advmix_cli import build, checkpoint, run
+def _take_over(cell: Cell, source: Path, sources: Sequence[Path], images: "_Fingerprints") -> None:
+    from advmix_cli import checkpoint, run  # with torch, which who only looks can do without
     from advmix_cli.report.results import Results
 
     recipe, directory = cell.row.recipe, cell.directory
@@ -80,8 +79,7 @@ def _take_over(cell: Cell, source: Path, sources: Sequence[Path], say: Callable[
     if known is None or known.digest != last.recipe.digest():
         raise RunDirectoryError("its results are gone, or not those of its recipe")
     # A folder may have changed under the same path; what is downloaded has its checksums.
-    is_folder = isinstance(recipe.data, FolderData)
-    if is_folder and build.dataset(recipe, torch.device("cpu"), say).fingerprints() != last.images:
+    if isinstance(recipe.data, FolderData) and images.now(recipe) != last.images:
         raise RunDirectoryError("the images have changed since")
     networks, metrics = run.reported(_with_all_measured(recipe), last, source), _metrics(source, last)
     shutil.rmtree(directory / STATE, ignore_errors=True)  # of a training that goes on from other metrics
@@ -94,6 +92,25 @@ def _take_over(cell: Cell, source: Path, sources: Sequence[Path], say: Callable[
     replace(known, title=recipe.title, digest=recipe.digest(), measured=measured, finished=False).save(directory)
     # Last of all: where this is, the training has ended.
     replace(last, recipe=recipe).save(directory / LAST)
+
+
+@dataclass(frozen=True)
+class _Fingerprints:
+    """Of images as they are now, each looked at once."""
+
+    say: Callable[[str], None]
+    found: dict[object, dict[str, str]] = field(default_factory=dict)
+
+    def now(self, recipe: Recipe) -> dict[str, str]:
+        """DataError if they cannot be read."""
+        import torch
+
+        from advmix_cli import build
+
+        same = recipe.data, recipe.validation.held_out
+        if same not in self.found:
+            self.found[same] = build.dataset(recipe, torch.device("cpu"), self.say).fingerprints()
+        return self.found[same]
 
 
 def _with_all_measured(recipe: Recipe) -> Recipe:

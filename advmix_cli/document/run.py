@@ -151,9 +151,11 @@ def _training(found: Found, title: str, figures: Path | None) -> list[Part]:
     if not figures:
         return []
     planned = found.recipe.schedule.epochs if found.recipe else None
-    on = "test images" if found.recipe and found.recipe.validation.on == "test" else "validation images"
+    on = f"{found.recipe.validation.on} images" if found.recipe else "images that it was validated on"
+    on = on.replace("held-out", "validation")
     drawn = written({"training-curves": lambda: training_curves(title, found.epochs, planned, on)}, figures)
-    says = f"Loss, accuracy on the {on} and learning rate by epoch"
+    judged = f", accuracy on the {on}" if metrics.curve(found.epochs, metrics.ROBUST)[0] else ""
+    says = f"Loss{judged} and learning rate by epoch"
     if metrics.drops(found.epochs):
         says += "; dotted: where the learning rate falls"
     gap = metrics.gap(found.epochs, metrics.ROBUST)

@@ -17,6 +17,7 @@ from advmix_cli.report.curves import row_curves
 from advmix_cli.report.dots import dot_plot
 from advmix_cli.report.figures import written
 from advmix_cli.report.grid import Cell, Grid
+from advmix_cli.report.metrics import ROBUST, curve
 from advmix_cli.report.tables import TEST_SELECTED, seconds
 from advmix_cli.report.tables import stamp as settings_of
 
@@ -119,7 +120,7 @@ def _figures(
     )
     says = {
         "ablation": "The accuracy of each row with its 95% interval; the dashed line is the first row's",
-        "row-curves": f"Accuracy on the {_validated_on(there)} by epoch, as they are and under PGD",
+        "row-curves": f"Accuracy on the {_validated_on(there, found)} by epoch, as they are and under PGD",
     }
     if missing := [name for name, begun in rows if not begun]:
         says["row-curves"] += f"; no epoch has ended: {'; '.join(missing)}"
@@ -130,8 +131,10 @@ def _figures(
     return [Drawing(path, f"{says[path.stem]}.") for path in drawn if path.suffix == ".png"]
 
 
-def _validated_on(there: There) -> str:
-    kinds = {cell.row.recipe.validation.on for cell in there.cells}
+def _validated_on(there: There, found: dict[Path, Found]) -> str:
+    """What the curves that there are were seen on."""
+    seen = {place for place, one in found.items() if curve(one.epochs, ROBUST)[0]}
+    kinds = {cell.row.recipe.validation.on for cell in there.cells if cell.directory in seen}
     return " or ".join(f"{'test' if kind == 'test' else 'validation'} images" for kind in sorted(kinds))
 
 

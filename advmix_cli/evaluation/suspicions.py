@@ -63,14 +63,13 @@ def _suspicions(
     before_another = _generators(x)
     apart = _apart(_logits(network, x, classes), logits)
     after_another = _generators(x)
-    seeds = after_one.torch == after_another.torch != before_another.torch
+    seeds, draws = _between_calls(after_one, before_another, after_another)
     if attacked and seeds:
         raise ForeignModelError(
             "it sets torch's random numbers to the same ones at every call, and attacks draw theirs from there: let it "
             "have a torch.Generator of its own, or keep what it draws in a buffer"
         )
-    draws = not seeds and before_another.torch != after_another.torch
-    if apart > MEANT or draws or before_another.others != after_another.others:
+    if apart > MEANT or draws:
         found.append(_random(apart, module, fatal=attacked and not averaged))
     else:
         _raise_if_it_sees_the_batch(network, module, x, logits, classes)
@@ -129,14 +128,22 @@ def _logits(network: Logits, x: Tensor, classes: int) -> Tensor:
 class _Drawn(NamedTuple):
     """Where the generators of random numbers are that a module may draw from."""
 
-    torch: bytes
+    torch: tuple[bytes, ...]
     others: tuple[Any, ...]
 
 
 def _generators(x: Tensor) -> _Drawn:
     states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(x.device)] if x.is_cuda else [])]
     of_numpy = [np.asarray(part).tobytes() for part in np.random.get_state()]
-    return _Drawn(b"".join(one.numpy().tobytes() for one in states), (random.getstate(), *of_numpy))
+    return _Drawn(tuple(one.numpy().tobytes() for one in states), (random.getstate(), *of_numpy))
+
+
+def _between_calls(after_one: _Drawn, before: _Drawn, after: _Drawn) -> tuple[bool, bool]:
+    """Whether a call sets one of torch's generators to where it was after another call, though it had moved since; and
+    whether one draws. `before` and `after` are of a second call."""
+    own = list(zip(after_one.torch, before.torch, after.torch, strict=True))
+    seeds = any(first == last != between for first, between, last in own)
+    return seeds, before.others != after.others or any(first != last != between for first, between, last in own)
 
 
 def _is_as(value: Tensor, before: Tensor | None) -> bool:

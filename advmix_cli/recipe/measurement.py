@@ -181,9 +181,12 @@ def measurement(
     given = [".".join(map(str, edit.path)) for edit in edits]
     if recipe is not None or {"evaluators", "evaluators.1", "evaluators.1.step_size"}.intersection(given):
         return found
-    # The default steps follow an ε that was given.
     first, second, *others = found.evaluators
-    followed = second.model_copy(update={"step_size": found.threat.quarter})
+    if not isinstance(second, PgdEvaluator):
+        return found
+    # The default steps follow an ε that was given.
+    own = found.threat if second.epsilon is None else Threat(epsilon=second.epsilon)
+    followed = second.model_copy(update={"step_size": own.quarter})
     return found.model_copy(update={"evaluators": (first, followed, *others)})
 
 

@@ -12,13 +12,14 @@ from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.results import Measured, Results
 from advmix_cli.report.tables import (
     TEST_SELECTED,
+    beside_published,
+    chosen_on,
     collapsed_in,
     interval,
     percent,
-    published,
+    short_steps,
     shown,
     spanned,
-    too_high,
 )
 
 SELECTIONS = ("last", "best", "averaged last", "averaged best")
@@ -69,15 +70,17 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
                 epochs = ", ".join(str(entry.epoch) for entry in found)
                 name = f"└ {found[0].selection} (epoch {epochs})"
                 rows.append((Cell(name), *(_cell(line, selection, column, line, seeds) for column in columns)))
-    captions = [_units(lines), *([TEST_SELECTED] if chosen_on_test else [])]
+    captions = [_units(columns, lines), *([TEST_SELECTED] if chosen_on_test else [])]
     captions += _biased(columns, lines)
     said = [note for row in rows for cell in row for note in cell.notes]
     notes = {note.split(" ")[0] for note in said}
     captions += _other_settings(columns, lines)
-    if "Δ" in notes:
-        captions.append(f"Δ: against the row {lines[0].name}, {_test(lines)}")
-    if "gap" in notes:
-        captions.append(f"gap: to the row's own last epoch, as it was trained, {_test(lines)}")
+    meanings = {
+        "Δ": f"Δ: against the row {lines[0].name}",
+        "gap": "gap: to the row's own last epoch, as it was trained",
+    }
+    if compared := [meaning for name, meaning in meanings.items() if name in notes]:
+        captions.append(f"{'; '.join(compared)}{', ' if len(compared) == 1 else '; both '}{_test(lines)}")
     if any(" with 1 seed" in note for note in said):
         captions.append("with 1 seed: p by McNemar's exact test, of two networks, and not of two methods")
     if "pooled" in notes:
@@ -97,7 +100,7 @@ def ablation_grid(title: str, columns: Sequence[str], lines: Sequence[Line], set
         captions.append(f"UNFINISHED: {ended:,} of {planned:,} cells have ended")
     if settings:
         captions.append(f"Edited with --set {' --set '.join(settings)}")
-        if any(line.paper for line in lines):
+        if any(column in line.paper for line in lines for column in columns):
             captions.append("The paper's numbers are those of the table as it is shipped, not of this edit.")
     return Grid(title, ("", *columns), tuple(rows), tuple(captions))
 
@@ -117,8 +120,9 @@ def _other_settings(columns: Sequence[str], lines: Sequence[Line]) -> list[str]:
     return found
 
 
-def _units(lines: Sequence[Line]) -> str:
-    paper = "; paper: the published number, and ours minus it, untested" if any(line.paper for line in lines) else ""
+def _units(columns: Sequence[str], lines: Sequence[Line]) -> str:
+    has_paper = any(column in line.paper for line in lines for column in columns)
+    paper = "; paper: the published number, and ours minus it, untested" if has_paper else ""
     return f"Accuracy in %, differences in points{paper}."
 
 
@@ -126,7 +130,8 @@ def _biased(columns: Sequence[str], lines: Sequence[Line]) -> list[str]:
     """What of each column makes its accuracies too high."""
     entries = [entry for line in lines for run in line.runs if run for entry in run.measured]
     pairs = [(entry, outcome) for entry in entries for column in columns if (outcome := entry.outcome(column))]
-    return list(dict.fromkeys(said for entry, outcome in pairs for said in too_high(entry, outcome)))
+    said = [one for entry, outcome in pairs for one in (*chosen_on(entry, outcome), *short_steps(outcome))]
+    return list(dict.fromkeys(said))
 
 
 def _without_verdicts(columns: Sequence[str], lines: Sequence[Line]) -> list[str]:
@@ -163,8 +168,14 @@ def _test(lines: Sequence[Line]) -> str:
 
 
 def _few(columns: Sequence[str], lines: Sequence[Line]) -> str:
-    """Of how many seeds the pooled intervals are that are of few."""
-    counts = {len(line.right(one, column)) for line in lines for one in SELECTIONS for column in columns}
+    """Of how many seeds the pooled intervals are that are of few, those of differences among them."""
+    counts: set[int] = set()
+    for line in lines:
+        for selection in SELECTIONS:
+            for column in columns:
+                own = line.right(selection, column)
+                against = (lines[0] if selection == "last" else line).right("last", column)
+                counts |= {len(own), len(own.keys() & against.keys())}
     few = sorted(count for count in counts if 1 < count < FEW)
     return f" Of {' or '.join(map(str, few))} seeds such an interval is too short where these lie apart." if few else ""
 
@@ -183,7 +194,7 @@ def _cell(line: Line, selection: str, column: str, against: Line, seeds: int) ->
     if not found:
         return Cell(
             "diverged" if diverged else "failed" if line.failed else "·",
-            (f"paper {published(paper[column])}",) if column in paper else (),
+            (f"paper {float(paper[column])}",) if column in paper else (),
         )
     mean = statistics.fmean(outcome.accuracy for outcome in found)
     notes = _spread(found, list(line.right(selection, column).values()))
@@ -195,7 +206,7 @@ def _cell(line: Line, selection: str, column: str, against: Line, seeds: int) ->
         known = _by_seed(against.right("last", column), line.right(selection, column))
         notes += [shown("Δ" if is_last else "gap", known, partial=known.seeds < seeds)] if known else []
     if column in paper:
-        notes.append(f"paper {published(paper[column])}, {100 * mean - paper[column]:+.1f}")
+        notes.append(beside_published(mean, paper[column]))
     return Cell(percent(mean), tuple(notes))
 
 

@@ -17,9 +17,10 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
-def published(accuracy: float) -> str:
-    """In percent, with the decimals that it was given with."""
-    return f"{accuracy:.1f}" if round(accuracy, 1) == accuracy else f"{accuracy:.2f}"
+def beside_published(accuracy: float, published: float) -> str:
+    """ "paper 58.34, -0.04": the number in percent as it was given, and ours minus it with as many decimals."""
+    text = str(float(published))
+    return f"paper {text}, {100 * accuracy - published:+.{len(text.partition('.')[2])}f}"
 
 
 def levels(pixels: float) -> str:
@@ -78,7 +79,7 @@ def outcome_grid(
         warning.append(f"trained on {len(machines)} machines: {'; '.join(_moves(machines))}")
     if collapsed:
         warning.append(f"COLLAPSED: {collapsed_in(collapsed)}.")
-    warning += [said for outcome in measured.outcomes for said in too_high(measured, outcome)]
+    warning += [said for outcome in measured.outcomes for said in chosen_on(measured, outcome)]
     return outcomes_grid(f"{title} · {measured.selection} epoch ({measured.epoch})", measured.outcomes, warning)
 
 
@@ -95,20 +96,28 @@ def outcomes_grid(title: str, outcomes: Sequence[Outcome], captions: Sequence[st
         )
         for outcome in outcomes
     ]
+    short = [said for outcome in outcomes for said in short_steps(outcome)]
     stamps = [f"{outcome.name}: {stamp(outcome)}{_breaking(outcome)}" for outcome in outcomes]
     return Grid(
-        title, ("evaluator", "accuracy %", "95% interval", "correct", "n", "time"), tuple(rows), (*captions, *stamps)
+        title,
+        ("evaluator", "accuracy %", "95% interval", "correct", "n", "time"),
+        tuple(rows),
+        (*captions, *short, *stamps),
     )
 
 
 TEST_SELECTED = "TEST-SELECTED: this epoch was chosen on the test images, so its accuracy on them is too high."
 
 
-def too_high(entry: Measured, outcome: Outcome) -> Iterator[str]:
-    """Why this accuracy is, beside a choice on test images, which is stamped on all of an epoch."""
-    settings = outcome.settings
-    if settings.get("split") == "validation" and entry.selection.endswith("best on validation"):
+def chosen_on(entry: Measured, outcome: Outcome) -> Iterator[str]:
+    """Whether the epoch was, on the very images; a choice on test images is stamped on all of an epoch."""
+    if outcome.settings.get("split") == "validation" and entry.selection.endswith("best on validation"):
         yield f"{outcome.name}: the best epoch was chosen on these images, so its accuracy on them is too high."
+
+
+def short_steps(outcome: Outcome) -> Iterator[str]:
+    """Whether its steps are."""
+    settings = outcome.settings
     if "step_size" in settings and falls_short(settings["steps"], settings["step_size"], settings["epsilon"]):
         yield f"{outcome.name}: its steps do not lead to the edge of the ball, so the accuracy may be too high."
 

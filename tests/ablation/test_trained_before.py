@@ -255,6 +255,9 @@ def test_the_images_of_a_folder_are_looked_at_first(cell, tmp_path, watch, capsy
     assert ": the images have changed since\n" in capsys.readouterr().out
     run.execute(changed.row.recipe, changed.directory, CPU, watch)
     assert Results.load(changed.directory).finished
+    (tmp_path / "images").rename(tmp_path / "away")
+    cell(data, "schedule.batch_size=32", evaluators(PGD))
+    assert "images is not a directory; data.root holds" in capsys.readouterr().out
 
 
 def test_a_directory_that_cannot_be_read_ends_nothing(done, cell, tmp_path, monkeypatch):
@@ -277,7 +280,7 @@ def test_a_directory_that_cannot_be_read_ends_nothing(done, cell, tmp_path, monk
 
 def test_a_take_over_that_is_cut_off_leaves_a_training_to_begin(cell, tiny, tmp_path, watch, monkeypatch):
     new = cell(evaluators(OTHER))
-    stopped(new.row.recipe, new.directory, watch, at=3)
+    stopped(new.row.recipe, new.directory, watch, at=4)  # with the metrics of an epoch
     run.execute(tiny(), tmp_path / "runs" / "old", CPU, watch)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint.Checkpoint, "save", full)

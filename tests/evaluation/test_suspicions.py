@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from advmix_cli.data.images import Images
 from advmix_cli.errors import ForeignModelError
 from advmix_cli.evaluation.predict import measured
-from advmix_cli.evaluation.suspicions import of_the_accuracy, suspicions
+from advmix_cli.evaluation.suspicions import _between_calls, _Drawn, of_the_accuracy, suspicions
 
 NAMES = tuple("0123456789")
 
@@ -485,3 +485,16 @@ def test_a_network_that_seeds_may_be_measured_where_nothing_draws(images):
         torch.manual_seed(0)
         with pytest.raises(ForeignModelError, match="it sets torch's random numbers"):
             suspicions(module, module, images, 10, attacked=True, averaged=True)
+
+
+def test_of_two_generators_one_may_be_set_and_the_other_drawn_from():
+    still, drawn = ((b"a", b"a1", b"a1"), (b"a", b"a1", b"a2"))
+    again = (b"a", b"a1", b"a")
+    for pair, found in (
+        ((still, still), (False, False)), ((still, again), (True, False)), ((again, still), (True, False)),
+        ((drawn, still), (False, True)), ((drawn, again), (True, True)),
+    ):  # fmt: skip
+        states = [_Drawn(both, ()) for both in zip(*pair, strict=True)]
+        assert _between_calls(*states) == found
+    others = [_Drawn((b"a",), (number,)) for number in (1, 1, 2)]
+    assert _between_calls(*others) == (False, True)

@@ -86,7 +86,7 @@ def test_one_seed_shows_its_interval_and_the_difference_to_the_paper():
 
 def test_the_paper_s_number_has_the_decimals_that_it_was_given_with():
     (row,) = cells(line("A", (results(measured("last", 5, 800, 583)),), {"PGD20": 58.34}))
-    assert row[2] == ("58.3", ("55.2–61.3, n 1,000", "paper 58.34, -0.0"))
+    assert row[2] == ("58.3", ("55.2–61.3, n 1,000", "paper 58.34, -0.04"))
 
 
 def test_an_epoch_that_was_chosen_on_the_very_images_is_said():
