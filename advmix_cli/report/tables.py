@@ -115,10 +115,16 @@ def chosen_on(entry: Measured, outcome: Outcome) -> Iterator[str]:
         yield f"{outcome.name}: the best epoch was chosen on these images, so its accuracy on them is too high."
 
 
+MOST_STEPS = 1_000_000
+"""That a recipe can have; a file may say anything."""
+
+
 def short_steps(outcome: Outcome) -> Iterator[str]:
     """Whether its steps are."""
-    settings = outcome.settings
-    if "step_size" in settings and falls_short(settings["steps"], settings["step_size"], settings["epsilon"]):
+    steps, step_size, epsilon = (outcome.settings.get(name) for name in ("steps", "step_size", "epsilon"))
+    if not (isinstance(steps, int) and isinstance(step_size, float) and isinstance(epsilon, float)):
+        return
+    if 0 < steps <= MOST_STEPS and falls_short(steps, step_size, epsilon):
         yield f"{outcome.name}: its steps do not lead to the edge of the ball, so the accuracy may be too high."
 
 

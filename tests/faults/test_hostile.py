@@ -230,14 +230,14 @@ def test_an_archive_cannot_write_beside_itself(tmp_path):
                 target.writestr(member, source.read(member))
             target.writestr(name, b"evil")
         with suppress(CheckpointError):
-            assert pickled.tensors(path).keys() == {"weight"}
+            assert pickled.tensors(path).tensors.keys() == {"weight"}
         assert sorted(file.name for file in tmp_path.rglob("*")) == ["inner", "x.pt"]
         assert not Path("/tmp/advmix-evil").exists()
 
 
 def test_a_tensor_s_name_is_no_path(tmp_path):
     torch.save({"../../evil": torch.ones(3)}, tmp_path / "x.pt")
-    assert pickled.tensors(tmp_path / "x.pt").keys() == {"../../evil"}
+    assert pickled.tensors(tmp_path / "x.pt").tensors.keys() == {"../../evil"}
     assert [file.name for file in tmp_path.rglob("*")] == ["x.pt"]
 
 
