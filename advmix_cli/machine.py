@@ -58,11 +58,13 @@ def described(place: torch.device) -> dict[str, str]:
 def deterministic(wanted: bool) -> Iterator[None]:
     """Within, if `wanted`, torch takes only algorithms that give the same bits every time, and raises RuntimeError
     where it has none. cuBLAS reads its own setting when a process first multiplies matrices on a GPU."""
+    if not wanted:  # torch would import its compiler for it
+        yield
+        return
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.deterministic = True
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic = True
     try:
         yield
     finally:

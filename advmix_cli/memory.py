@@ -52,7 +52,7 @@ def release() -> None:
         try:
             torch.cuda.empty_cache()
         except RuntimeError as error:
-            # torch 2.11 never forgets a capture that failed, and gives nothing back after it.
+            # By its sources torch 2.11 never forgets a capture that failed, and gives nothing back after it.
             if "captures_underway" not in str(error):
                 raise
 

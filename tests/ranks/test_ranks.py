@@ -380,13 +380,18 @@ def of_rank(number, torchrun):
     return found
 
 
+def without(rank, running):
+    """What is said after that rank was killed in the third epoch."""
+    for line in running.stderr:
+        if line.startswith("epoch 2/"):
+            os.kill(of_rank(rank, running), signal.SIGKILL)
+            break
+    return running.communicate(timeout=300)[1]
+
+
 def test_torchrun_that_starts_all_anew_after_a_death(torchrun, tmp_path):
     with torchrun(30, "--max-restarts", "1") as running:
-        for line in running.stderr:
-            if line.startswith("epoch 2/30"):
-                os.kill(of_rank(1, running), signal.SIGKILL)
-                break
-        _, err = running.communicate(timeout=300)
+        err = without(1, running)
     assert err.count("another rank has ended without a word") == 1
     assert err.count("engine: ") == 1, "and once more, in what was read above"
     assert running.returncode == 0
@@ -396,11 +401,7 @@ def test_torchrun_that_starts_all_anew_after_a_death(torchrun, tmp_path):
 
 def test_the_death_of_the_first_rank_is_said_by_another(torchrun):
     with torchrun(400) as running:
-        for line in running.stderr:
-            if line.startswith("epoch 2/400"):
-                os.kill(of_rank(0, running), signal.SIGKILL)
-                break
-        _, err = running.communicate(timeout=300)
+        err = without(0, running)
     assert err.count("error: another rank has ended without a word, or cannot be reached (") == 1
     assert running.returncode == 1
 
