@@ -157,8 +157,8 @@ def _seeds(lines: Sequence[Line]) -> int:
 def _test(lines: Sequence[Line]) -> str:
     if _seeds(lines) > 1:
         return (
-            "seed by seed on the same images, not corrected for how many there are; noise: the pooled 95% interval of "
-            "it, which CSV and JSON have, holds 0."
+            "seed by seed on the same images, not corrected for how many there are; in brackets its pooled 95% "
+            "interval; noise: that holds 0."
         )
     return (
         "on the same images, p by McNemar's exact test, not corrected for how many there are; noise: p is 0.05 or "

@@ -46,12 +46,14 @@ def _beside_zero(interval: Interval) -> str:
 
 
 def shown(name: str, known: Difference, *, partial: bool = False) -> str:
-    """ "NAME +1.2, p 0.03", or that it is noise; `partial`: of these seeds alone."""
+    """ "NAME +1.2, p 0.03" of a pair, "NAME +1.2 (-0.8 to 3.2), noise" of several; `partial`: of these seeds alone."""
     seeds = f" with {known.seeds} seed{'s' if known.seeds > 1 else ''}" if partial else ""
-    value = f"{name} {100 * known.value:+.1f}{seeds}"
-    if known.is_noise:
-        return f"{value}, noise"
-    return f"{value}, p {p_value(known.paired.p)}" if known.paired else f"{value} ({_beside_zero(known.interval)})"
+    found = f"{name} {100 * known.value:+.1f}{seeds}"
+    if known.paired:
+        found += f", p {p_value(known.paired.p)}"
+    elif known.interval.low < known.interval.high:
+        found += f" ({(spanned if known.is_noise else _beside_zero)(known.interval)})"
+    return f"{found}, noise" if known.is_noise else found
 
 
 def gap_line(gaps: Mapping[str, Difference]) -> str:

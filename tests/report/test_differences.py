@@ -79,7 +79,8 @@ def test_a_large_difference_has_its_p_and_a_small_one_is_noise(ran):
     assert not any("Δ" in note for note in shown[0])
     assert shown[1][-1] == f"Δ {100 * paired.difference:+.1f}, p {paired.p:.2g}"
     assert paired.p < 0.05
-    assert shown[2][-1].endswith(", noise")
+    paired = Paired.of(first, same)
+    assert shown[2][-1] == f"Δ {100 * paired.difference:+.1f}, p {paired.p:.2g}, noise"
     assert captions[1].startswith("Δ: against the row A, on the same images, p by McNemar's exact test")
 
 
@@ -97,7 +98,11 @@ def test_with_several_seeds_a_difference_counts_the_seeds_too(ran):
     # The same three pairs in which the gain of one seed is the loss of another are noise.
     mixed = [row("A", *(ran("x", pairs[s][s % 2], seed=s) for s in range(3)))]
     mixed += [row("B", *(ran("y", pairs[s][1 - s % 2], seed=s) for s in range(3)))]
-    assert notes(*mixed)[0][1][-1].endswith(", noise")
+    values = np.array([pair[1 - s % 2].astype(float) - pair[s % 2] for s, pair in enumerate(pairs)])
+    low, high = pooled(values)
+    assert low < 0 < high
+    expected = f"Δ {100 * values.mean():+.1f} ({100 * low:.1f} to {100 * high:.1f}), noise"
+    assert notes(*mixed)[0][1][-1] == expected
 
 
 def test_a_difference_of_fewer_seeds_than_the_means_have_says_of_how_many(ran):
