@@ -116,6 +116,23 @@ def test_what_is_damaged_is_said_and_the_others_are_shown(table, tmp_path):
     assert status(tmp_path / "runs", "--json").exit_code == 1
 
 
+def test_a_collapse_is_said_of_what_is_done_and_of_what_is_trained(table, tmp_path):
+    for cell, epochs in zip(table, ([2, 3], [1]), strict=False):
+        metrics = cell.directory / "metrics.jsonl"
+        lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+        lines = [line | {"collapsed": True} if line["epoch"] in epochs else line for line in lines]
+        metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = status(tmp_path / "runs")
+    said = "COLLAPSED: the validation's accuracy under attack fell by half in"
+    assert done.exit_code == 0
+    assert [line for line in done.stdout.splitlines() if "COLLAPSED" in line] == [
+        f"done, seed 0: {said} epochs 2, 3",
+        f"begun, seed 1: {said} epoch 1",
+    ]
+    (found,) = json.loads(status(tmp_path / "runs", "--json").stdout)["tables"]
+    assert [one["collapsed"] for one in found["runs"]] == [[2, 3], [1], []]
+
+
 def test_a_directory_that_cannot_be_read_hides_no_other(table, tmp_path, monkeypatch):
     """As for who is not root: all that is asked of it is refused."""
     closed, access, is_file, iterdir = table[0].directory, os.access, Path.is_file, Path.iterdir

@@ -1,7 +1,7 @@
 """Runs at a glance: which one is where, when it will be done, and its last figures. Read from their files."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from advmix_cli.ablation.eta import Eta, etas, total
 from advmix_cli.ablation.standing import Found, Standing, standing
 from advmix_cli.errors import RunDirectoryError, printable
 from advmix_cli.recipe.schema import Recipe
+from advmix_cli.report.metrics import collapsed_in
 
 LEAST = ("row", "seed", "", "eta", "PGD")
 """Columns that are always there; others where there is room for them beside a row's name, of which SHORTEST is left."""
@@ -166,11 +167,16 @@ def summary(entries: Sequence[Entry], jobs: int) -> str:
 
 def problems(entries: Sequence[Entry]) -> list[str]:
     """A line for each run that needs a person."""
-    return [
-        f"{one.title}: {one.problem or f'{one.state}: {one.standing.error if one.standing else None}'}"
-        for one in entries
-        if one.problem or one.state in ("failed", "diverged")
-    ]
+    return [f"{one.title}: {why}" for one in entries for why in _problems(one)]
+
+
+def _problems(one: Entry) -> Iterator[str]:
+    if one.problem:
+        yield one.problem
+    if one.standing and one.state in ("failed", "diverged"):
+        yield f"{one.state}: {one.standing.error}"
+    if one.standing and one.standing.collapsed:
+        yield f"COLLAPSED: {collapsed_in(one.standing.collapsed)}"
 
 
 def _most_telling(entries: Sequence[Entry], room: int) -> list[Entry]:
@@ -246,6 +252,7 @@ def record(one: Entry, left: Eta | None) -> dict[str, Any]:
         "epoch": found.epoch,
         "epochs": found.epochs,
         "trained": found.trained,
+        "collapsed": list(found.collapsed),
         "eta_seconds": left and left.seconds,
         "eta_at_least": left and left.at_least,
         "seconds_per_epoch": found.pace,

@@ -11,7 +11,7 @@ from advmix_cli.failures import failure
 from advmix_cli.files import read_bytes, read_text
 from advmix_cli.locks import LOCK, is_held
 from advmix_cli.recipe.schema import Recipe
-from advmix_cli.report.metrics import epoch
+from advmix_cli.report.metrics import collapsed, epoch
 from advmix_cli.rundir import (
     LAST,
     LONGEST_MANIFEST,
@@ -56,6 +56,8 @@ class Standing:
     trained: bool = False
     """Whether the last network is there, so that measuring it is all that is left."""
     line: dict[str, Any] = field(default_factory=dict)
+    collapsed: tuple[int, ...] = ()
+    """The epochs, of those that are done, in which the accuracy under attack fell by half."""
     since: float | None = None
     pace: float | None = None
     found: tuple[Found, ...] = ()
@@ -89,6 +91,7 @@ def standing(recipe: Recipe, directory: Path) -> Standing:
         "epoch": recipe.schedule.epochs if trained else len(lines),
         "trained": trained,
         "line": lines[-1] if lines else {},
+        "collapsed": tuple(collapsed(lines)),
         "since": since,
         "pace": pace,
         "found": _found(recipe, results),

@@ -19,9 +19,9 @@ from advmix_cli.report.curves import training_curves
 from advmix_cli.report.differences import damaged, gaps
 from advmix_cli.report.figures import written
 from advmix_cli.report.grid import Cell, Grid
-from advmix_cli.report.metrics import Epochs
+from advmix_cli.report.metrics import Epochs, collapsed_in
 from advmix_cli.report.results import Results
-from advmix_cli.report.tables import TEST_SELECTED, collapsed_in, gap_line, outcome_grid, seconds
+from advmix_cli.report.tables import TEST_SELECTED, gap_line, outcome_grid, seconds
 from advmix_cli.rundir import METRICS, RECIPE
 
 _FROM_PROBE = {

@@ -9,12 +9,12 @@ from typing import Any
 from advmix_cli.evaluation.outcome import Outcome
 from advmix_cli.report.differences import Difference, Right, difference, pooled_interval, right
 from advmix_cli.report.grid import Cell, Grid
+from advmix_cli.report.metrics import collapsed_in
 from advmix_cli.report.results import Measured, Results
 from advmix_cli.report.tables import (
     TEST_SELECTED,
     beside_published,
     chosen_on,
-    collapsed_in,
     interval,
     percent,
     short_steps,

@@ -106,3 +106,9 @@ def drops(epochs: Sequence[dict[str, Any]]) -> list[int]:
 def collapsed(epochs: Sequence[dict[str, Any]]) -> list[int]:
     """The epochs in which the accuracy under attack fell by half."""
     return [line["epoch"] for line in epochs if line.get("collapsed") is True]
+
+
+def collapsed_in(epochs: Sequence[int]) -> str:
+    """What happened in these."""
+    numbers = f"epoch{'s' if len(epochs) > 1 else ''} {', '.join(map(str, epochs))}"
+    return f"the validation's accuracy under attack fell by half in {numbers}"

@@ -9,6 +9,7 @@ from advmix_cli.evaluation.significance import Interval
 from advmix_cli.machine import said
 from advmix_cli.report.differences import Difference, p_value
 from advmix_cli.report.grid import Cell, Grid
+from advmix_cli.report.metrics import collapsed_in
 from advmix_cli.report.results import Measured
 
 
@@ -148,12 +149,6 @@ def setting(key: str, value: object) -> str:
     if key in ("epsilon", "step_size") and isinstance(value, float) and 0 <= value <= 1:
         return levels(value)
     return str(value)
-
-
-def collapsed_in(epochs: Sequence[int]) -> str:
-    """What happened in these."""
-    numbers = f"epoch{'s' if len(epochs) > 1 else ''} {', '.join(map(str, epochs))}"
-    return f"the validation's accuracy under attack fell by half in {numbers}"
 
 
 def _moves(machines: Sequence[dict[str, Any]]) -> Iterator[str]:
