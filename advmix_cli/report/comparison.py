@@ -124,7 +124,8 @@ def compared(first: Mapping[str, Record], second: Mapping[str, Record]) -> list[
         second = dict(zip(first, second.values(), strict=True))
     pairs = [(name, first[name], second[name]) for name in first if name in second]
     if not pairs:
-        raise UsageError(f"no evaluator has measured both: {', '.join(first)}; {', '.join(second)}")
+        sides = (", ".join(side) or "none" for side in (first, second))
+        raise UsageError(f"no evaluator has measured both: {'; '.join(sides)}")
     for name, one, other in pairs:
         if one.images != other.images:
             raise UsageError(f"{name}: the two were measured on different images")

@@ -95,6 +95,8 @@ def test_single_ones_need_not_have_the_same_name():
     (found,) = compared({"PGD20": record(FIRST)}, {"AA": record(SECOND, name="AA")})
     assert found.whole == Paired(6, 2, 1)
     both = {"PGD20": record(FIRST), "AA": record(FIRST)}
+    with pytest.raises(UsageError, match="no evaluator has measured both: PGD20, AA; none"):
+        compared(XX, {})
     with pytest.raises(UsageError, match="no evaluator has measured both: PGD20, AA; x"):
         compared(both, {"x": record(SECOND)})
 
