@@ -57,7 +57,7 @@ def test_a_terminal_breaks_names_where_that_is_enough_and_a_file_nothing():
 @pytest.mark.parametrize(
     ("width", "notes"),
     [(76, ["5 seeds ± 2.2, n 297", "Δ -13.7 (-17.5 to -10.0)"]),
-     (61, ["5 seeds ± 2.2,", "n 297", "Δ -13.7 (-17.5 to", "-10.0)"]),
+     (61, ["5 seeds ± 2.2,", "n 297", "Δ -13.7", "(-17.5 to -10.0)"]),
      (47, ["5 seeds", "± 2.2,", "n 297", "Δ -13.7", "(-17.5 to", "-10.0)"])]
 )  # fmt: skip
 def test_notes_are_folded_between_words_where_that_makes_a_table_fit_a_terminal(width, notes):
