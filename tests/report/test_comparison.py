@@ -96,7 +96,7 @@ def test_single_ones_need_not_have_the_same_name():
     assert found.whole == Paired(6, 2, 1)
     both = {"PGD20": record(FIRST), "AA": record(FIRST)}
     with pytest.raises(UsageError, match="no evaluator has measured both: PGD20, AA; none"):
-        compared(XX, {})
+        compared(both, {})
     with pytest.raises(UsageError, match="no evaluator has measured both: PGD20, AA; x"):
         compared(both, {"x": record(SECOND)})
 
