@@ -2,12 +2,10 @@
 
 from typing import assert_never
 
-from advmix_cli.errors import RecipeError
 from advmix_cli.method import divergence, maximizers
 from advmix_cli.method.ascent import ascent_step
 from advmix_cli.method.draws import Sampler
 from advmix_cli.method.maximizers import Divergence, Maximizer, prediction
-from advmix_cli.method.ratio import mass_above
 from advmix_cli.recipe import schema
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.training.accelerate import Formulation, formed
@@ -89,11 +87,6 @@ def sampler(recipe: Recipe) -> Sampler:
             return Sampler(init=chosen.ascent.init, alpha=chosen.ratio.alpha, per=chosen.ratio.per)
         case schema.IntegratedMaximizer():
             kappa = chosen.ratio.kappa if isinstance(chosen.ratio, schema.LearnedRatio) else 0.0
-            if mass_above(kappa, chosen.ratio.alpha) < 1e-12:
-                raise RecipeError(
-                    f"maximizer.ratio: Beta({chosen.ratio.alpha}, {chosen.ratio.alpha}) has next to no mass above "
-                    f"kappa = {kappa}, so there is no λ to start from; lower alpha or kappa"
-                )
             return Sampler(
                 copies=2 if chosen.delta == "independent" else 1,
                 init=chosen.ascent.init,

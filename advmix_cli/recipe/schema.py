@@ -5,6 +5,7 @@ A field that has no meaning for a kind does not exist in that kind's model, so w
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -184,6 +185,16 @@ class LearnedRatio(Section):
     """K·η_γ, how far γ can move in all: the step of γ is travel / steps."""
     logit_clamp: Annotated[float, Field(ge=1e-12, lt=0.5)] = 1e-6
     """(λ - κ)/(1 - κ) is kept this far from 0 and 1 before its logit is taken."""
+
+    @model_validator(mode="after")
+    def _has_ratios_above_kappa(self) -> Self:
+        # Chernoff's bound of the mass of Beta(α, α) above κ: (4κ(1 - κ))^α.
+        if self.alpha * math.log(4 * self.kappa * (1 - self.kappa)) < math.log(1e-12):
+            raise PydanticCustomError(
+                "kappa", "Beta({alpha}, {alpha}) has next to no mass above kappa = {kappa}: lower alpha or kappa",
+                {"alpha": self.alpha, "kappa": self.kappa},
+            )  # fmt: skip
+        return self
 
 
 class LinearLabels(Section):

@@ -116,6 +116,9 @@ def test_the_small_recipe_is_valid():
          ["r.toml:22:3: evaluators: two are called 'pristine'; give one of them a name"]),
         ('kind = "preact-resnet"', 'kind = "wide-resnet"\ndepth = 12',
          ["r.toml:4:2: model: depth must be 6n + 4: 10, 16, 22, 28, 34, ..."]),
+        ("kappa = 0.65", "kappa = 0.65\nalpha = 300",
+         ["r.toml:13:2: maximizer.ratio: Beta(300.0, 300.0) has next to no mass above kappa = 0.65: lower alpha or "
+          "kappa"]),
         ("lr = 0.1", "lr = 0.1\nmomentum = 0.0\nnesterov = true",
          ["r.toml:16:2: optimizer: nesterov needs a momentum above 0"]),
         ("steps = 20", 'steps = 20\ninit = "zero"\nrestarts = 2',

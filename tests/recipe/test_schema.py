@@ -161,9 +161,9 @@ ascents = table(
 frozen = table(kind=st.just("frozen"), alpha=st.floats(1e-3, 1e6), per=one_of("sample", "batch"))
 learned = table(
     {"kind": st.just("learned")},
-    alpha=st.floats(1e-3, 1e6),
+    alpha=st.floats(1e-3, 5),
     per=one_of("sample", "batch"),
-    kappa=st.floats(0.5, 1, exclude_max=True),
+    kappa=st.floats(0.5, 0.99),
     travel=positive,
     logit_clamp=st.floats(1e-12, 0.5, exclude_max=True),
 )
