@@ -260,6 +260,12 @@ def test_the_images_of_a_folder_are_looked_at_first(cell, tmp_path, watch, capsy
     assert "images is not a directory; data.root holds" in capsys.readouterr().out
 
 
+def test_images_of_which_others_are_held_out_are_looked_at_for_themselves(tiny):
+    images = trained_before._Fingerprints(print)
+    held_out = [images.now(tiny(f"validation.fraction={share}"))["validation"] for share in (0.05, 0.1)]
+    assert held_out[0] != held_out[1]
+
+
 def test_a_directory_that_cannot_be_read_ends_nothing(done, cell, tmp_path, monkeypatch):
     done(evaluators(PRISTINE))
     closed = tmp_path / "runs" / "closed"

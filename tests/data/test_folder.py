@@ -398,6 +398,16 @@ def test_a_changed_image_is_decoded_again(root):
     assert torch.equal(before.test.pixels, after.test.pixels)
 
 
+def test_an_image_that_is_overwritten_and_given_its_old_time_is_decoded_again(root):
+    path = save(root / "train" / "a" / "0.png", np.full((8, 8, 3), 10, np.uint8), compress_level=0)
+    before, status = load(root), path.stat()
+    save(path, np.full((8, 8, 3), 200, np.uint8), compress_level=0)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    now = path.stat()
+    assert (now.st_size, now.st_mtime_ns, now.st_ino) == (status.st_size, status.st_mtime_ns, status.st_ino)
+    assert not torch.equal(load(root).train.pixels, before.train.pixels)
+
+
 @pytest.mark.parametrize("change", ["added", "removed", "renamed to another class"])
 def test_another_set_of_files_is_decoded_again(root, change):
     save(root / "train" / "a" / "1.png")

@@ -71,6 +71,13 @@ def test_without_any_variance_the_pooled_interval_is_a_point_and_one_seed_has_no
         pooled(np.ones((1, 7)))
 
 
+def test_one_image_among_ten_thousand_that_a_seed_got_right_is_a_variance():
+    values = np.zeros((2, 10_000))
+    values[0, 0] = 1
+    low, high = pooled(values)
+    assert low < values.mean() < high
+
+
 @pytest.mark.parametrize(
     ("seeds", "images", "spread_of_images", "spread_of_seeds"),
     [(2, 200, 1.0, 0.05), (3, 300, 3.0, 0.1), (5, 1000, 2.0, 0.2), (5, 1000, 2.0, 0.0), (10, 200, 1.0, 0.3)],

@@ -109,6 +109,15 @@ def test_a_tally_keeps_the_first_that_breaks_and_the_smallest_margin():
     assert not x.any()
 
 
+def test_what_broke_an_image_by_its_own_reckoning_gives_it_its_margin_whatever_was_seen_before():
+    x = torch.zeros(1, 1, 1, 1)
+    tally = Tally(["a"], Judgement(torch.tensor([True]), torch.tensor([1.0])), x)
+    right = Judgement(torch.tensor([True]), torch.tensor([2.0]))
+    tally.enter(0, torch.tensor([0]), Finding(torch.tensor([False]), right, x + 0.5))
+    found = tally.verdicts
+    assert (found.broken_by.item(), found.margin.item(), found.images.item()) == (0, 2.0, 0.5)
+
+
 def measurement(name, clean, broken_by, margin, epsilon=0.1, split="test"):
     found = Verdicts(("a", "b"), torch.tensor(clean), torch.tensor(broken_by, dtype=torch.int8), torch.tensor(margin))
     settings = {"split": split, "norm": "linf", "epsilon": epsilon}

@@ -28,6 +28,14 @@ def test_an_image_that_flees_its_partner_by_c_has_ratio_times_one_plus_c(c):
     torch.testing.assert_close(geometric(ratio, left, right, mixture), ratio * (1 + c))
 
 
+def test_endpoints_that_differ_by_one_grey_level_of_one_pixel_have_a_line_between_them():
+    left, _, ratio, *_ = scene()
+    right = left.clone()
+    right[:, 0, 0, 0] += 1 / 255
+    mixture = interpolate(left - 0.2 * (right - left), right, ratio)
+    torch.testing.assert_close(geometric(ratio, left, right, mixture), 1.2 * ratio)
+
+
 def test_the_place_is_clamped_to_the_segment():
     left, right, ratio, *_ = scene()
     beyond_left = interpolate(left - 9 * (right - left), right, ratio)

@@ -91,6 +91,14 @@ def test_settings_that_differ_are_shown_as_fractions_of_255():
     assert found.differ == ["epsilon: A 8/255, B 25.5/255"]
 
 
+def test_a_setting_that_only_the_second_has_differs_too():
+    second = record(SECOND)
+    outcome = replace(second.found.outcome, settings={**second.found.outcome.settings, "restarts": 5})
+    second = replace(second, found=second.found._replace(outcome=outcome))
+    (found,) = compared({"PGD20": record(FIRST)}, {"PGD20": second})
+    assert found.differ == ["restarts: A None, B 5"]
+
+
 def test_single_ones_need_not_have_the_same_name():
     (found,) = compared({"PGD20": record(FIRST)}, {"AA": record(SECOND, name="AA")})
     assert found.whole == Paired(6, 2, 1)

@@ -142,6 +142,14 @@ def test_a_row_that_lacks_a_seed_is_compared_with_the_same_ones(ran):
     assert ablation_records(("PGD20",), lines)[0]["pooled_interval_seeds"] == 2
 
 
+def test_of_how_few_seeds_a_difference_is_is_said_where_each_row_has_enough(ran):
+    lines = [
+        row(name, *(ran(name, some(0.5, seed=seed), seed=seed) for seed in seeds))
+        for name, seeds in (("A", range(5)), ("B", range(3, 8)))
+    ]
+    assert any(" Of 2 seeds such an interval is too short " in caption for caption in notes(*lines)[1])
+
+
 def test_rows_that_begin_with_other_seeds_are_paired_from_there(ran):
     verdicts = [some(0.4), some(0.6), some(0.5, seed=1), some(0.55, seed=2)]
     lines = [row("A", *(ran("a", verdicts[n], seed=n) for n in range(2)))]
@@ -232,6 +240,20 @@ def test_a_best_epoch_is_compared_with_its_own_last_one_and_not_with_the_first_r
     assert (record["against"], record["gained"], record["difference"]) == ("B, last", paired.gained, paired.difference)
 
 
+def test_the_first_row_s_best_epoch_is_compared_with_its_last_one_too(ran):
+    last, best = some(0.4), some(0.45, seed=1)
+    _, record = ablation_records(("PGD20",), [row("A", ran("a", last, best=best))])
+    paired = Paired.of(last, best)
+    assert (record["against"], record["gained"], record["difference"]) == ("A, last", paired.gained, paired.difference)
+
+
+def test_a_single_pair_has_no_pooled_difference(ran):
+    lines = [row("A", ran("a", some(0.4))), row("B", ran("b", some(0.5, seed=1)))]
+    *_, last = ablation_records(("PGD20",), lines)
+    assert last["difference"] is not None
+    assert last["pooled_difference"] is last["pooled_seeds"] is None
+
+
 def test_rows_that_were_not_measured_alike_are_not_compared(ran):
     lines = [row("A", ran("a", some(0.5))), row("B", ran("b", some(0.9, seed=1)))]
     known = lines[1].runs[0]
@@ -240,6 +262,15 @@ def test_rows_that_were_not_measured_alike_are_not_compared(ran):
     other = replace(known, measured=(replace(entry, outcomes=(outcome,)),))
     shown, captions = notes(lines[0], Line("B", (other,), lines[1].directories, {}))
     assert not any("Δ" in note for note in shown[1])
+    assert "PGD20: not measured with the same epsilon in all rows, so some have no Δ" in captions
+
+
+def test_a_last_row_that_alone_was_measured_otherwise_is_noticed(ran):
+    *same, last = (row(name, ran(name, some(0.5))) for name in "ABC")
+    (entry,) = last.runs[0].measured
+    outcome = replace(entry.outcomes[0], settings={"split": "test", "epsilon": 0.5})
+    other = replace(last.runs[0], measured=(replace(entry, outcomes=(outcome,)),))
+    captions = notes(*same, replace(last, runs=(other,)))[1]
     assert "PGD20: not measured with the same epsilon in all rows, so some have no Δ" in captions
 
 
@@ -260,6 +291,13 @@ def test_a_row_whose_verdicts_are_lost_says_so(ran):
     shown, captions = notes(*lines)
     assert said in captions
     assert not any("Δ" in note for note in shown[1])
+
+
+def test_a_row_of_which_one_seed_s_verdicts_are_lost_says_so(ran):
+    line = row("A", *(ran("a", some(0.5, seed=seed), seed=seed) for seed in range(2)))
+    next((line.directories[1] / VERDICTS).iterdir()).unlink()
+    said = "A: without its verdicts on each image some Δ and pooled intervals cannot be given"
+    assert said in notes(line)[1]
 
 
 def test_an_accuracy_s_pooled_interval_ends_at_0_and_1_and_is_no_point_there():

@@ -138,6 +138,20 @@ def test_the_best_epoch_has_a_line_under_its_row_without_the_paper_s_numbers():
     assert not any("paper" in note for _, notes in rows[1] for note in notes)
 
 
+def test_seeds_that_were_given_up_are_counted_in_the_row_and_not_again_at_its_best_epoch():
+    one = results(measured("last", 5, 800, 500), measured("best on validation", 3, 810, 490))
+    rows = cells(replace(line("A", (one, None), {}), failed=("seed 1: out of memory",)))
+    assert ["1 failed" in row[1][1] for row in rows] == [True, False]
+
+
+@pytest.mark.parametrize("paper", [{}, {"pristine": 80.0}])
+def test_only_where_the_paper_s_numbers_are_shown_an_edit_says_whose_they_are(paper):
+    lines = [line("A", (results(measured("last", 5, 800, 500)),), paper)]
+    captions = ablation_grid("T", COLUMNS, lines, ["schedule.epochs=3"]).captions
+    said = "The paper's numbers are those of the table as it is shipped, not of this edit."
+    assert (said in captions) == bool(paper)
+
+
 def test_averages_have_their_lines_under_the_row_they_belong_to():
     kinds = ("last", 5), ("best on test", 3), ("averaged last", 5), ("averaged best on test", 4)
     runs = tuple(

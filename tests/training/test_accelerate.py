@@ -13,7 +13,7 @@ from advmix_cli.method.maximizers import Integrated, Labels, LearnedRatio, Pgd
 from advmix_cli.networks.normalize import Normalize
 from advmix_cli.networks.preact_resnet import preact_resnet
 from advmix_cli.training import accelerate
-from advmix_cli.training.accelerate import logits_of
+from advmix_cli.training.accelerate import Compilation, logits_of
 from advmix_cli.training.step import Step
 
 
@@ -102,3 +102,7 @@ def test_a_users_own_cache_is_made_and_used(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "a" / "b"))
     assert accelerate._cache() == str(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_of_what_was_compiled_before_nothing_is_counted():
+    assert Compilation(5, 2, 3).since(Compilation(3, 1, 2)) == Compilation(2, 1, 1)

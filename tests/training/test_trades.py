@@ -134,6 +134,10 @@ def test_the_label_is_not_what_the_adversary_leaves():
     assert torch.equal(found.y, y)
 
 
+def test_the_prediction_that_the_adversary_leaves_keeps_no_graph_of_its_pass():
+    assert not prediction(network(), batch()[0]).requires_grad
+
+
 @pytest.mark.parametrize("maximizer", [Attack(PGD), AttackThenMix(PGD)])
 def test_a_step_updates_by_the_definition(maximizer):
     trained = network()
