@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from advmix_cli.files import read_text
 from advmix_cli.locks import held
 from advmix_cli.recipe import load
 from advmix_cli.recipe.table import Row, Table
+from advmix_cli.report.results import Results
 
 
 @pytest.fixture
@@ -116,12 +118,20 @@ def test_what_is_damaged_is_said_and_the_others_are_shown(table, tmp_path):
     assert status(tmp_path / "runs", "--json").exit_code == 1
 
 
-def test_a_collapse_is_said_of_what_is_done_and_of_what_is_trained(table, tmp_path):
-    for cell, epochs in zip(table, ([2, 3], [1]), strict=False):
-        metrics = cell.directory / "metrics.jsonl"
-        lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-        lines = [line | {"collapsed": True} if line["epoch"] in epochs else line for line in lines]
-        metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+def collapse(cell, *epochs):
+    """As if the accuracy under attack had fallen in these epochs, the last of which may have been lost at a kill."""
+    metrics = cell.directory / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines += [lines[-1] | {"epoch": number} for number in range(len(lines) + 1, max(epochs) + 1)]
+    lines = [line | {"collapsed": line["epoch"] in epochs} for line in lines]
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    replace(Results.load(cell.directory), collapsed=epochs).save(cell.directory)
+
+
+def test_a_collapse_is_said_of_what_is_done_and_of_what_will_not_be_trained_anew(table, tmp_path):
+    collapse(table[0], 2, 3)
+    (table[0].directory / "metrics.jsonl").unlink()
+    collapse(table[1], 1, 2)
     done = status(tmp_path / "runs")
     said = "COLLAPSED: the validation's accuracy under attack fell by half in"
     assert done.exit_code == 0
@@ -131,6 +141,21 @@ def test_a_collapse_is_said_of_what_is_done_and_of_what_is_trained(table, tmp_pa
     ]
     (found,) = json.loads(status(tmp_path / "runs", "--json").stdout)["tables"]
     assert [one["collapsed"] for one in found["runs"]] == [[2, 3], [1], []]
+
+
+def test_a_collapse_that_ended_a_training_is_said_once(tiny, tmp_path):
+    for name in ("warn", "stop"):
+        recipe = tiny(f"title='{name}'", f"schedule.on_collapse='{name}'")
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / "recipe.toml").write_text(tomli_w.dumps(recipe.resolved()))
+        known = Results(name, 0, recipe.digest(), 9, 9, {"test": "f"}, collapsed=(1,))
+        replace(known, diverged="why", finished=True).save(directory)
+    assert [line for line in status(tmp_path).stdout.splitlines() if line.startswith(("warn, ", "stop, "))] == [
+        "stop, seed 0: diverged: why",
+        "warn, seed 0: diverged: why",
+        "warn, seed 0: COLLAPSED: the validation's accuracy under attack fell by half in epoch 1",
+    ]
 
 
 def test_a_directory_that_cannot_be_read_hides_no_other(table, tmp_path, monkeypatch):

@@ -17,7 +17,6 @@ from advmix_cli.ablation.eta import Eta, etas, total
 from advmix_cli.ablation.standing import Found, Standing, standing
 from advmix_cli.errors import RunDirectoryError, printable
 from advmix_cli.recipe.schema import Recipe
-from advmix_cli.report.metrics import collapsed_in
 
 LEAST = ("row", "seed", "", "eta", "PGD")
 """Columns that are always there; others where there is room for them beside a row's name, of which SHORTEST is left."""
@@ -175,8 +174,8 @@ def _problems(one: Entry) -> Iterator[str]:
         yield one.problem
     if one.standing and one.state in ("failed", "diverged"):
         yield f"{one.state}: {one.standing.error}"
-    if one.standing and one.standing.collapsed:
-        yield f"COLLAPSED: {collapsed_in(one.standing.collapsed)}"
+    if one.standing and one.recipe and (warning := one.standing.warning(one.recipe)):
+        yield warning
 
 
 def _most_telling(entries: Sequence[Entry], room: int) -> list[Entry]:

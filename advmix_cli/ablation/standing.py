@@ -11,7 +11,7 @@ from advmix_cli.failures import failure
 from advmix_cli.files import read_bytes, read_text
 from advmix_cli.locks import LOCK, is_held
 from advmix_cli.recipe.schema import Recipe
-from advmix_cli.report.metrics import collapsed, epoch
+from advmix_cli.report.metrics import collapsed, collapsed_in, epoch
 from advmix_cli.rundir import (
     LAST,
     LONGEST_MANIFEST,
@@ -69,6 +69,11 @@ class Standing:
         """Whether running it again would do nothing."""
         return self.state in ("done", "diverged")
 
+    def warning(self, recipe: Recipe) -> str | None:
+        """Of a collapse that did not end the training: one that did is the `error`."""
+        is_end = self.state == "diverged" and recipe.schedule.on_collapse == "stop"
+        return f"COLLAPSED: {collapsed_in(self.collapsed)}" if self.collapsed and not is_end else None
+
 
 def standing(recipe: Recipe, directory: Path) -> Standing:
     """How the run of `recipe` in `directory` stands, while others may be writing there; RunDirectoryError names the
@@ -91,7 +96,8 @@ def standing(recipe: Recipe, directory: Path) -> Standing:
         "epoch": recipe.schedule.epochs if trained else len(lines),
         "trained": trained,
         "line": lines[-1] if lines else {},
-        "collapsed": tuple(collapsed(lines)),
+        # Of what has ended the results know it too, as reports have it.
+        "collapsed": tuple(results.get("collapsed", ()) if results and results["finished"] else collapsed(lines)),
         "since": since,
         "pace": pace,
         "found": _found(recipe, results),
@@ -121,7 +127,7 @@ def _results(recipe: Recipe, path: Path) -> dict[str, Any] | None:
     try:
         known = unsealed(json.loads(read_text(path, LONGEST_RESULTS)))
         theirs = known["digest"]
-        _ = known["diverged"], known["finished"], int(known["train_images"])
+        _ = known["diverged"], known["finished"], int(known["train_images"]), list(map(int, known.get("collapsed", ())))
         _found(recipe, known)
     except FileNotFoundError:
         return None

@@ -50,7 +50,11 @@ class Cell:
 def folded(text: str, width: int) -> str:
     """On lines of `width`, broken at spaces, not between a number and what it is of, and within brackets only where
     these are longer; a word that is longer stays whole. Lines of its own stay."""
-    whole = re.sub(rf"\([^()\n]{{,{max(0, width - 2)}}}\)", lambda found: found[0].replace(" ", "\u00a0"), text)
+    whole = re.sub(
+        r"\S*\([^()\n]*\)\S*",
+        lambda found: found[0] if len(found[0]) > width else found[0].replace(" ", "\u00a0"),
+        text,
+    )
     glued = re.sub(r" (?=%)|(?<=\d) (?=to |seeds)|(?<=\b[np]) (?=[\d<])|(?<=[±Δ]) ", "\u00a0", whole)
     lines = (textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) for line in glued.split("\n"))
     return "\n".join(part for line in lines for part in line).replace("\u00a0", " ")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from trials import SETTINGS, free_ports
+from processes import free_ports
+from trials import SETTINGS
 from worker import JOBS
 
 import advmix_cli

@@ -14,10 +14,11 @@ import pytest
 import tomli_w
 import torch
 from interrupted import CPU, bits, same
+from processes import free_ports
 from safetensors.torch import load_file
 from torch import nn
 from torch.distributed import TCPStore
-from trials import SETTINGS, free_ports
+from trials import SETTINGS
 from typer.testing import CliRunner
 
 import advmix_cli

@@ -1,9 +1,5 @@
 """What the two ranks train: the settings of each job, in the order of `worker.JOBS`."""
 
-import random
-import socket
-from contextlib import ExitStack, suppress
-
 OURS = (
     'maximizer={kind="integrated", ascent={steps=2, step_size="8/255", batch_norm="train"}, ratio={kind="learned"}}',
     'averaging={kind="ema", decay=0.9}',
@@ -37,18 +33,3 @@ SETTINGS = {
     "silent": FOUR_BATCHES,
     "death": FOUR_BATCHES,
 }
-
-
-def free_ports(count):
-    """None of those that the system gives to whoever asks for any, as the ranks do for each connection: until it is its
-    turn such a port could be taken."""
-    found = []
-    with ExitStack() as stack:
-        for port in random.SystemRandom().sample(range(10_000, 32_000), 10 * count):
-            one = stack.enter_context(socket.socket())
-            with suppress(OSError):
-                one.bind(("127.0.0.1", port))
-                found.append(str(port))
-            if len(found) == count:
-                break
-    return found

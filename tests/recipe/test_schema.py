@@ -1,5 +1,6 @@
 """The models of a recipe: immutable, strict, and the same after a round trip through TOML."""
 
+import math
 import tomllib
 
 import pytest
@@ -151,6 +152,11 @@ def one_of(*values):
     return st.sampled_from(values)
 
 
+def has_mass_above_kappa(ratio):
+    kappa = ratio.get("kappa", 0.65)
+    return ratio.get("alpha", 0.5) * math.log(4 * kappa * (1 - kappa)) >= math.log(1e-12)
+
+
 piece = {"train_limit": counts, "test_limit": counts, "seed": seeds, "flip": flags, "translate": st.integers(0, 9)}
 ascents = table(
     {"steps": st.integers(0, 99), "step_size": pixels},
@@ -161,12 +167,12 @@ ascents = table(
 frozen = table(kind=st.just("frozen"), alpha=st.floats(1e-3, 1e6), per=one_of("sample", "batch"))
 learned = table(
     {"kind": st.just("learned")},
-    alpha=st.floats(1e-3, 5),
+    alpha=st.floats(1e-3, 5) | st.floats(1e-3, 1e6),
     per=one_of("sample", "batch"),
-    kappa=st.floats(0.5, 0.99),
+    kappa=st.floats(0.5, 0.9) | st.floats(0.5, 1, exclude_max=True),
     travel=positive,
     logit_clamp=st.floats(1e-12, 0.5, exclude_max=True),
-)
+).filter(has_mass_above_kappa)
 labels = table({"kind": st.just("linear")}) | table(
     {"kind": st.just("geometric")}, endpoints=one_of("clean", "perturbed"), detach=flags
 )

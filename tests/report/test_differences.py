@@ -84,6 +84,11 @@ def test_a_large_difference_has_its_p_and_a_small_one_is_noise(ran):
     assert captions[1].startswith("Δ: against the row A, on the same images, p by McNemar's exact test")
 
 
+def test_the_interval_of_noise_has_one_decimal_however_near_to_nothing_it_ends():
+    assert shown("Δ", Difference(-0.038, Interval(-0.077, 0.0004), 5, None)) == "Δ -3.8 (-7.7 to 0.0), noise"
+    assert shown("Δ", Difference(-0.038, Interval(-0.077, -0.0004), 5, None)) == "Δ -3.8 (-7.70 to -0.04)"
+
+
 def test_with_several_seeds_a_difference_counts_the_seeds_too(ran):
     pairs = [(some(0.4, seed=s), some(0.4, seed=s) | some(0.2, seed=9 + s)) for s in range(3)]
     lines = [row(name, *(ran(name, pair[k], seed=s) for s, pair in enumerate(pairs))) for k, name in enumerate("AB")]

@@ -6,7 +6,7 @@ import io
 import pytest
 from rich.console import Console
 
-from advmix_cli.report.grid import Cell, Grid, write_csv
+from advmix_cli.report.grid import Cell, Grid, folded, write_csv
 
 NUMBERS = ("12345678901234567890.123456", "98765432109876543210.654321", "±0.000000000000000001")
 
@@ -74,6 +74,14 @@ def test_notes_are_folded_between_words_where_that_makes_a_table_fit_a_terminal(
     grid.print(Console(file=narrower, width=45, force_terminal=True, color_system=None))
     grid.print(Console(file=whole, width=45))
     assert narrower.getvalue() == whole.getvalue(), "no number is broken: the terminal wraps it"
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [(17, ["Δ -13.7", "(-17.5 to -10.0),", "noise"]), (16, ["Δ -13.7", "(-17.5 to", "-10.0), noise"])],
+)
+def test_brackets_are_broken_where_they_and_what_touches_them_are_too_wide(width, lines):
+    assert folded("Δ -13.7 (-17.5 to -10.0), noise", width).split("\n") == lines
 
 
 def test_notes_stand_under_their_number():

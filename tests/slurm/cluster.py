@@ -3,13 +3,14 @@
 import getpass
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from unittest.mock import patch
+
+from processes import free_ports
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
 NODES = ("n1", "n2")
@@ -89,9 +90,7 @@ class Cluster:
         key = self.root / "munge" / "key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)
-        with ExitStack() as free:
-            sockets = [free.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-            ports = [one.getsockname()[1] for one in sockets]
+        ports = free_ports(3)
         text = CONFIGURATION.format(
             name=self.name, first=self.first, root=self.root, user=getpass.getuser(), ports=ports
         )

@@ -95,6 +95,7 @@ def test_the_status_of_a_table_that_nobody_submitted():
     assert ["Attack", "0", "waiting", "0/20"] in [line.split() for line in found.stdout.splitlines()]
     cell = json.loads(ablate("--status", "--format", "json", code=0).stdout)["cells"][0]
     assert (cell["row"], cell["state"], cell["epoch"], cell["task"]) == ("Attack", "waiting", 0, None)
+    assert cell["collapsed"] == []
     # "The same command with --status", whatever it asked for.
     again = ablate(*SLURM, "--partition", "a", "--gpus", "1", "--track", "wandb", "--status", code=0)
     assert (again.stdout, again.stderr) == (found.stdout, "")

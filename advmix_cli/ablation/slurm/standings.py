@@ -88,6 +88,7 @@ def places_records(found: Sequence[Place]) -> list[dict[str, Any]]:
             "epoch": place.files.epoch,
             "epochs": place.files.epochs,
             "error": place.files.error,
+            "collapsed": list(place.files.collapsed),
             "cluster": place.submission and place.submission.cluster,
             "task": place.task and place.task.identity,
             "slurm": place.task and place.task.state,
@@ -114,7 +115,12 @@ def places_grid(title: str, found: Sequence[Place], captions: Sequence[str]) -> 
         rows.append((name, *map(Text, row)))
     states = [place.state for place in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    last = (f"{counts}; in {found[0].cell.directory.parent}", *captions)
+    warnings = [
+        f"{place.cell.row.name}, seed {place.cell.row.recipe.seed}: {warning}"
+        for place in found
+        if (warning := place.files.warning(place.cell.row.recipe))
+    ]
+    last = (f"{counts}; in {found[0].cell.directory.parent}", *warnings, *captions)
     return Grid(title, columns, tuple(rows), last)
 
 
