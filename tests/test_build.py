@@ -6,6 +6,7 @@ from kinds import kinds_of
 from torch import nn
 
 from advmix_cli import build
+from advmix_cli.data import folder, sources
 from advmix_cli.errors import DataError, DeviceError
 from advmix_cli.evaluation.autoattack import AutoAttack
 from advmix_cli.evaluation.pgd import Pgd as PgdEvaluator
@@ -102,6 +103,14 @@ def test_the_step_has_the_batch_norm_mode_and_the_weight_of_the_recipe(tiny, nor
     images = build.dataset(recipe, CPU, print)
     step = build.training(recipe, images, build.new_network(recipe, images, CPU)).on_batch.step
     assert (step.batch_norm, step.weight) == (norm, 0.25)
+
+
+def test_the_loop_moves_the_images_and_draws_as_the_recipe_says(tiny):
+    for flip in (True, False):
+        recipe = tiny(f"data.flip={str(flip).lower()}", "data.translate=2", "seed=3", "data.seed=4")
+        images = build.dataset(recipe, CPU, print)
+        made = build.training(recipe, images, build.new_network(recipe, images, CPU))
+        assert (made.flip, made.translate, made.on_batch.translate, made.seed) == (flip, 2, 2, 3)
 
 
 OPTIMIZERS = [
@@ -210,6 +219,29 @@ def test_a_cuda_device_that_is_not_there_is_refused(monkeypatch, name, count):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     with pytest.raises(DeviceError, match=f"sees {count or 'no'} CUDA devices"):
         build.device(name)
+
+
+@pytest.mark.parametrize("source", ["cifar10", "cifar100", "fashion-mnist", "folder"])
+def test_a_source_is_asked_for_what_the_recipe_says(tiny, monkeypatch, source):
+    def told(*asked, say=None, **options):  # noqa: ARG001
+        raise DataError(f"{asked} {options}")
+
+    module, name = (folder, "folder") if source == "folder" else (sources, source.replace("-", "_"))
+    monkeypatch.setattr(module, name, told)
+    options = {"size": 9, "channels": 1} if source == "folder" else {}
+    settings = "".join(f", {key}={value}" for key, value in options.items())
+    with pytest.raises(DataError) as caught:
+        build.dataset(tiny(f'data={{source="{source}", root="here"{settings}}}'), CPU, print)
+    assert str(caught.value) == f"{('here',)} {options}"
+
+
+def test_the_threads_are_those_of_the_recipe_or_torchs_own(tiny):
+    build.arithmetic(tiny())
+    own = torch.get_num_threads()
+    build.arithmetic(tiny(f"engine.threads={own + 1}"))
+    assert torch.get_num_threads() == own + 1
+    build.arithmetic(tiny())
+    assert torch.get_num_threads() == own
 
 
 def test_a_single_training_image_is_refused(tiny):

@@ -145,6 +145,16 @@ def test_the_wrong_convention_is_suspicious_and_the_number_says_so(own, weights)
     assert told in " ".join(found.stdout.split())
 
 
+def test_a_network_that_takes_normalised_pixels_is_given_them(own, weights):
+    """(x - 0.5) / 0.5 is x from -1 to 1, which is what it takes."""
+    words = ["eval", weights, "--model", f"{own}:make", "--data", "digits", "--evaluator", "pristine", "--json"]
+    scaled, normalised, neither = (
+        json.loads(advmix(*words, *options).stdout)["outcomes"][0]["correct"]
+        for options in (["--input-range=-1,1"], ["--normalize", "0.5/0.5"], [])
+    )
+    assert scaled == normalised > neither
+
+
 @pytest.fixture
 def colours(tmp_path):
     """A folder of 32x32 colour images of ten classes."""

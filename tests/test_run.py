@@ -205,6 +205,19 @@ def test_a_training_that_did_not_end_starts_again(done, watch, said):
     ]
 
 
+def test_while_a_lost_network_is_trained_again_there_are_no_results_of_it(done, watch, monkeypatch):
+    def stop(_line):
+        raise KeyboardInterrupt
+
+    recipe, directory, _ = done
+    forget(directory, finished=False)
+    (directory / "model.safetensors").unlink()
+    monkeypatch.setattr(watch, "epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run.execute(recipe, directory, CPU, watch)
+    assert Results.load(directory).measured == ()
+
+
 def test_a_run_killed_in_training_leaves_no_result_and_starts_again(tiny, tmp_path, watch, monkeypatch):
     def stop(_line):
         raise KeyboardInterrupt

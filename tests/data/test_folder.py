@@ -142,10 +142,12 @@ def test_size_scales_the_shorter_side_and_crops_the_centre(root):
 
 def test_size_makes_one_shape_of_all(root):
     save(root / "train" / "a" / "wide.png", grey_levels(9, 100, 3))
+    save(root / "train" / "b" / "as wide.png", grey_levels(20, 12, 3))
     save(root / "test" / "b" / "small.png", grey_levels(3, 2, 3))
+    save(root / "test" / "b" / "as high.png", grey_levels(12, 20, 3))
     raw = load(root, size=12)
-    assert raw.train.pixels.shape == (3, 3, 12, 12)
-    assert raw.test.pixels.shape == (3, 3, 12, 12)
+    assert raw.train.pixels.shape == (4, 3, 12, 12)
+    assert raw.test.pixels.shape == (4, 3, 12, 12)
 
 
 def test_images_of_the_right_size_are_not_resampled(root):
@@ -252,10 +254,11 @@ def test_a_damaged_chunk_is_named(root):
     assert str(path) in refused(root, size=8)
 
 
-def test_mixed_sizes_name_the_file_and_the_remedy(root):
-    path = save(root / "train" / "b" / "z.png", grey_levels(9, 10, 3))
+@pytest.mark.parametrize("shape", [(9, 10), (8, 10), (10, 8)])
+def test_mixed_sizes_name_the_file_and_the_remedy(root, shape):
+    path = save(root / "train" / "b" / "z.png", grey_levels(*shape, 3))
     message = refused(root)
-    assert f"{path} is 10x9" in message
+    assert f"{path} is {shape[1]}x{shape[0]}" in message
     assert "is 8x8" in message
     assert "data.size" in message
 
@@ -269,12 +272,12 @@ def test_a_test_set_of_another_size_is_refused(root):
     assert "data.size" in message
 
 
-@pytest.mark.parametrize("shape", [(7, 8), (8, 65)])
+@pytest.mark.parametrize("shape", [(7, 8), (8, 7), (8, 65), (65, 8)])
 def test_images_too_small_or_too_large_are_named(root, shape):
     path = save(root / "train" / "a" / "x.png", grey_levels(*shape, 3))
     (root / "train" / "a" / "0.png").unlink()
     message = refused(root)
-    assert f"{path} is {shape[1]}x{shape[0]}" in message
+    assert f"{path} is {shape[1]}x{shape[0]}; images are 8x8 to 64x64" in message
     assert "data.size" in message
 
 

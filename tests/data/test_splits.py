@@ -10,6 +10,7 @@ from advmix_cli import build
 from advmix_cli.data.images import Images, Raw, to_unit
 from advmix_cli.data.splits import channel_statistics, split
 from advmix_cli.errors import DataError
+from advmix_cli.recipe.load import load
 
 PLAIN = {"held_out": 0.2, "train_limit": None, "test_limit": None, "seed": 0}
 
@@ -69,6 +70,15 @@ def test_the_seed_of_the_run_does_not_change_the_split(tiny):
     assert torch.equal(first.train.pixels, second.train.pixels)
     other = build.dataset(tiny("data.seed=1"), torch.device("cpu"), print)
     assert not torch.equal(first.validation.pixels, other.validation.pixels)
+
+
+def test_the_images_of_the_digits_are_those_that_the_documents_have_numbers_of():
+    found = build.dataset(load("digits"), torch.device("cpu"), print).fingerprints()
+    assert {name: digest[:12] for name, digest in found.items()} == {
+        "train": "8ccd09f17c70",
+        "validation": "d4c627aa149f",
+        "test": "50d7aef53e47",
+    }
 
 
 def test_channel_statistics_are_numpys_in_float64():

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from advmix_cli.data.images import Images
 from advmix_cli.evaluation.notebook import Blank
-from advmix_cli.evaluation.pgd import Pgd
+from advmix_cli.evaluation.pgd import Pgd, falls_short
 from advmix_cli.evaluation.predict import excess, measured
 from advmix_cli.evaluation.pristine import Pristine
 from advmix_cli.evaluation.subject import Subject
@@ -131,6 +131,15 @@ def test_a_restart_is_an_attack_from_its_own_start(trained):
     assert (judge(pgd, network, data.test) != expected).sum() <= 1
 
 
+def test_a_restart_is_said_to_have_broken_what_the_ones_before_it_left(trained):
+    network, data = trained
+    standing = [int(judge(replace(PGD, steps=2, restarts=count), network, data.test).sum()) for count in (1, 2, 3)]
+    with measured(network):
+        broken = replace(PGD, steps=2, restarts=3)(Subject.plain(network), data.test, silent, Blank()).broken()
+    assert [broken["restart 2"], broken["restart 3"]] == [fewer - more for fewer, more in pairwise(standing)]
+    assert broken["restart 2"] > 0
+
+
 def test_more_steps_do_not_help_the_network(trained):
     network, data = trained
     counts = [int(judge(replace(PGD, steps=steps), network, data.test).sum()) for steps in (1, 4, 16)]
@@ -191,6 +200,12 @@ def test_settings_are_what_the_number_depends_on():
         "loss": "margin",
         "seed": 7,
     }
+
+
+@pytest.mark.parametrize(("steps", "step_size", "short"), [(3, 0.009, False), (3, 0.0089, True), (4, 0.009, False)])
+def test_steps_that_lead_to_the_edge_but_for_rounding_do_not_fall_short(steps, step_size, short):
+    assert 3 * 0.009 < 0.027
+    assert falls_short(steps, step_size, 0.027) is short
 
 
 def test_where_nothing_stands_nothing_is_attacked():

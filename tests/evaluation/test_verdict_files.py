@@ -254,11 +254,15 @@ def test_worst_cases_have_the_same_settings_if_what_they_are_over_has_them_whate
     def settings(right, steps):
         one = measurement("one", [True] * 3, [0, NOTHING, NOTHING], [-1.0, 2, 2])
         two = measurement("two", [True] * 2, [NOTHING if right else 1, NOTHING], [2.0 if right else -2.0, 2])
-        two = two._replace(outcome=replace(two.outcome, settings={**two.outcome.settings, "steps": steps}))
-        return worst_case("w", [one, two], 0.1).outcome.settings
+        both = [
+            each._replace(outcome=replace(each.outcome, settings={**each.outcome.settings, "steps": count}))
+            for each, count in zip((one, two), steps, strict=True)
+        ]
+        return worst_case("w", both, 0.1).outcome.settings
 
-    assert settings(True, 20) == settings(False, 20)
-    assert settings(True, 20) != settings(True, 40)
+    assert settings(True, (10, 20)) == settings(False, (10, 20))
+    assert settings(True, (10, 20)) != settings(True, (10, 40))
+    assert settings(True, (10, 20)) != settings(True, (30, 20))
 
 
 def test_the_worst_case_says_on_which_images_it_is():

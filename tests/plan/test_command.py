@@ -12,6 +12,11 @@ from advmix_cli import machine
 from advmix_cli.cli import app
 from advmix_cli.data import sources
 from advmix_cli.plan import timing
+from advmix_cli.plan.estimate import estimates
+from advmix_cli.plan.grids import plan_grids
+from advmix_cli.plan.lines import Line
+from advmix_cli.recipe.load import load
+from advmix_cli.recipe.table import Row, Table
 
 QUICK = [
     "--set", "data.train_limit=64", "--set", "data.test_limit=20", "--set", "model.width=2",
@@ -85,6 +90,19 @@ def test_numbers_of_a_recipe():
         "Edited with --set validation.fraction=0 --set schedule.batch_size=125",
     ):  # fmt: skip
         assert words in " ".join(shown.split()), words
+
+
+@pytest.mark.usefixtures("no_images")
+def test_a_record_is_what_was_counted_and_the_table_shows_it():
+    recipe = load("cifar10-ours")
+    (row,), (found,) = document("cifar10-ours")["rows"], estimates([recipe], print)
+    outline, counted = found.outline, found.cost
+    assert row["images"] == {"train": outline.train, "validation": outline.validation, "test": outline.test}
+    assert (row["attack_flops_per_epoch"], row["update_flops_per_epoch"]) == (counted.attack, counted.update)
+    line = Line(Row("row", recipe, {}), found, None)
+    (grid,) = plan_grids(Table("t", "T", (line.row, line.row)), [line, line])
+    attack, update = (float(cell.value) for cell in grid.rows[0][1:3])
+    assert attack / update == pytest.approx(counted.attack / counted.update, rel=0.01)
 
 
 @pytest.mark.usefixtures("no_images", "quickly")

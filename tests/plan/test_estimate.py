@@ -79,6 +79,19 @@ def test_activations_follow_the_batch_and_the_losses(tiny):
     assert twice.memory.activations == both.memory.activations == 2 * one.memory.activations
 
 
+def test_recipes_together_are_estimated_as_each_by_itself(tiny):
+    recipes = [
+        tiny(),
+        tiny('engine.precision="bf16"'),
+        tiny("model.width=2"),
+        tiny("validation.fraction=0.1"),
+        tiny("data.test_limit=30"),
+        tiny('data={source="cifar10"}'),
+        tiny('maximizer={kind="integrated", ascent={steps=2, step_size="8/255"}, mix_after=1}'),
+    ]
+    assert counted(*recipes) == [counted(recipe)[0] for recipe in recipes]
+
+
 def test_a_batch_larger_than_the_training_set_is_all_of_it(tiny):
     asked, whole = counted(tiny("schedule.batch_size=1000"), tiny("schedule.batch_size=128"))
     assert (asked.cost, asked.memory) == (whole.cost, whole.memory)

@@ -22,6 +22,18 @@ def test_estimated_from_free_memory(tiny, monkeypatch, images, batch):
     assert largest_batch(recipe, estimate, stand_in(estimate.outline), CPU) == Largest(batch, 128, tried=False)
 
 
+@pytest.mark.parametrize(("free", "left", "batch"), [(10, 90, 10), (90, 10, 10), (None, 10, 10), (10, None, 10)])
+def test_the_least_of_what_is_free_and_of_what_the_process_may_have_counts(tiny, monkeypatch, free, left, batch):
+    recipe = tiny()
+    (estimate,) = estimates([recipe], print)
+    an_image = estimate.memory.activations // estimate.cost.batch_size
+    for name, images in (("free", free), ("left_to_the_process", left)):
+        there = None if images is None else estimate.memory.fixed + images * an_image
+        monkeypatch.setattr(memory, name, lambda there=there: there)
+    found = largest_batch(recipe, estimate, stand_in(estimate.outline), CPU)
+    assert (found.batch, found.tried) == (batch, False)
+
+
 def test_unknown_where_the_machine_does_not_say(tiny, monkeypatch):
     recipe = tiny()
     (estimate,) = estimates([recipe], print)

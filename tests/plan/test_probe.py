@@ -87,6 +87,36 @@ def test_rows_share_what_takes_the_same_time(tiny, probed):
     assert [found.judged for _, _, found in lines] == ["row 1", "row 1", "row 1", "row 4"]
 
 
+@pytest.mark.parametrize(
+    ("setting", "trained", "judged"),
+    [
+        ("seed=1", 1, 1),
+        ('optimizer={kind="sgd", lr=0.1}', 2, 1),
+        ("schedule.batch_size=32", 2, 1),
+        ("loss.pristine_weight=0.5", 2, 1),
+        ("engine.threads=1", 2, 2),
+        ("validation.steps=3", 2, 2),
+        ("evaluators=[{kind='pristine'}]", 2, 2),
+    ],
+)
+def test_a_row_that_takes_another_time_is_measured_anew(tiny, watch, monkeypatch, setting, trained, judged):
+    monkeypatch.setattr(probe, "_speed", lambda *_: None)
+    monkeypatch.setattr(probe, "_evaluation", lambda *_: None)
+    recipes = tiny(), tiny(setting)
+    rows = [Row(f"row {number}", recipe, {}) for number, recipe in enumerate(recipes, 1)]
+    found = probes(rows, estimates(recipes, print), CPU, watch)[1]
+    assert (found.trained, found.judged) == (f"row {trained}", f"row {judged}")
+
+
+def test_a_training_that_is_long_enough_to_be_compiled_is_measured_anew(tiny, watch, monkeypatch):
+    monkeypatch.setattr(probe, "_speed", lambda *_: None)
+    monkeypatch.setattr(probe, "_evaluation", lambda *_: None)
+    recipes = tiny(), tiny("schedule.epochs=9")
+    rows, counted = [Row(str(number), recipe, {}) for number, recipe in enumerate(recipes)], estimates(recipes, print)
+    monkeypatch.setattr(engine, "WORTH_COMPILING", counted[1].cost.training)
+    assert [found.trained for found in probes(rows, counted, CPU, watch)] == ["0", "1"]
+
+
 def test_on_a_gpu_validations_of_more_epochs_are_measured_anew(tiny, monkeypatch):
     monkeypatch.setattr(probe, "_speed", lambda *_: None)
     monkeypatch.setattr(probe, "_evaluation", lambda *_: None)

@@ -26,3 +26,9 @@ def test_quick_work_is_warmed_up_twice_and_measured_in_rounds():
     calls = []
     median_seconds(lambda: (calls.append(1), time.sleep(0.3)), CPU, rounds=3)
     assert len(calls) == 2 + 3
+
+
+def test_the_median_of_the_rounds_counts(monkeypatch):
+    times = iter([9.0, 0.5, 1.0, 30.0, 2.0])  # two to warm up, and three rounds
+    monkeypatch.setattr(timing, "seconds", lambda *_, **__: next(times))
+    assert median_seconds(print, CPU, rounds=3) == 2.0

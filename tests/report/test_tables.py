@@ -11,7 +11,7 @@ from advmix_cli.evaluation.outcome import Outcome
 from advmix_cli.report import ablation
 from advmix_cli.report.ablation import ablation_grid, ablation_records
 from advmix_cli.report.results import Measured, Results
-from advmix_cli.report.tables import outcome_grid
+from advmix_cli.report.tables import outcome_grid, outcomes_grid, seconds, stamp
 
 COLUMNS = ("pristine", "PGD20")
 
@@ -92,9 +92,10 @@ def test_the_paper_s_number_has_the_decimals_that_it_was_given_with():
 def test_an_epoch_that_was_chosen_on_the_very_images_is_said():
     one = replace(outcome("V", 800), settings={"split": "validation"})
     for selection, says in (("best on validation", True), ("last", False), ("averaged best on validation", True)):
-        grid = outcome_grid("T", Measured(selection, 5, "d", (one,)))
+        grid = outcome_grid("T", Measured(selection, 5, "d", (one, outcome("on test images", 800))))
         said = "V: the best epoch was chosen on these images, so its accuracy on them is too high."
         assert (said in grid.captions) == says
+        assert not any(caption.startswith("on test images: the best") for caption in grid.captions)
         table = ablation_grid("T", ["V"], [line("A", (results(Measured(selection, 5, "d", (one,))),), {})])
         assert (said in table.captions) == says
 
@@ -212,6 +213,37 @@ def test_one_checkpoint_s_grid_says_what_each_number_depends_on():
     grid = outcome_grid("T", measured("last", 5, 800, 500))
     assert [cell.value for cell in grid.rows[0]] == ["pristine", "80.0", "77.4–82.4", "800", "1,000", "1.5 s"]
     assert grid.captions[1] == "PGD20: split test, epsilon 8/255, attacks apgd-ce+square"
+
+
+def test_machines_are_named_by_what_differs_and_the_epochs_that_they_came_in():
+    entry = measured("last", 5, 800)
+    first = {"from_epoch": 1, "from_batches": 0, "device": "A", "torch": "2"}
+    second = {**first, "from_epoch": 3, "from_batches": 4, "device": "B"}
+    said = "trained on 2 machines: device A from epoch 1; device B from epoch 3"
+    assert said in outcome_grid("T", entry, (first, second)).captions
+    assert not any("trained on" in line for line in outcome_grid("T", entry, (first,)).captions)
+
+
+def test_settings_in_pixels_are_levels_of_grey():
+    one = replace(outcome("P", 800), settings={"epsilon": 8 / 255, "step_size": 2 / 255, "steps": 20})
+    assert stamp(one) == "epsilon 8/255, step_size 2/255, steps 20"
+
+
+def test_where_several_attacks_broke_images_each_has_its_count():
+    one = outcome("A", 800)
+    several = replace(one, broken={"clean": 50, "apgd-ce": 100, "square": 50})
+    alone = replace(one, broken={"clean": 50, "pgd": 150})
+    (broken,), (silent,) = (outcomes_grid("T", [each], ()).captions for each in (several, alone))
+    assert broken.endswith("; broken by apgd-ce 100, square 50")
+    assert "broken by" not in silent
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(99.94, "99.9 s"), (100, "1 min 40 s"), (3599.6, "1 h 00 min"), (7200, "2 h 00 min"), (90_061, "25 h 01 min")],
+)
+def test_a_duration_is_in_seconds_minutes_or_hours(count, said):
+    assert seconds(count) == said
 
 
 def test_records_are_unrounded_fractions():

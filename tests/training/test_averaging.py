@@ -88,6 +88,12 @@ def test_a_training_is_followed_through_all_its_epochs(tiny):
         assert (farthest(found, expected) < 1e-4) == (other is states)
 
 
+def test_without_a_warm_up_the_first_weights_are_forgotten_no_sooner_than_others(tiny):
+    made = training(tiny("schedule.batch_size=32", EMA, "averaging.warmup=false"))
+    _, states = trained(made)
+    assert farthest(made.average.network.state_dict(), reference(states, 0.7, warmup=False)) < 1e-6
+
+
 def test_without_a_decay_the_average_is_the_network_bit_for_bit(tiny):
     for warmup in ("true", "false"):
         made = training(tiny(f'averaging={{kind="ema", decay=0.0, warmup={warmup}}}'))
