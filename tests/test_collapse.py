@@ -136,6 +136,13 @@ def test_after_a_rollback_an_epoch_is_compared_with_the_weights_that_it_began_wi
     assert [line.get("rolled_back_to") for line in lines(tmp_path)] == [None, 1, 1, None]
 
 
+def test_the_weights_that_an_epoch_begins_with_are_those_of_the_epoch_that_was_gone_back_to():
+    found = [json.dumps({"epoch": epoch, collapse.ACCURACY: epoch / 10}) for epoch in (1, 2, 3)]
+    assert [collapse.before(found[:epochs]) for epochs in (0, 1, 2, 3)] == [None, 0.1, 0.2, 0.3]
+    fell = [json.dumps({"epoch": epoch, collapse.ACCURACY: 0.0, "rolled_back_to": 2}) for epoch in (4, 5)]
+    assert [collapse.before(found + fell[:epochs]) for epochs in (1, 2)] == [0.2, 0.2]
+
+
 @pytest.mark.parametrize("optimizer", ["sgd', lr=0.1", "adam', lr=0.01", "adamw', lr=0.01", "yogi', lr=0.01"])
 def test_an_optimizer_that_starts_again_is_a_new_one(tiny, optimizer):
     recipe = tiny(*SMALL, f"optimizer={{kind='{optimizer}}}")

@@ -14,7 +14,7 @@ from kinds import kinds_of
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from advmix_cli import checkpoint, fit, machine, run, state, training_files
+from advmix_cli import build, checkpoint, fit, machine, run, state, training_files
 from advmix_cli.errors import AdvmixError, RunDirectoryError, StoppedError
 from advmix_cli.files import write_atomically
 from advmix_cli.fit import Keeping
@@ -23,6 +23,7 @@ from advmix_cli.report.results import Measured, Results
 from advmix_cli.report.tables import outcome_grid
 from advmix_cli.seals import sealed, unsealed
 from advmix_cli.training import resuming
+from advmix_cli.training.loop import Progress
 
 OPTIMIZERS = {
     "sgd": '{kind="sgd", lr=0.1}',
@@ -278,6 +279,17 @@ def test_a_state_under_another_name_is_none(whole, tmp_path, watch, said):
     assert same(bits(part), expected)
 
 
+@pytest.mark.parametrize("change", ["recipe", "train", "validation", "test"])
+def test_a_state_of_another_recipe_or_of_other_images_is_refused(tiny, tmp_path, watch, change):
+    recipe, part = tiny(*SMALL), tmp_path / "part"
+    stopped(recipe, part, watch, at=3)
+    known, other = state.newest(part / "state", print), "0" * 64
+    changes = {"recipe": other} if change == "recipe" else {"images": {**known.images, change: other}}
+    replace(known, **changes).save(part / "state")
+    with pytest.raises(RunDirectoryError, match="belongs to another recipe or other images"):
+        run.execute(recipe, part, CPU, watch)
+
+
 def test_a_metrics_line_that_was_changed_is_an_error(whole, tmp_path, watch):
     recipe, _ = whole()
     part = tmp_path / "part"
@@ -441,6 +453,17 @@ def test_results_name_every_machine_that_trained(tiny, tmp_path, watch, monkeypa
     assert caption == f"trained on 2 machines: device {device} from epoch 1; device another machine from epoch 1"
 
 
+def test_a_machine_is_noted_where_another_one_trained_before_it(tiny, tmp_path, watch, monkeypatch):
+    recipe, part = tiny(*SMALL), tmp_path / "part"
+    for name, at in (("a", 7), ("b", 2), ("b", 2)):
+        monkeypatch.setattr(machine, "device_name", lambda _, name=name: name)
+        stopped(recipe, part, watch, at)
+    monkeypatch.setattr(machine, "device_name", lambda _: "a")
+    found = run.execute(recipe, part, CPU, watch).machines
+    noted = [(one["device"], one["from_epoch"], one["from_batches"]) for one in found]
+    assert noted == [("a", 1, 0), ("b", 2, 2), ("a", 3, 1)]
+
+
 def test_with_deterministic_algorithms_it_trains_the_same_on_a_cpu_and_others_are_left_alone(
     tiny, tmp_path, watch, monkeypatch
 ):
@@ -523,3 +546,14 @@ def test_a_best_network_that_is_lost_after_the_training_is_an_error_and_not_the_
         run.execute(recipe, part, CPU, watch)
     (part / "best.safetensors").write_bytes(best)
     assert [entry.selection for entry in run.execute(recipe, part, CPU, watch).measured] == ["best on validation"]
+
+
+def test_a_state_after_the_last_epoch_is_gone_on_from_and_one_beyond_it_is_not(tiny):
+    recipe = tiny(*SMALL)
+    images = build.dataset(recipe, CPU, print)
+    training = build.training(recipe, images, build.new_network(recipe, images, CPU))
+    saved = resuming.tensors(training, Progress())
+    assert resuming.restore(training, saved, 4, 0, ()) == Progress(4)
+    for epoch, done in ((5, 0), (4, 1), (1, 5)):
+        with pytest.raises(ValueError, match="it is further than the training"):
+            resuming.restore(training, saved, epoch, done, ())

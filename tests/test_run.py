@@ -169,6 +169,16 @@ def test_the_checkpoint_of_another_recipe_is_not_measured(done, tiny, tmp_path, 
         run.execute(recipe, directory, CPU, watch)
 
 
+@pytest.mark.parametrize("name", ["best", "average", "average-best"])
+def test_another_network_of_the_last_epoch_is_not_measured_as_its_own(tiny, tmp_path, watch, name):
+    recipe = tiny("schedule.epochs=1", 'averaging={kind="ema", decay=0.5}', "evaluators=[]")
+    run.execute(recipe, tmp_path, CPU, watch)
+    forget(tmp_path, finished=False)
+    (tmp_path / f"{name}.safetensors").replace(tmp_path / "model.safetensors")
+    with pytest.raises(RunDirectoryError, match=r"model\.safetensors is not the last epoch's network"):
+        run.execute(recipe, tmp_path, CPU, watch)
+
+
 def test_results_of_a_folder_that_changed_are_not_reused(tiny, tmp_path, watch):
     for part in ("train", "test"):
         for label in ("a", "b"):
@@ -525,6 +535,18 @@ def test_the_verdicts_of_each_evaluator_are_kept_and_the_worst_case_over_the_att
         assert torch.equal(records["worst case"].found.verdicts.robust, robust)
         assert entry.outcome("worst case").n == 30
     assert len(list((tmp_path / "run" / "verdicts").iterdir())) == 8
+
+
+def test_verdicts_are_of_the_images_of_their_own_split(tiny, tmp_path, watch):
+    splits = ("test", "validation", "train")
+    judges = ", ".join(f'{{kind="pristine", name="{split}", split="{split}"}}' for split in splits)
+    recipe = tiny("schedule.epochs=1", f"evaluators=[{judges}]", 'validation.report="last"')
+    results = run.execute(recipe, tmp_path, CPU, watch)
+    (entry,) = results.measured
+    for split in splits:
+        path = verdict_files.place(tmp_path / "verdicts", split, entry.epoch, entry.weights)
+        assert verdict_files.load(path).images == results.images[split]
+    assert len(set(results.images.values())) == 3
 
 
 def test_an_outcome_whose_verdicts_are_lost_is_found_again_and_one_whose_are_damaged_is_an_error(
