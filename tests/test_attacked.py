@@ -72,6 +72,7 @@ def test_a_measurement_whose_compiler_fails_is_eager_with_one_warning(tiny, capl
 LIES = {
     "other logits": lambda logits: 1.01 * logits,
     "another slope": lambda logits: logits + (logits - logits.detach()),
+    "other logits without a gradient": lambda logits: logits if torch.is_grad_enabled() else 1.01 * logits,
     "not a number": lambda logits: logits * float("nan"),
 }
 
@@ -85,6 +86,13 @@ def test_a_compiled_network_that_computes_something_else_is_not_attacked(tiny, c
     (warning,) = warnings(caplog)
     assert warning.startswith("the evaluation is eager: the compiled network is ")
     assert warning.endswith(" from it")
+
+
+@pytest.mark.parametrize(("factor", "faithful"), [(1.0005, True), (1.002, False)])
+def test_what_attacks_look_at_is_within_a_thousandth_of_the_network(tiny, monkeypatch, factor, faithful):
+    network = small()
+    monkeypatch.setattr(torch, "compile", lambda function, **_settings: lambda x: factor * function(x))
+    assert (measured_subject(tiny, network, "step", MANY).attacked is not network) == faithful
 
 
 class Narrow(nn.Module):

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import tomli_w
@@ -468,6 +468,45 @@ def test_another_form_of_the_same_function_is_used(caplog, monkeypatch, right, p
     assert prepared.formulation == "compiled"
     assert prepared.difference == engine.Difference(0, 0, 0, 0, 0)
     assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("batch", "field", "value", "place", "apart"),
+    [
+        (0, "loss", 0.55, "losses", 0.1),
+        (1, "inner_loss_before", 0.45, "losses", 0.1),
+        (2, "inner_loss_before", 0.55, "losses", 0.1),
+        (0, "gradients", [4.0, 3.0], "gradients", 2**0.5 / 5),
+        (1, "loss", 0.6, "attacked", 0.2),
+        (2, "loss", 0.4, "attacked", 0.2),
+        (1, "statistics", [4.0, 3.0], "statistics", 2**0.5 / 5),
+    ],
+)
+def test_what_differs_in_a_batch_is_told_in_its_own_place_as_a_share_of_eager_s(batch, field, value, place, apart):
+    """Of batches with no inner step, with one, and with all."""
+    figures, tensors = {"loss": 0.5, "inner_loss_before": 0.5}, [torch.tensor([3.0, 4.0])]
+    expected = [
+        engine.Observed({"loss": 0.5}, gradients=tensors),
+        engine.Observed(figures, statistics=tensors),
+        engine.Observed(figures),
+    ]
+    found, other = list(expected), expected[batch]
+    if field in other.figures:
+        found[batch] = other._replace(figures={**other.figures, field: value})
+    else:
+        found[batch] = other._replace(**{field: [torch.tensor(value)]})
+    told = asdict(engine._difference(expected, found, updates=0.25))
+    assert told == pytest.approx({**dict.fromkeys(told, 0.0), "updates": 0.25, place: apart}, abs=1e-6)
+
+
+def test_what_must_agree_closely_is_a_batch_without_a_step_and_one_with_a_single_step(tiny):
+    recipe = tiny("maximizer.ascent.steps=5")
+    training = build.training(recipe, *prepared_parts(recipe))
+    assert [piece.on_batch.step.maximizer.pgd.steps for piece in engine._pieces(training)] == [0, 1]
+
+
+def test_the_bounds_are_those_that_were_chosen_from_what_was_measured():
+    assert engine.TOLERANCES == {"fp32": (1e-3, 0.05, 0.03, 0.1, 1e-3), "bf16": (5e-3, 0.4, 0.03, 0.1, 1e-3)}
 
 
 @pytest.mark.parametrize("place", range(5))

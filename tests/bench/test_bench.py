@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import tempfile
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,13 +14,24 @@ from typer.testing import CliRunner
 
 from advmix_cli import build
 from advmix_cli.bench import bench as benches
-from advmix_cli.bench import compiling
-from advmix_cli.bench.arms import ARMS, DELTA_ONLY, MIXUP, TEXTBOOK, TEXTBOOK_BF16, textbook_optimizer
+from advmix_cli.bench import compiling, peaks
+from advmix_cli.bench.arms import (
+    ARMS,
+    DELTA_ONLY,
+    MIXUP,
+    TEXTBOOK,
+    TEXTBOOK_BF16,
+    pictures,
+    textbook_arms,
+    textbook_optimizer,
+)
 from advmix_cli.bench.peaks import Peaks, measure
+from advmix_cli.bench.race import Race
 from advmix_cli.bench.show import grids
 from advmix_cli.bench.textbook import Textbook
 from advmix_cli.cli import app
 from advmix_cli.commands.bench import Arm
+from advmix_cli.data.outline import Outline
 from advmix_cli.engine import Difference, Prepared
 from advmix_cli.errors import DeviceError, EngineError, UsageError
 from advmix_cli.report.progress import Lines
@@ -99,6 +111,43 @@ def test_the_compiled_arm_says_what_was_compiled_and_how_far_it_is_from_eager(me
     assert measured.to_json()["tolerances"] == dict(zip(figures, (1e-3, 0.05, 0.03, 0.1, 1e-3), strict=True))
 
 
+def test_the_first_compilation_is_the_cold_one(tiny, watch, monkeypatch):
+    times = iter([(30.0, Compilation(2, 1)), (4.0, Compilation(1, 0))])
+
+    def rehearsed(recipe, images, network, formulation):
+        made = build.training(recipe, images, network)
+        return Prepared(made, formulation, "", *next(times), Difference(0, 0, 0, 0, 0))
+
+    monkeypatch.setattr("advmix_cli.bench.compiling.rehearsed", rehearsed)
+    (arm,) = benches.bench(tiny("schedule.batch_size=16"), CPU, 1, watch, ["compiled"]).to_json()["arms"]
+    assert (arm["cold_compile_seconds"], arm["warm_compile_seconds"]) == (30, 4)
+    assert (arm["graphs"], arm["breaks"]) == (2, 1)
+
+
+def test_an_epoch_is_of_all_images_and_the_peaks_are_the_best_of_both_measurements(tiny, watch, monkeypatch):
+    highest = iter([Peaks(1e11, 9e11, 3e10), Peaks(2e11, 8e11, 2e10)])
+    monkeypatch.setattr("advmix_cli.bench.peaks.measure", lambda _: next(highest))
+    monkeypatch.setattr(build, "outline", lambda *_: Outline((1, 8, 8), 10, 5_000, 0, 40))
+    monkeypatch.setattr(benches.resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=3_000))
+    monkeypatch.setattr(benches.sys, "platform", "linux")
+    found = benches.bench(tiny("schedule.batch_size=16"), CPU, 1, watch, ["eager"])
+    assert found.cost.batches == 5_000 // 16
+    assert found.peaks == Peaks(2e11, 9e11, 3e10)
+    assert found.process_bytes == 3_072_000
+
+
+def test_peaks_are_flops_and_bytes_over_the_seconds_of_the_faster_way(monkeypatch):
+    seconds = iter([2.0, 1.0, 0.25, 4.0, 0.5])  # two ways in fp32, two in bf16, and the copy
+    monkeypatch.setattr("advmix_cli.bench.peaks._seconds", lambda *_: next(seconds))
+    assert measure(CPU) == Peaks(2 * 2048**3, 2 * 2048**3 / 0.25, 2 * 4 * 2**26 / 0.5)
+
+
+def test_the_shortest_of_several_tries_counts(monkeypatch):
+    times = iter([4.0, 2.0, 3.0, 9.0, 5.0])
+    monkeypatch.setattr("advmix_cli.clock.seconds", lambda *_: next(times))
+    assert peaks._seconds(lambda: None, CPU) == 2
+
+
 @pytest.mark.slow
 def test_the_peaks_of_a_machine_are_those_of_a_machine():
     found = measure(CPU)
@@ -139,6 +188,19 @@ def test_the_tables_hold_every_arm_and_every_ratio(measured):
     assert ratios.columns == ("times as fast as", "advmix eager", "advmix compiled")
     median = measured.race.ratio(TEXTBOOK, "advmix compiled").median
     assert ratios.rows[0][2].value == f"{median:.2f}"
+
+
+def test_the_tables_are_in_ms_a_batch_images_a_second_seconds_an_epoch_and_percent(measured):
+    """Each arm beside the peak of its own precision: 7 passes of 16 images in 0.04 s."""
+    flops = 7 * measured.cost.forward * 16 / 0.04
+    seconds = {arm.name: [0.04, 0.02, 0.08] for arm in measured.arms} | {TEXTBOOK: [0.08, 0.04, 0.4]}
+    shown = dataclasses.replace(measured, race=Race(seconds, 1), peaks=Peaks(4 * flops, 8 * flops, 1e10))
+    arms, ratios = grids(shown)
+    rows = {row[0].value: [cell.flat() for cell in row[1:]] for row in arms.rows}
+    assert rows[DELTA_ONLY] == rows["advmix compiled"] == ["40.0 (20.0–80.0)", "400", "0.320 (640 ms)", "25.0 %"]
+    assert rows[TEXTBOOK_BF16] == ["40.0 (20.0–80.0)", "400", "0.320 (640 ms)", "12.5 %"]
+    assert rows[TEXTBOOK] == ["80.0 (40.0–400)", "200", "0.640 (1.28 s)", "12.5 %"]
+    assert [cell.flat() for cell in ratios.rows[0][1:]] == ["2.00 (2.00–5.00)"] * 2
 
 
 @pytest.mark.parametrize(
@@ -237,6 +299,47 @@ def test_the_command_prints_one_document(tmp_path):
     assert not list(tmp_path.glob("share/**/*"))
 
 
+def test_the_loops_of_the_field_train_as_the_recipe_does(tiny):
+    """And each is the loop that it is called, with the precision and the layout that the table says."""
+    attack = ['threat.epsilon="12/255"', "maximizer.ascent.steps=3", 'maximizer.ascent.step_size="5/255"']
+    recipe = tiny(*attack, "loss.pristine_weight=0.25", 'engine={precision="bf16", channels_last=false}')
+    arms = textbook_arms(recipe, build.dataset(recipe, CPU, print), CPU, iter(()))
+    for arm in arms:
+        loop = arm.run
+        assert (loop.epsilon, loop.step_size, loop.steps, loop.pristine_weight) == (12 / 255, 5 / 255, 3, 0.25)
+        assert (loop.bf16, loop.channels_last) == (arm.precision == "bf16", arm.channels_last)
+    assert {arm.name: (arm.run.mixup, arm.run.delta_only, arm.run.bf16, arm.run.channels_last) for arm in arms} == {
+        TEXTBOOK: (False, False, False, False),
+        MIXUP: (True, False, False, False),
+        TEXTBOOK_BF16: (False, False, True, True),
+        DELTA_ONLY: (False, True, True, False),
+    }
+
+
+@pytest.mark.parametrize(("wanted", "size"), [(16, 16), (1_000, 128)])
+def test_the_loops_of_the_field_load_what_the_recipe_trains_on(tiny, monkeypatch, wanted, size):
+    asked = []
+
+    class Loaded:
+        def __init__(self, _images, *settings, **moves):
+            asked.append((*settings, moves))
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            raise StopIteration
+
+        def _shutdown_workers(self):
+            asked.append("ended")
+
+    monkeypatch.setattr("advmix_cli.bench.arms.loader", Loaded)
+    recipe = tiny(f"schedule.batch_size={wanted}", "data.flip=true", "data.translate=2")
+    with pictures(recipe, build.dataset(recipe, CPU, print)):
+        assert asked == [(size, {"flip": True, "translate": 2})]
+    assert asked[1:] == ["ended"]
+
+
 @pytest.mark.parametrize(
     ("settings", "kind"),
     [
@@ -259,6 +362,22 @@ def test_and_yogi_as_its_library_has_it(tiny):
     assert type(made).__module__.startswith("pytorch_optimizer")
     assert made.defaults["weight_decouple"] is False
     assert made.defaults["weight_decay"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ("kind='sgd', lr=0.1, momentum=0.8, weight_decay=0.5", {"momentum": 0.8, "weight_decay": 0.5}),
+        (
+            "kind='adam', lr=0.1, betas=[0.7, 0.8], eps=0.2, weight_decay=0.5",
+            {"betas": (0.7, 0.8), "eps": 0.2, "weight_decay": 0.5},
+        ),
+        ("kind='yogi', lr=0.1, betas=[0.7, 0.8], eps=0.2", {"lr": 0.1, "betas": (0.7, 0.8), "eps": 0.2}),
+    ],
+)
+def test_with_the_recipe_s_own_settings(tiny, settings, wanted):
+    made = textbook_optimizer(tiny(f"optimizer={{{settings}}}"), [torch.nn.Parameter(torch.ones(3))])
+    assert wanted.items() <= made.defaults.items()
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,6 +71,24 @@ def test_seconds_are_of_one_batch_and_of_the_operations_alone():
     assert found.products + found.others <= found.seconds < 1e9
 
 
+def test_a_batch_is_as_long_as_it_was_looked_at_and_on_a_gpu_as_long_as_it_was_raced(monkeypatch):
+    """Four batches in 12 s; torch's profiler counts microseconds."""
+
+    def seen(key, place, calls, microseconds):
+        times = {"CPU": (microseconds, 9.0), "CUDA": (9.0, microseconds)}[place]
+        return SimpleNamespace(
+            key=key, count=calls, is_user_annotation=False, device_type=SimpleNamespace(name=place),
+            self_cpu_time_total=times[0], self_device_time_total=times[1],
+        )  # fmt: skip
+
+    events = [seen("aten::mm", "CPU", 4, 1e6), seen("sm90_gemm", "CUDA", 8, 2e6)]
+    found = nullcontext(SimpleNamespace(key_averages=lambda: events))
+    monkeypatch.setattr(torch.profiler, "profile", lambda **_: found)
+    monkeypatch.setattr("advmix_cli.clock.seconds", lambda *_: 12.0)
+    assert profile(print, CPU, 4, 1.5) == Profile((Operation("aten::mm", 1, 0.25),), 3.0)
+    assert profile(print, torch.device("cuda"), 4, 1.5) == Profile((Operation("sm90_gemm", 2, 0.5),), 1.5)
+
+
 def test_a_longer_product_takes_longer():
     small, large = torch.rand(32, 32), torch.rand(1024, 1024)
     large.mm(large)  # the first one is slow
@@ -127,10 +147,10 @@ def test_the_table_follows_from_the_profile(measured):
             (Operation("void at::native::kernel<int>(int)", 1500.4, 0.6), Operation("aten::mm", 1, 0.5)), 1.0
         ),
     }
-    _, _, parts, *longest = grids(dataclasses.replace(measured, profiles=made))
+    highest = Peaks(4 * measured.cost.image * 16, 8e11, 3e10)  # room for four batches a second
+    _, _, parts, *longest = grids(dataclasses.replace(measured, profiles=made, peaks=highest))
     text = [[cell.flat() for cell in row] for row in parts.rows]
-    image = 2e11 / measured.cost.image / 16  # as many batches a second as the peak has room for
-    assert text[0] == [DELTA_ONLY, "300 (60 %)", "100 (20 %)", "100 (20 %)", "5", f"{100 / image / 0.3:.1f} %"]
+    assert text[0] == [DELTA_ONLY, "300 (60 %)", "100 (20 %)", "100 (20 %)", "5", "83.3 %"]
     assert text[1][:5] == [OURS, "500 (50 %)", "600 (60 %)", "0 (0 %)", "1,501"]
     assert [grid.columns[0] for grid in longest] == [f"{name}: longest operations" for name in made]
     assert [cell.value for cell in longest[1].rows[0]] == ["at::native::kernel", "600", "1,500"]

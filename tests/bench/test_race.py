@@ -19,6 +19,16 @@ def test_every_arm_runs_in_every_round_in_an_order_that_rotates():
     assert {name: len(seconds) for name, seconds in found.seconds.items()} == {"a": 4, "b": 4, "c": 4}
 
 
+def test_seconds_are_of_one_batch_and_the_fastest_arm_says_how_many_are_timed_together(monkeypatch):
+    monkeypatch.setattr("advmix_cli.clock.seconds", lambda arm, _device, calls: calls * arm())
+    found = race({"slow": lambda: 0.8, "fast": lambda: 0.3}, torch.device("cpu"), 2, lambda: None)
+    assert found == Race({"slow": [0.8, 0.8], "fast": [0.3, 0.3]}, 2)  # half a second is two batches of the fastest
+
+
+def test_the_median_of_two_rounds_is_between_them():
+    assert Race({"a": [1.0, 3.0]}, 1).spread("a") == (2.0, 1.0, 3.0)
+
+
 def test_ratios_are_taken_round_by_round():
     # The third round was slow for both: the ratio of the medians, or of the totals, would be another one.
     found = Race({"slow": [2.0, 4.0, 30.0], "fast": [1.0, 1.0, 10.0]}, 1)

@@ -150,9 +150,26 @@ def test_settings_are_those_that_upstream_gets(version):
     assert settings["library"].startswith("pyautoattack ")
 
 
-def test_what_is_left_out_is_stamped():
+def test_what_is_left_out_or_restarted_less_often_is_stamped():
+    plus = AutoAttack("plus", 0.1, 0, 4).settings(10)
+    assert (plus["restarts"], plus["of these with one restart"]) == (5, ["square", "apgd-t", "fab-t"])
     assert AutoAttack("standard", 0.1, 0, 4).settings(3)["left out"] == ["apgd-t"]
     assert "left out" not in AutoAttack("standard", 0.1, 0, 4).settings(10)
+
+
+@pytest.mark.parametrize(
+    ("version", "classes", "passes"),
+    [
+        ("standard", 10, 200 + 9 * 200 + 9 * 300 + 5000),
+        ("standard", 3, 200 + 2 * 300 + 5000),
+        ("standard", 100, 200 + 9 * 200 + 9 * 300 + 5000),
+        ("cheap-2020", 10, 200 + 200 + 12 * 100 + 1000),
+        ("plus", 10, 5 * (200 + 200 + 12 * 100) + 5000 + 9 * 200 + 9 * 300),
+        ("rand", 10, 2 * 20 * 200),
+    ],
+)
+def test_passes_are_those_of_every_attack_with_its_targets_and_restarts(version, classes, passes):
+    assert AutoAttack(version, 0.1, 0, 4).passes(classes) == passes
 
 
 def test_labels_of_any_integer_type_give_the_same_verdicts(perceptron):

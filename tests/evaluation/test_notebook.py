@@ -1,6 +1,7 @@
 """An evaluation that was interrupted goes on where it was, and finds what it would have found."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from advmix_cli.data.images import Images
 from advmix_cli.evaluation.autoattack import AutoAttack
 from advmix_cli.evaluation.notebook import Blank, Written
 from advmix_cli.evaluation.pgd import Pgd
-from advmix_cli.evaluation.predict import measured
+from advmix_cli.evaluation.predict import Judgement, measured
 from advmix_cli.evaluation.subject import Subject
 from advmix_cli.report.results import Results
 
@@ -129,6 +130,38 @@ def test_what_is_torn_or_changed_is_looked_at_again_and_nothing_else_is(tmp_path
     assert same_finding(plain().once("a", (2,), fails), first)
     assert same_finding(plain().once("b", (3,), lambda: again), again)
     assert same_finding(plain().once("b", (3,), fails), again)
+
+
+IMAGE = torch.full((1, 1, 2, 2), 0.5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        finding(True, images=IMAGE + 1),
+        finding(True, images=IMAGE - 1),
+        finding(True, images=IMAGE.double()),
+        finding(True, images=IMAGE[0]),
+        finding(True, False, images=IMAGE),
+        finding(True, images=IMAGE)._replace(judgement=Judgement(torch.tensor([True]), torch.tensor([torch.nan]))),
+    ],
+)
+def test_what_is_no_finding_of_these_images_is_looked_at_again(tmp_path, wrong):
+    found = finding(False, images=IMAGE)
+    kept(tmp_path).once("a", (1, 1, 2, 2), lambda: wrong)
+    assert same_finding(kept(tmp_path).once("a", (1, 1, 2, 2), lambda: found), found)
+
+
+def test_the_seconds_of_what_another_process_has_looked_at_are_recalled(tmp_path, monkeypatch):
+    times = iter([10.0, 12.5, 20.0, 21.0])
+    monkeypatch.setattr("advmix_cli.evaluation.notebook.time", SimpleNamespace(perf_counter=lambda: next(times)))
+    first, second = kept(tmp_path, images=False), kept(tmp_path, images=False)
+    for key in ("a", "b"):
+        first.once(key, (1,), lambda: finding(True))
+    for key in ("a", "b"):
+        first.once(key, (1,), fails)
+        second.once(key, (1,), fails)
+    assert (first.recalled, second.recalled) == (0.0, 2.5 + 1.0)
 
 
 def test_a_file_under_another_findings_name_is_none(tmp_path):

@@ -195,6 +195,12 @@ def test_an_image_outside_the_unit_box_gives_no_number(value):
         judge(linear(), x, torch.zeros(2, dtype=torch.int64))
 
 
+def test_of_several_largest_logits_the_first_one_is_the_prediction():
+    found = judge(lambda x: x.flatten(1), torch.tensor([[0.5, 0.5, 0.0]] * 3)[:, :, None, None], torch.arange(3))
+    assert found.correct.tolist() == [True, False, False]
+    assert found.margin.tolist() == [0.0, 0.0, -0.5]
+
+
 def test_the_borders_of_the_unit_box_belong_to_it():
     x = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
     network = linear()

@@ -2,6 +2,7 @@
 
 import io
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -188,6 +189,24 @@ def test_an_evaluation_that_does_not_fit_goes_in_halves():
     assert 0 < seconds_a_pass(Narrow(4), images, CPU) < math.inf
     with pytest.raises(MemoryExhaustedError, match="with one image at a time"):
         seconds_a_pass(Narrow(0), images, CPU)
+
+
+@pytest.mark.parametrize(("forward", "gradient", "seconds"), [(3.0, 16.0, 0.5), (12.0, 16.0, 0.75)])
+def test_a_pass_is_a_forward_one_or_half_of_one_with_its_gradient_as_attacks_look(
+    monkeypatch, forward, gradient, seconds
+):
+    times, within = iter([forward, gradient]), []
+
+    @contextmanager
+    def looking():
+        within.append("begins")
+        yield
+        within.append("ends")
+
+    monkeypatch.setattr("advmix_cli.plan.looks.median_seconds", lambda *_: within.append("timed") or next(times))
+    images = stand_in(Outline((1, 2, 2), 2, 16, 0, 16)).test
+    assert seconds_a_pass(Narrow(16), images, CPU, looking) == seconds
+    assert within == ["begins", "timed", "timed", "ends"]
 
 
 def test_another_fault_is_not_hidden(tiny, probed, monkeypatch):
