@@ -167,8 +167,6 @@ def test_another_machine_is_noticed_before_it_goes_on(whole, tmp_path, watch, sa
 
 
 def test_the_tensors_of_another_training_are_refused(tiny):
-    from advmix_cli import build
-
     recipe, other = tiny(), tiny("model.width=3")
     images = build.dataset(recipe, CPU, print)
     one, two = (build.training(each, images, build.new_network(each, images, CPU)) for each in (recipe, other))
@@ -427,8 +425,6 @@ def test_a_state_and_a_checkpoint_of_before_there_were_averages_are_read(whole, 
 
 
 def test_the_state_of_an_average_and_one_without_are_not_taken_for_each_other(tiny):
-    from advmix_cli import build
-
     recipes = [tiny(*SMALL), tiny(*SMALL, EMA)]
     images = build.dataset(recipes[0], CPU, print)
     one, two = (build.training(each, images, build.new_network(each, images, CPU)) for each in recipes)

@@ -101,6 +101,18 @@ def test_the_status_of_a_table_that_nobody_submitted():
     assert (again.stdout, again.stderr) == (found.stdout, "")
 
 
+@pytest.mark.usefixtures("bare")
+def test_the_status_says_which_cell_has_collapsed():
+    (cell,) = cells(select(load_table("digits"), ["1"]), 1, Path("elsewhere/digits"))
+    known = Results("t", 0, cell.row.recipe.digest(), 20, 9, {"test": "f"}, collapsed=(3, 7), finished=True)
+    known.save(cell.directory)
+    said = "Attack, seed 0: COLLAPSED: the validation's accuracy under attack fell by half in epochs 3, 7"
+    status = ["--status", "--out", "elsewhere"]
+    assert said in " ".join(ablate(*status, code=0).stdout.split())
+    (record,) = json.loads(ablate(*status, "--format", "json", code=0).stdout)["cells"]
+    assert record["collapsed"] == [3, 7]
+
+
 def test_a_finished_table_is_shown_where_neither_its_device_nor_slurm_is(bare):
     bare("sbatch", "echo never >> called")
     away = ["--out", "elsewhere", "--device", "cuda:7"]
