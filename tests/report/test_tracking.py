@@ -180,7 +180,8 @@ def test_wandb_sync_sends_each_epoch_once_after_a_resume(tiny, tmp_path):
             words, cwd=directory, env={**os.environ, **own}, capture_output=True, text=True, check=False
         )
     assert done.returncode == 0, done.stderr
-    sent = [json.loads(text)["files"] for path, text in got if path.endswith("/file_stream")]
+    # One without files says that the run is over, or still there, where an answer took long.
+    sent = [json.loads(text).get("files", {}) for path, text in got if path.endswith("/file_stream")]
     found = [json.loads(text) for files in sent for text in files.get("wandb-history.jsonl", {}).get("content", [])]
     assert [(one["_step"], one["loss"]) for one in found] == [(one["epoch"], one["loss"]) for one in lines(directory)]
     summary = [
