@@ -1,6 +1,12 @@
 """A compiler that fails, and what is said of it."""
 
 import logging
+import os
+import shutil
+
+import pytest
+
+needs_compiler = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="there is no C++ compiler")
 
 
 def failing(*_arguments, **_settings):

@@ -18,6 +18,11 @@ from advmix_cli.recipe.positions import Position
 from advmix_cli.report.progress import Lines
 from advmix_cli.training.accelerate import forget_compiled
 
+# What a terminal, or a service that runs tests, asks of what is printed.
+for name in ("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS"):
+    os.environ.pop(name, None)
+os.environ["TERM"] = "xterm"
+
 # Networks this small are slower on two threads than on one.
 torch.set_num_threads(1)
 

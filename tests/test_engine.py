@@ -13,6 +13,7 @@ from kinds import kinds_of
 
 from advmix_cli import build, engine
 from advmix_cli.builders import loop, method
+from advmix_cli.engine import cpu_has_bf16
 from advmix_cli.errors import DeviceError, EngineError
 from advmix_cli.method.ascent import ascent_step, sign
 from advmix_cli.recipe import schema
@@ -23,6 +24,12 @@ from advmix_cli.training.yogi import yogi_update
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 LITTLE, MUCH = 123_456_789_000, int(2.5e15)
+
+
+@pytest.fixture(autouse=True)
+def bf16_units(monkeypatch):
+    """On a CPU without them nothing in bf16 would be compiled."""
+    monkeypatch.setattr(engine, "cpu_has_bf16", lambda: True)
 
 
 def prepared_parts(recipe):
@@ -113,9 +120,9 @@ def test_bf16_units_or_a_gpu_are_no_obstacle(tiny, caplog, monkeypatch):
 @pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "bf16"])
 def test_bf16_units_are_those_of_the_processor(monkeypatch, name):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, name: True})
-    assert engine.cpu_has_bf16()
+    assert cpu_has_bf16()
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, name: False, "cpu_name": "bf16"})
-    assert not engine.cpu_has_bf16()
+    assert not cpu_has_bf16()
 
 
 # ---- nothing is left of a rehearsal --------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ UUIDS = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6,MIG-1f0c2b3a"
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch):
     monkeypatch.setattr(slots, "cores", lambda: 8)
+    monkeypatch.setattr(memory, "free", lambda: None)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 

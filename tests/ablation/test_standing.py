@@ -111,20 +111,19 @@ def test_another_recipe_s_results_are_not_believed(one_epoch, tiny):
 def test_looking_writes_nothing_and_refuses_nobody(one_epoch):
     recipe, part = one_epoch
     before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in [part, *part.rglob("*")]}
-    look = "import sys, pathlib; from advmix_cli.locks import is_held\nwhile 1: is_held(pathlib.Path(sys.argv[1]))"
-    watching = subprocess.Popen([sys.executable, "-c", look, str(part)])
+    # Who lost the processor while it looked would be taken for one that works there, so it looks with pauses.
+    look = "import sys, time, pathlib; from advmix_cli.locks import is_held; part = pathlib.Path(sys.argv[1])"
+    look += "; print('looking', flush=True)\nwhile 1: is_held(part); time.sleep(0.001)"
+    watching = subprocess.Popen([sys.executable, "-c", look, str(part)], stdout=subprocess.PIPE)
+    assert watching.stdout
     try:
-        time.sleep(0.3)
-        until = time.monotonic() + 1
-        taken = 0
-        while time.monotonic() < until:
+        assert watching.stdout.readline() == b"looking\n"
+        for _ in range(1_000):
             with held(part):
                 assert is_held(part)
-                taken += 1
-        assert taken > 10
     finally:
         watching.kill()
-        watching.wait()
+        watching.communicate()
     standing(recipe, part)
     after = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in [part, *part.rglob("*")]}
     assert {path: state for path, state in after.items() if path.name != ".lock"} == {

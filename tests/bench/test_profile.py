@@ -92,7 +92,10 @@ def test_a_batch_is_as_long_as_it_was_looked_at_and_on_a_gpu_as_long_as_it_was_r
 def test_a_longer_product_takes_longer():
     small, large = torch.rand(32, 32), torch.rand(1024, 1024)
     large.mm(large)  # the first one is slow
-    found = [profile(lambda one=one: one.mm(one), CPU, 3, 1.0).products for one in (small, large)]
+    # The shortest of several: another process may have the core meanwhile.
+    found = [
+        min(profile(lambda one=one: one.mm(one), CPU, 3, 1.0).products for _ in range(3)) for one in (small, large)
+    ]
     assert found[1] > 10 * found[0]
 
 

@@ -11,7 +11,8 @@ CPU = torch.device("cpu")
 
 
 def test_a_call_takes_what_it_takes():
-    assert 0.0199 < median_seconds(lambda: time.sleep(0.02), CPU, rounds=2) < 0.1
+    """A round is ten calls."""
+    assert 0.0199 < median_seconds(lambda: time.sleep(0.02), CPU, rounds=3) < 0.199
 
 
 def test_slow_work_is_warmed_up_once_and_measured_once(monkeypatch):

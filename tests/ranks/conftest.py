@@ -37,7 +37,7 @@ def pair(tiny, tmp_path_factory):
         for rank in range(2)
     ]
     try:
-        said = [process.communicate(timeout=600)[0] for process in running]
+        said = [process.communicate(timeout=3000)[0] for process in running]
     finally:
         for process in running:
             process.kill()

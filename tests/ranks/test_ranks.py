@@ -220,7 +220,7 @@ def test_a_rank_that_falls_silent_keeps_no_other_waiting_for_long(pair):
     """It is there, as a machine that has lost its network is: no connection has ended."""
     _, first, second = pair
     assert first["silent"]["message"].startswith("another rank has ended without a word, or cannot be reached (")
-    assert "Timed out waiting 3000ms" in first["silent"]["message"]
+    assert "Timed out waiting 10000ms" in first["silent"]["message"]
     assert (first["silent"]["exit_code"], first["silent"]["speaks"]) == (1, True)
     # It wakes, and finds the word of the other.
     assert (second["silent"]["message"], second["silent"]["speaks"]) == (first["silent"]["message"], False)
@@ -391,12 +391,12 @@ def without(rank, running):
 
 
 def test_torchrun_that_starts_all_anew_after_a_death(torchrun, tmp_path):
-    with torchrun(30, "--max-restarts", "1") as running:
+    with torchrun(100, "--max-restarts", "1") as running:
         err = without(1, running)
     assert err.count("another rank has ended without a word") == 1
     assert err.count("engine: ") == 1, "and once more, in what was read above"
     assert running.returncode == 0
-    assert len((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()) == 30
+    assert len((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()) == 100
     assert Results.load(tmp_path / "out").finished
 
 

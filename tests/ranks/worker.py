@@ -128,8 +128,8 @@ def collapsed(before, after, classes):  # noqa: ARG001
 
 
 TRAINING, ALONE_FOR = [], []
-IN_STEP = timedelta(seconds=3)
-SILENCE = 5.0
+IN_STEP = timedelta(seconds=10)
+SILENCE = 14.0
 
 
 def train(team, name, directory, found):

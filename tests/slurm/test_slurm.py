@@ -149,7 +149,7 @@ def test_a_cell_that_is_preempted_goes_on_and_ends_with_the_same_bits(table, clu
 
 
 def test_a_cell_that_crashes_twice_has_failed_and_the_others_go_on(table, cluster):
-    directory = table({"bad": {}, "killed": {"seed": 1}}, "schedule.epochs=20")
+    directory = table({"bad": {}, "killed": {"seed": 1}}, "schedule.epochs=60")
     bad, killed = (Path(cell["directory"]) for cell in ablate("--status")[0]["cells"])
     write_atomically(bad / "recipe.toml", tomli_w.dumps(load(Path("base.toml"), ["title='bad'"]).resolved()))
     (bad / "best.safetensors").mkdir()  # where a training would write
@@ -206,7 +206,7 @@ def test_two_clusters_on_one_file_system_do_not_take_the_jobs_of_each_other_for_
     (record,) = directory.glob(".slurm/*/tasks.json")
     assert list(json.loads(record.read_text())["tasks"].values()) == tasks
     with Cluster("other", first=int(job)) as other:
-        other.tell("sbatch", "--job-name=advmix-small", "--array=0-1", "--output=/dev/null", "--wrap=sleep 60")
+        other.tell("sbatch", "--job-name=advmix-small", "--array=0-1", "--output=/dev/null", "--wrap=sleep 600")
         assert set(other.queue()) == set(tasks)
         seen, _ = ablate("--status")
         assert [(cell["task"], cell["cluster"]) for cell in seen["cells"]] == [(None, "advmix")] * 2

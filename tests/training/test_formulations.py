@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from compilers import needs_compiler
 
 from advmix_cli import build, engine
 from advmix_cli.evaluation.predict import measured
@@ -130,6 +131,7 @@ def beside_eager(chosen):
     return prepared
 
 
+@needs_compiler
 def test_generated_code_gives_the_eager_losses_gradients_and_buffers(monkeypatch):
     monkeypatch.setitem(BLOCKS, 10, ())
     chosen = recipe("Ours", "maximizer.ascent.steps=1")
