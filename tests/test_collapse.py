@@ -7,7 +7,7 @@ import torch
 from interrupted import CPU, SMALL, bits, same, stopped
 
 from advmix_cli import build, checkpoint, fit, run
-from advmix_cli.errors import DivergedError, RecipeError
+from advmix_cli.errors import DivergedError, EvaluationError, RecipeError
 from advmix_cli.report.ablation import Line, ablation_grid, ablation_records
 from advmix_cli.report.results import Results
 from advmix_cli.report.tables import outcome_grid
@@ -198,3 +198,16 @@ def test_logits_that_are_found_not_to_be_finite_in_the_validation_are_a_divergen
     with pytest.raises(DivergedError):
         run.execute(recipe, tmp_path, CPU, watch)
     assert Results.load(tmp_path).diverged
+
+
+def test_a_network_that_the_validation_cannot_judge_is_a_divergence_after_its_epoch(tiny, tmp_path, watch, monkeypatch):
+    found = iter([{"validation_accuracy": 0.9, "validation_pgd_accuracy": 0.4}])
+
+    def accuracies(_):
+        if once := next(found, None):
+            return once
+        raise EvaluationError("a logit is not finite")
+
+    monkeypatch.setattr(Validation, "accuracies", accuracies)
+    with pytest.raises(DivergedError, match=r"^a logit is not finite \(in the validation after epoch 2\)$"):
+        run.execute(tiny(*WATCHED), tmp_path, CPU, watch)

@@ -1,9 +1,11 @@
 """Which formulation a training gets: the choice, the rehearsal that it must pass, and that nothing of it is left."""
 
+import math
 import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import tomli_w
@@ -19,6 +21,7 @@ from advmix_cli.method.ascent import ascent_step, sign
 from advmix_cli.recipe import schema
 from advmix_cli.recipe.load import load
 from advmix_cli.training.accelerate import Compilation, Replayed
+from advmix_cli.training.batch import OnBatch
 from advmix_cli.training.step import update_loss
 from advmix_cli.training.yogi import yogi_update
 
@@ -117,7 +120,7 @@ def test_bf16_units_or_a_gpu_are_no_obstacle(tiny, caplog, monkeypatch):
     assert warnings(caplog) == []
 
 
-@pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "bf16"])
+@pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "bf16", "arm_bf16", "sve_bf16"])
 def test_bf16_units_are_those_of_the_processor(monkeypatch, name):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, name: True})
     assert cpu_has_bf16()
@@ -465,6 +468,42 @@ def test_what_a_graph_has_captured_passes_its_rehearsal(tiny, monkeypatch, text)
     assert all(value.grad is None for value in network.parameters())
 
 
+@pytest.mark.usefixtures("shallow")
+def test_what_torch_captures_itself_was_recorded_before_and_passes_its_rehearsal(tiny, monkeypatch):
+    from torch._dynamo.utils import counters
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_settings: function)
+    marks, times = [], iter([10.0, 17.5])
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: marks.append(len(seen)))
+    monkeypatch.setattr(engine, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    recipe = tiny("schedule.batch_size=16", "maximizer.ascent.steps=5")
+    images, network = prepared_parts(recipe)
+    seen, true = [], OnBatch.__call__
+
+    def watched(self, batch):
+        seen.append((self.step.maximizer.pgd.steps, float(self.step.optimizer.param_groups[0]["lr"])))
+        return true(self, batch)
+
+    monkeypatch.setattr(OnBatch, "__call__", watched)
+    monkeypatch.setitem(counters["stats"], "unique_graphs", 3)
+    found = engine.rehearsed(recipe, images, network, "reduce-overhead")
+    assert found.difference == engine.Difference(0, 0, 0, 0, 0)
+    assert (found.formulation, found.seconds, found.compilation) == ("reduce-overhead", 7.5, Compilation(0, 0))
+    # Eagerly once; each part is called and recorded before it is looked at, the whole of them at another rate.
+    assert [steps for steps, _ in seen] == [0, 1, 5, *[0] * 3, *[1] * 3, *[5] * 3]
+    assert [rate for _, rate in seen] == pytest.approx([*[0.01] * 11, 0.005])
+    assert len(marks) == 9
+
+
+def test_what_was_compiled_before_is_forgotten_before_a_training_is_prepared(tiny):
+    from torch._dynamo.utils import counters
+
+    recipe = tiny()
+    counters["stats"]["unique_graphs"] = 3
+    engine.prepare(recipe, *prepared_parts(recipe), CPU)
+    assert Compilation.so_far() == Compilation(0, 0)
+
+
 @pytest.mark.parametrize("right", [ascent_step, update_loss, yogi_update])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_another_form_of_the_same_function_is_used(caplog, monkeypatch, right, precision):
@@ -487,6 +526,8 @@ def test_another_form_of_the_same_function_is_used(caplog, monkeypatch, right, p
         (1, "loss", 0.6, "attacked", 0.2),
         (2, "loss", 0.4, "attacked", 0.2),
         (1, "statistics", [4.0, 3.0], "statistics", 2**0.5 / 5),
+        (2, "inner_loss_before", math.nan, "losses", math.nan),
+        (2, "loss", math.nan, "attacked", math.nan),
     ],
 )
 def test_what_differs_in_a_batch_is_told_in_its_own_place_as_a_share_of_eager_s(batch, field, value, place, apart):
@@ -503,7 +544,21 @@ def test_what_differs_in_a_batch_is_told_in_its_own_place_as_a_share_of_eager_s(
     else:
         found[batch] = other._replace(**{field: [torch.tensor(value)]})
     told = asdict(engine._difference(expected, found, updates=0.25))
-    assert told == pytest.approx({**dict.fromkeys(told, 0.0), "updates": 0.25, place: apart}, abs=1e-6)
+    assert told == pytest.approx({**dict.fromkeys(told, 0.0), "updates": 0.25, place: apart}, abs=1e-6, nan_ok=True)
+
+
+def test_a_figure_of_almost_nothing_is_told_as_a_share_of_a_thousandth():
+    """The objective of TRADES begins there, where all is rounding."""
+    pair = engine.Observed({"loss": 1e-7}), engine.Observed({"loss": 3e-7})
+    assert engine._apart(pair, "loss") == pytest.approx(2e-4)
+
+
+def test_a_way_of_almost_nothing_is_told_as_a_share_of_a_ten_thousandth_of_the_weights(tiny):
+    recipe = tiny('optimizer={kind="sgd", lr=0.1, momentum=0.0, weight_decay=0.0}')
+    training = build.training(recipe, *prepared_parts(recipe))
+    weights = [value.detach() for value in training.network.parameters()]
+    found = engine.Observed({}, [torch.zeros_like(value) for value in weights], [1e-7 * value for value in weights])
+    assert engine._apart_from(training, [], 0.05, found) == pytest.approx(1e-3)
 
 
 def test_what_must_agree_closely_is_a_batch_without_a_step_and_one_with_a_single_step(tiny):

@@ -77,6 +77,15 @@ def test_where_an_eager_batch_fits_no_smaller_one_is_named(tiny, tmp_path, watch
     )
 
 
+def test_what_the_training_had_is_given_back_before_the_search(tiny, tmp_path, watch, holding, monkeypatch):
+    holding(10)
+    done = []
+    monkeypatch.setattr("advmix_cli.fit.release", lambda: done.append("given back"))
+    monkeypatch.setattr(fitting, "advice", lambda *_: done.append("searched") or "advice")
+    assert told(tiny("model.width=1"), tmp_path / "run", watch) == "advice"
+    assert done == ["given back", "searched"]
+
+
 def test_a_batch_that_fits_trains_without_a_word(tiny, tmp_path, watch, holding):
     holding(64)
     assert run.execute(

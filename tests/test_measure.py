@@ -15,12 +15,14 @@ from advmix_cli.data import sources
 from advmix_cli.data.images import Images
 from advmix_cli.errors import CheckpointError, RecipeError, UsageError
 from advmix_cli.evaluation import verdict_files
+from advmix_cli.evaluation.autoattack import AutoAttack
 from advmix_cli.evaluation.pgd import Pgd
+from advmix_cli.evaluation.pristine import Pristine
 from advmix_cli.evaluation.subject import Subject
 from advmix_cli.measure.asked import recipe_to_measure
 from advmix_cli.measure.evaluate import evaluate_checkpoint
 from advmix_cli.measure.findings import Findings
-from advmix_cli.measure.same_images import images_to_measure
+from advmix_cli.measure.same_images import images_to_measure, others
 from advmix_cli.report.tables import short_steps
 from advmix_cli.seals import sealed, unsealed
 
@@ -174,6 +176,20 @@ def test_images_that_changed_since_the_training_are_refused(done, watch, monkeyp
     assert str(caught.value) == f"the {named} images have changed since the checkpoint was trained"
 
 
+def test_parts_of_other_images_are_named_one_by_one(tiny):
+    images = build.dataset(tiny(), CPU, print)
+    assert others({}, images) == "train, validation and test images"
+    assert others({"validation": images.validation.fingerprint()}, images) == "train and test images"
+
+
+def test_images_are_measured_on_as_many_threads_as_their_recipe_has(saved, tiny, monkeypatch):
+    recipe, threads = tiny("engine.threads=1"), []
+    trained = replace(saved, recipe=recipe, images=build.dataset(recipe, CPU, print).fingerprints())
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    images_to_measure(trained, recipe, CPU, print)
+    assert threads == [1]
+
+
 class Interrupted:
     """PGD's attack, and a Ctrl-C at its n-th batch."""
 
@@ -303,6 +319,28 @@ def test_an_outcome_says_that_attacks_looked_at_the_compiled_network(done, watch
     monkeypatch.setattr("advmix_cli.measure.evaluate.subject_of", compiled)
     found = measure(saved, ask(saved, names=["pristine", "PGD2"]), watch)
     assert [one.outcome.machine["engine"] for one in found] == ["eager", "compiled"], "nothing attacks pristine images"
+
+
+def test_a_subject_is_made_for_all_passes_and_for_the_batch_of_who_needs_most_of_them(done, watch, monkeypatch):
+    _, saved, _ = done
+    made = []
+
+    def subject_of(_recipe, network, images, passes, _say):
+        made.append((len(images), passes))
+        return Subject.plain(network)
+
+    monkeypatch.setattr("advmix_cli.measure.evaluate.subject_of", subject_of)
+    monkeypatch.setattr("advmix_cli.measure.evaluate.forget_compiled", lambda: made.append("what was compiled before"))
+    monkeypatch.setattr(AutoAttack, "__call__", lambda _, *words: Pristine(9)(*words))
+    pgd = "{kind='pgd', steps=2, step_size='1/255', batch_size=3, limit=30}"
+    recipe = ask(
+        saved, f"evaluators=[{pgd}, {{kind='autoattack', version='cheap-2020', limit=2}}, {{kind='pristine'}}]"
+    )
+    found = measure(saved, recipe, watch)
+    judges = [build.evaluator(chosen, recipe.threat) for chosen in recipe.evaluators]
+    passes = sum(judge.passes(10) * n for judge, n in zip(judges, (30, 2, 40), strict=True))
+    assert made == ["what was compiled before", (2, passes)], "that is forgotten first"
+    assert [one.outcome.settings for one in found] == [{"split": "test", **judge.settings(10)} for judge in judges]
 
 
 def advmix(*arguments):

@@ -1,8 +1,10 @@
 """Running out of memory: what it looks like, and how the largest size that fits is found."""
 
 import gc
+import resource
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -25,6 +27,32 @@ def test_free_memory_is_what_linux_says(tmp_path, text, free):
     if text is not None:
         (tmp_path / "meminfo").write_text(text)
     assert memory.free(tmp_path / "meminfo") == free
+
+
+@pytest.mark.parametrize(("limit", "taken", "left"), [(-1, 1000, None), (5000, None, None), (5000, 1000, 4000)])
+def test_a_limit_leaves_a_process_what_it_has_not_taken(monkeypatch, limit, taken, left):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, -1))
+    monkeypatch.setattr(memory, "_addresses", lambda: taken)
+    assert memory.left_to_the_process() == left
+
+
+@pytest.mark.parametrize(("soft", "limit"), [(-1, 1050), (2000, 1050), (1020, 1020)])
+def test_a_process_gets_so_much_for_a_while_and_no_more_than_it_may_have(monkeypatch, soft, limit):
+    limits = []
+    monkeypatch.setattr(memory, "_addresses", lambda: 1000)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, 3000))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.append(pair))
+    with pytest.raises(MemoryError), memory.at_most(50):
+        raise MemoryError
+    assert limits == [(limit, 3000), (soft, 3000)]
+
+
+@pytest.mark.skipif(memory._addresses() is None, reason="the system does not count addresses")
+def test_what_a_process_has_already_is_not_taken_from_what_it_gets():
+    with memory.at_most(2**28):
+        assert np.empty(2**26, np.uint8).nbytes == 2**26
+        with pytest.raises(MemoryError):
+            np.empty(2**29, np.uint8)
 
 
 def test_every_way_to_run_out_of_memory_is_one():

@@ -67,6 +67,7 @@ def test_a_training_is_2k_plus_3_passes_of_each_image(settings, passes):
     forward = forward_flops(network, (1, 8, 8))
     assert (found.forward, found.batches, found.batch_size, found.epochs) == (forward, 13, 100, 3)
     assert found.image == passes * forward == recipe.passes_per_image() * forward
+    assert found.attack_passes == 2 * found.inner_steps + any("trades" in setting for setting in settings)
     assert found.attack + found.update == passes * forward * 1300
     assert found.update == 3 * recipe.update_losses * forward * 1300
     assert recipe.update_losses == (2 if any("loss." in setting for setting in settings) else 1)

@@ -87,7 +87,7 @@ def test_a_state_that_is_damaged_is_said_and_the_one_before_it_is_used(whole, tm
     assert same(bits(part), expected)
 
 
-def test_without_a_whole_state_it_is_not_started_again_by_itself(whole, tmp_path, watch):
+def test_without_a_whole_state_it_is_not_started_again_by_itself(whole, tmp_path, watch, said):
     recipe, expected = whole()
     part = tmp_path / "part"
     stopped(recipe, part, watch, at=7, every=0)
@@ -97,8 +97,10 @@ def test_without_a_whole_state_it_is_not_started_again_by_itself(whole, tmp_path
     with pytest.raises(RunDirectoryError, match=r"state holds no whole state; delete it to start this training again"):
         run.execute(recipe, part, CPU, watch)
     assert sorted((part / "state").iterdir()) == before
+    assert "starts again" not in said.getvalue()
     shutil.rmtree(part / "state")
     run.execute(recipe, part, CPU, watch)
+    assert f"{part} holds an earlier training and no state of it: it starts again\n" in said.getvalue()
     assert same(bits(part), expected)
 
 
@@ -449,7 +451,7 @@ def test_results_name_every_machine_that_trained(tiny, tmp_path, watch, monkeypa
     assert caption == f"trained on 2 machines: device {device} from epoch 1; device another machine from epoch 1"
 
 
-def test_a_machine_is_noted_where_another_one_trained_before_it(tiny, tmp_path, watch, monkeypatch):
+def test_a_machine_is_noted_where_another_one_trained_before_it(tiny, tmp_path, watch, said, monkeypatch):
     recipe, part = tiny(*SMALL), tmp_path / "part"
     for name, at in (("a", 7), ("b", 2), ("b", 2)):
         monkeypatch.setattr(machine, "device_name", lambda _, name=name: name)
@@ -458,6 +460,8 @@ def test_a_machine_is_noted_where_another_one_trained_before_it(tiny, tmp_path, 
     found = run.execute(recipe, part, CPU, watch).machines
     noted = [(one["device"], one["from_epoch"], one["from_batches"]) for one in found]
     assert noted == [("a", 1, 0), ("b", 2, 2), ("a", 3, 1)]
+    # The third process found the machine of the second one, of which both were said already.
+    assert said.getvalue().count("uninterrupted training would be: 2 machines have trained it\n") == 1
 
 
 def test_with_deterministic_algorithms_it_trains_the_same_on_a_cpu_and_others_are_left_alone(
@@ -553,3 +557,49 @@ def test_a_state_after_the_last_epoch_is_gone_on_from_and_one_beyond_it_is_not(t
     for epoch, done in ((5, 0), (4, 1), (1, 5)):
         with pytest.raises(ValueError, match="it is further than the training"):
             resuming.restore(training, saved, epoch, done, ())
+
+
+ODD = [
+    ("figures", lambda _: None, "its figures are not those of its batches"),
+    ("figures", lambda value: torch.cat([value, value]), "its figures are not those of its batches"),
+    ("figures", lambda value: value[:, 1:], "its figures are not those of its batches"),
+    ("network.linear.bias", lambda value: value.double(), "its network is another one"),
+    ("network.linear.bias", lambda value: value[1:], "its network is another one"),
+    ("optimizer.99999.exp_avg", lambda _: torch.zeros(()), "its optimizer has other parameters"),
+    ("optimizer.x.exp_avg", lambda _: torch.zeros(()), "its optimizer has other parameters"),
+    ("optimizer.{}.exp_avg", lambda _: torch.zeros(()), "its optimizer has other parameters"),
+    ("optimizer.0.exp_avg", lambda value: value[1:], "its optimizer's state is another one"),
+    ("optimizer.0.square_avg", lambda _: torch.zeros(()), "its optimizer is another one"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "words"), ODD)
+def test_tensors_that_do_not_fit_the_training_are_refused(tiny, name, change, words):
+    recipe, reached = tiny(*SMALL), []
+    images = build.dataset(recipe, CPU, print)
+    training = build.training(recipe, images, build.new_network(recipe, images, CPU))
+    next(training.run(reached.append))
+    name, saved = name.format(len(list(training.network.parameters()))), resuming.tensors(training, reached[0])
+    odd = {key: value for key, value in {**saved, name: change(saved.get(name))}.items() if value is not None}
+    with pytest.raises(ValueError, match=f"^{words}$"):
+        resuming.restore(training, odd, 1, 1, reached[0].names)
+    assert resuming.restore(training, saved, 1, 1, reached[0].names).done == 1
+
+
+def test_figures_of_an_epoch_that_has_not_begun_are_refused(tiny):
+    recipe = tiny(*SMALL)
+    images = build.dataset(recipe, CPU, print)
+    training = build.training(recipe, images, build.new_network(recipe, images, CPU))
+    saved = {**resuming.tensors(training, Progress()), "figures": torch.zeros(0, 0)}
+    with pytest.raises(ValueError, match="its figures are not those of its batches"):
+        resuming.restore(training, saved, 1, 0, ())
+
+
+@pytest.mark.parametrize("title", ["", "mine"])
+def test_what_is_shown_of_a_training_that_goes_on_begins_where_it_is(tiny, tmp_path, watch, monkeypatch, title):
+    recipe, part, shown = tiny(*SMALL, f"title='{title}'"), tmp_path / "part", []
+    stopped(recipe, part, watch, at=7)
+    monkeypatch.setattr(type(watch), "begin", lambda _, *what: shown.append(what))
+    monkeypatch.setattr(type(watch), "advance", lambda _, done, *_note: shown.append(done))
+    run.execute(recipe, part, CPU, watch)
+    assert shown == [(title or "training", 12, "batches"), 6, *[1] * 6]

@@ -16,6 +16,8 @@ from advmix_cli import checkpoint, run
 from advmix_cli.course import epoch_line
 from advmix_cli.errors import CheckpointError, DataError, DeviceError, DivergedError, RecipeError, RunDirectoryError
 from advmix_cli.evaluation import verdict_files
+from advmix_cli.evaluation.pgd import Pgd
+from advmix_cli.failures import Failure, failure
 from advmix_cli.measure.evaluate import evaluate_checkpoint
 from advmix_cli.measure.same_images import images_to_measure
 from advmix_cli.recipe.schema import Recipe
@@ -123,6 +125,8 @@ def test_another_title_is_the_same_run(done, tiny, watch):
     _, directory, results = done
     renamed = run.execute(tiny('title="renamed"'), directory, CPU, watch)
     assert renamed.to_json() == {**results.to_json(), "title": "renamed"}
+    forget(directory, finished=False)
+    assert run.execute(tiny('title="again"'), directory, CPU, watch).title == "again"
 
 
 def test_only_what_is_missing_is_measured(done, watch, said):
@@ -143,6 +147,16 @@ def test_only_what_is_missing_is_measured(done, watch, said):
         assert again.of(selection).outcome("PGD2").correct == results.of(selection).outcome("PGD2").correct
         assert again.of(selection).outcome("pristine").correct == results.of(selection).outcome("pristine").correct
     assert again.finished
+
+
+def test_what_one_evaluator_found_is_saved_before_the_next_one_begins(tiny, tmp_path, watch, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Pgd, "__call__", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run.execute(tiny("schedule.epochs=1", "validation.fraction=0.0"), tmp_path, CPU, watch)
+    assert [one.name for one in Results.load(tmp_path).of("last").outcomes] == ["pristine"]
 
 
 def test_a_finished_training_without_results_is_only_measured_again(done, watch, said):
@@ -204,11 +218,13 @@ def test_results_of_a_folder_that_changed_are_not_reused(tiny, tmp_path, watch):
 def test_a_training_that_did_not_end_starts_again(done, watch, said):
     recipe, directory, results = done
     forget(directory, finished=False)
+    Failure(1, 1, "out of memory").save(directory)
     (directory / "model.safetensors").unlink()
     said.seek(0)
     said.truncate()
     again = run.execute(recipe, directory, CPU, watch)
     assert "epoch 1/2" in said.getvalue()
+    assert failure(directory) is None
     assert [line["epoch"] for line in lines(directory)] == [1, 2]
     assert [entry.outcomes[1].correct for entry in again.measured] == [
         entry.outcomes[1].correct for entry in results.measured
@@ -579,9 +595,23 @@ def test_verdicts_of_another_measurement_are_not_those_behind_an_outcome(done):
     saved, (outcome, *_) = checkpoint.load(directory), results.of("last").outcomes
     assert run.recorded(outcome, saved, directory).found.outcome == outcome
     assert run.recorded(replace(outcome, settings={"split": "validation"}), saved, directory) is None
+    path = run.file_of(outcome, saved, directory)
+    replace(verdict_files.load(path), weights="0" * 64).save(path)
+    assert run.recorded(outcome, saved, directory) is None
 
 
 def test_an_epoch_s_line_has_a_ratio_where_something_is_mixed():
     line = {"epoch": 1, "loss": 1.0, "ratio": 0.93, "lr": 0.1, "images_per_second": 10.0}
     assert epoch_line(line, 2) == "epoch 1/2: loss 1.0000 · λ 0.930 · lr 0.1 · 10 images/s"
     assert epoch_line({**line, "ratio": 1.0}, 2) == "epoch 1/2: loss 1.0000 · lr 0.1 · 10 images/s"
+
+
+def test_an_epoch_s_line_has_the_accuracies_of_the_network_and_of_its_average():
+    line = {"epoch": 1, "loss": 1.23456, "inner_loss_before": 0.5, "inner_loss_after": 0.75, "ratio": 1.0}
+    line |= {"lr": 0.01234, "images_per_second": 12345.6}
+    line |= {"validation_accuracy": 0.9, "validation_pgd_accuracy": 0.4}
+    line |= {"average_validation_accuracy": 0.8, "average_validation_pgd_accuracy": 0.3}
+    assert epoch_line(line, 30) == (
+        "epoch 1/30: loss 1.2346 · validation 90.0 %, under PGD 40.0 % · average 80.0 %, under PGD 30.0 % · "
+        "inner 0.5000 -> 0.7500 · lr 0.0123 · 12,346 images/s"
+    )

@@ -11,11 +11,14 @@ from interrupted import CPU
 from rich.console import Console
 from typer.testing import CliRunner
 
-from advmix_cli import run, verify
+from advmix_cli import build, checkpoint, run, verify
 from advmix_cli.cli import app
+from advmix_cli.data.images import Dataset, Images
 from advmix_cli.errors import CheckpointError, RunDirectoryError, UsageError
 from advmix_cli.evaluation import verdict_files
 from advmix_cli.evaluation.outcome import Evaluated
+from advmix_cli.evaluation.verdict_files import Record
+from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
 from advmix_cli.report.comparison import records
 from advmix_cli.report.grid import Cell
 from advmix_cli.verify import kept, verified
@@ -115,6 +118,61 @@ def test_rounding_decides_an_image_in_a_hundred_and_no_more(ran):
     assert found._replace(undecided=2, n=200).is_right
 
 
+class Threshold(torch.nn.Module):
+    """Class 1 where the only pixel is above `at`."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.linear = torch.nn.Linear(1, 2)
+        self.linear.load_state_dict({"weight": torch.tensor([[0.0], [1.0]]), "bias": torch.tensor([at, 0.0])})
+
+    def forward(self, x):
+        return self.linear(x.flatten(1))
+
+
+def verified_pixels(at, levels, kept, clean, robust, off=()):
+    """Of images of a pixel, all of class 1, which a threshold judges; margins are `off` by so many roundings."""
+    pixels, found = (torch.tensor(values)[:, None, None, None] for values in (levels, kept))
+    part, network, margin = (
+        Images(pixels.to(torch.uint8), torch.ones(len(levels)).long()),
+        Threshold(at),
+        found[:, 0, 0, 0],
+    )
+    margin = margin - network.linear.bias[0].detach()
+    margin[: len(off)] += torch.tensor(off) * verify._rounding(network, found)[: len(off)]
+    broken_by = torch.tensor(
+        [NOTHING if stands or not right else 0 for right, stands in zip(clean, robust, strict=True)]
+    )
+    verdicts = Verdicts(("a",), torch.tensor(clean), broken_by.to(torch.int8), margin, found)
+    settings = {"split": "test", "epsilon": 1.0}
+    one = Evaluated.of("x", verdicts, part.labels, 1.0, settings, {})
+    record = Record(one, "w", part.fingerprint(), ("0", "1"))
+    return verify._verified(None, record, network, Dataset(part, part, part, ("0", "1"), [0.5], [0.5]))
+
+
+def test_accuracies_are_those_of_the_arithmetic_that_they_are_named_for_and_of_what_was_right(monkeypatch):
+    """Between levels 100 and 101, where bf16 has steps of half a level; δ is largest in the first of three batches."""
+    monkeypatch.setattr(verify, "BATCH", 2)
+    steps = [0.9, 201.4 / 512, 100.4 / 255, 100.6 / 255, 0.9]
+    found = verified_pixels(201.2 / 512, [50, 101, 101, 101, 230], steps, [False] + [True] * 4, [True] * 5)
+    assert (found.accuracy, found.rounded, found.bf16) == (4 / 5, 2 / 5, 3 / 5)
+    assert found.largest == pytest.approx(0.9 - 50 / 255)
+    assert (found.differ, found.undecided, found.clean_differ, found.margins_differ) == (1, 0, 0, 0)
+
+
+def test_what_rounding_decides_is_told_apart_from_what_is_wrong():
+    at = 100 / 255 + 1e-7
+    found = verified_pixels(at, [100, 100], [at + 1e-7, 0.9], [True, True], [False, True])
+    assert (found.clean_differ, found.differ, found.undecided) == (0, 0, 1)
+
+
+def test_a_margin_may_be_off_by_ten_roundings():
+    found = verified_pixels(0.3, [200] * 4, [0.8] * 4, [True] * 4, [True] * 4, off=(9.0, -9.0, 11.0, -11.0))
+    assert found.margins_differ == 2
+    logits = torch.tensor([[4.0, 1.0, -6.0]])
+    assert verify._rounding(lambda _: logits, logits).item() == pytest.approx(1e-3 + 6e-6)
+
+
 def test_a_common_offset_of_all_logits_hides_nothing():
     """Rounding grows with the logits, and not so fast that it would decide everything."""
 
@@ -169,6 +227,7 @@ def test_files_that_were_exchanged_are_noticed_and_a_name_of_one_s_own_is_none(r
     for name, misnamed in (
         (path.name, False),
         ("of mine.safetensors", False),
+        (f"{path.stem} of mine.safetensors", False),
         (path.name.replace("PGD2 ", "PGD20 "), True),
         (f"{path.stem[:-8]}{'0' * 8}.safetensors", True),
         (path.name.replace("PGD2 ", ""), True),
@@ -198,7 +257,7 @@ def test_a_run_whose_images_are_all_damaged_is_a_mismatch_and_none_without_its_c
     (tmp_path / "run" / "model.safetensors").rename(tmp_path / "run" / "best.safetensors")
     (tmp_path / "run" / "model.safetensors").write_bytes(b"")
     assert CliRunner().invoke(app, words).exit_code == 0
-    (tmp_path / "run" / "best.safetensors").unlink()
+    (tmp_path / "run" / "best.safetensors").write_bytes(b"")
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2
     assert "model.safetensors: not a whole safetensors file" in done.stderr
@@ -213,6 +272,34 @@ def test_the_checkpoint_is_the_one_that_was_measured(ran, tmp_path):
     assert look(alone, given=directory)[0].is_right
     with pytest.raises(CheckpointError, match="is not the network that"):
         look(alone, given=directory / "best.safetensors")
+
+
+def test_a_file_without_its_checkpoint_does_not_hide_the_others(ran, tmp_path):
+    alone = tmp_path / ran[1].name
+    shutil.copy(ran[1], alone)
+    found, other = verified([ran[1], alone], None, None, CPU, print)
+    assert found.is_right
+    assert "its checkpoint is not beside it" in other.why
+
+
+def test_data_are_made_once_for_all_checkpoints_that_have_them_and_are_theirs(ran, tiny, tmp_path, monkeypatch):
+    directory, path = ran
+    saved, recipe, made = checkpoint.load(directory), tiny("validation.fraction=0.1"), []
+    replace(saved, images={**saved.images, "train": "0" * 64}).save(tmp_path / "changed.safetensors")
+    with pytest.raises(CheckpointError, match="the train images have changed"):
+        look(path, given=tmp_path / "changed.safetensors")
+    other = tmp_path / "run" / path.name
+    other.parent.mkdir()
+    shutil.copy(path, other)
+    replace(saved, recipe=recipe, images=build.dataset(recipe, CPU, print).fingerprints()).save(
+        other.parent / "model.safetensors"
+    )
+    true, arithmetic = build.dataset, []
+    monkeypatch.setattr(build, "arithmetic", arithmetic.append)
+    monkeypatch.setattr(build, "dataset", lambda *words: made.append(words[0]) or true(*words))
+    assert all(found.is_right for found in verified([path, other, path], None, None, CPU, print))
+    assert made == [saved.recipe, recipe]
+    assert arithmetic == [saved.recipe, recipe, saved.recipe]
 
 
 def test_the_command_prints_a_line_a_file_and_ends_with_1_if_one_is_wrong(ran, tmp_path):
@@ -298,6 +385,9 @@ def test_its_table_fits_80_columns_and_says_what_is_wrong(ran):
     console = Console(file=StringIO(), width=80)
     replace(grid, captions=()).print(console)
     assert max(map(len, console.file.getvalue().splitlines())) <= 80
-    assert grid.rows[0][3] == Cell("0")
+    own = found._replace(largest=12 / 255, accuracy=0.8, rounded=0.4, bf16=0.6)
+    (row,) = verify.verified_grid([own], []).rows
+    shares = Cell("80.0", ("8 bits 40.0", "bf16 60.0"))
+    assert row == (Cell("PGD2"), Cell("right"), Cell("12.000", ("ε 16",)), Cell("0"), shares, Cell("40"))
     of_what = ("pixels 999,999", "clean 10,000", "attacked 9,000", "margins 10,000", "rounding 3")
     assert grid.rows[1][3] == Cell("1,028,999", of_what)

@@ -17,18 +17,18 @@ from typer.testing import CliRunner
 from advmix_cli import build, run, tied
 from advmix_cli.ablation import child
 from advmix_cli.ablation.cells import cells
-from advmix_cli.ablation.jobs import run_jobs
+from advmix_cli.ablation.jobs import _Pool, run_jobs
 from advmix_cli.ablation.prepare import prepare
-from advmix_cli.ablation.slots import on_cpu
+from advmix_cli.ablation.slots import Slot, on_cpu
 from advmix_cli.ablation.standing import standing
 from advmix_cli.cli import app
 from advmix_cli.errors import CellsFailedError, DataError, InUseError, StoppedError
-from advmix_cli.failures import failure
+from advmix_cli.failures import Failure, failure
 from advmix_cli.fit import Keeping
 from advmix_cli.locks import held
 from advmix_cli.recipe.table import Row, Table, load_table
 from advmix_cli.report.results import Results
-from advmix_cli.rundir import FAILURE, LOG
+from advmix_cli.rundir import FAILURE, LAST, LOG
 
 # Stands for a training: does what its cell's `does` has next, and what that is stays there.
 FAKE = """
@@ -140,7 +140,8 @@ def test_who_says_nothing_is_not_told_by_what_others_said_before(table, watch, m
     assert failure(todo[0].directory).error == "it said nothing"
 
 
-def test_asked_to_stop_it_asks_them_and_starts_no_more(table, watch, said):
+def test_asked_to_stop_it_asks_them_and_starts_no_more(table, watch, said, monkeypatch):
+    monkeypatch.setattr("advmix_cli.ablation.jobs.LOOK", 0.001)
     todo = table(a="sleep, done", b="sleep, done", c="done")
     keeping = Keeping()
 
@@ -151,7 +152,7 @@ def test_asked_to_stop_it_asks_them_and_starts_no_more(table, watch, said):
     with pytest.raises(StoppedError, match="stopped by a test"):
         jobs(todo, 2, watch, keeping, looked)
     assert states(todo) == ["waiting"] * 3
-    assert "2 trainings are told to save their state and end" in said.getvalue()
+    assert said.getvalue().count(" trainings are told to save their state and end") == 1
     assert said.getvalue().count("stopped, nothing was trained yet") == 2
     jobs(todo, 2, watch)
     assert states(todo) == ["done"] * 3
@@ -184,6 +185,49 @@ def test_one_that_somebody_stops_is_left_and_told(table, watch):
     assert states(todo) == ["waiting", "done"]
 
 
+def test_one_that_is_stopped_is_told_whether_anything_of_it_is_saved(table, watch, said):
+    todo = table(a="exit 143", b="exit 143", c="exit 143")
+    (todo[1].directory / "state").mkdir()
+    (todo[1].directory / "state" / "000001-000002.json").touch()
+    (todo[2].directory / LAST).touch()
+    with pytest.raises(CellsFailedError):
+        jobs(todo, 1, watch)
+    told = [line.rpartition(": ")[2] for line in said.getvalue().splitlines() if ": stopped, " in line]
+    assert told == ["stopped, nothing was trained yet", *["stopped, its state is saved"] * 2]
+
+
+def test_an_interrupt_while_they_save_their_states_kills_them(table, watch, monkeypatch):
+    todo, pools, wait = table(a="sleep"), [], _Pool.wait
+
+    def interrupted(pool):
+        pools.append(pool)
+        if len(pools) == 1:
+            raise KeyboardInterrupt
+        wait(pool)
+
+    def looked(_):
+        if (todo[0].directory / "asleep").exists():
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_Pool, "wait", interrupted)
+    monkeypatch.setattr(child.Child, "ask", lambda _: None)
+    with pytest.raises(KeyboardInterrupt):
+        jobs(todo, 1, watch, looked=looked)
+    assert [one.process.poll() for one in pools[0].running] == [-signal.SIGKILL]
+
+
+def test_a_failure_that_the_disk_does_not_take_ends_no_other(table, watch, monkeypatch):
+    todo = table(a="exit 2", b="done")
+
+    def full(_failure, directory):
+        raise OSError(28, "No space left on device", str(directory))
+
+    monkeypatch.setattr(Failure, "save", full)
+    with pytest.raises(CellsFailedError, match=r"^failed: a \(seed 0\); all others have ended"):
+        jobs(todo, 1, watch)
+    assert states(todo) == ["waiting", "done"]
+
+
 def test_one_that_another_process_works_in_is_left_to_it(table, watch):
     todo = table(a="done", b="done")
     with held(todo[0].directory), pytest.raises(InUseError) as caught:
@@ -197,17 +241,18 @@ def test_one_that_another_process_works_in_is_left_to_it(table, watch):
 
 
 def test_images_are_looked_at_once_and_before_anything_starts(tiny, tmp_path, watch, monkeypatch):
-    rows = [Row(name, tiny("data={source='folder', root='nowhere'}", f"seed={n}"), {}) for n, name in enumerate("ab")]
+    settings = {"a": "seed=0", "b": "seed=1", "c": "validation.fraction=0.2"}
+    rows = [Row(name, tiny("data={source='folder', root='nowhere'}", one), {}) for name, one in settings.items()]
     todo = cells(Table("t", "T", tuple(rows)), 1, tmp_path / "runs")
     with pytest.raises(DataError, match="nowhere"):
         jobs(todo, 2, watch)
     assert not (todo[0].directory / LOG).exists()
     loaded = []
-    monkeypatch.setattr(build, "dataset", lambda recipe, *_: loaded.append(recipe.data.source))
+    monkeypatch.setattr(build, "dataset", lambda recipe, *_: loaded.append(recipe.validation.fraction))
     monkeypatch.setattr(child, "command", lambda *_: [sys.executable, "-c", "raise SystemExit(143)"])
     with pytest.raises(CellsFailedError):
         jobs(todo, 2, watch)
-    assert loaded == ["folder"]
+    assert loaded == [0.05, 0.2]
 
 
 def test_cells_that_are_taken_away_fail_and_the_others_go_on(table, watch, said):
@@ -240,6 +285,28 @@ def test_cells_that_are_taken_away_fail_and_the_others_go_on(table, watch, said)
 def test_what_a_cell_that_is_gone_died_of(tmp_path):
     assert child.cause(1, tmp_path / "cell") == f"{tmp_path / 'cell'} is gone"
     assert child.cause(1, tmp_path) == "its log.txt is gone"
+
+
+def test_a_process_has_its_slot_s_environment_above_ours_and_is_taken_for_no_terminal(table, monkeypatch):
+    (cell,), names = table(a=""), ("OMP_NUM_THREADS", "FORCE_COLOR", "TTY_COMPATIBLE")
+    said = f"import os; print([os.environ.get(name) for name in {names}])"
+    monkeypatch.setattr(child, "command", lambda *_: [sys.executable, "-c", said])
+    slot, ours = Slot("a slot", "cpu", {names[0]: "3"}), {**os.environ, **dict.fromkeys(names, "7")}
+    child.started(cell, slot, 1.0, ours).process.wait()
+    assert (cell.directory / LOG).read_text() == "['3', None, None]\n"
+
+
+def test_what_a_cell_died_of_is_told_without_what_a_terminal_would_obey(tmp_path):
+    (tmp_path / LOG).write_text("before\nerror: a \x1b[31mred\x07 word\n\n")
+    assert child.cause(1, tmp_path) == r"a \x1b[31mred\x07 word"
+    assert child.cause(-40, tmp_path) == "killed by signal 40"
+
+
+def test_one_that_found_the_cell_in_use_was_busy_though_nobody_is_there_any_more(tmp_path):
+    (tmp_path / LOG).write_text(f"error: {tmp_path} is in use: process 7 on a machine\n")
+    assert child.is_busy(2, tmp_path)
+    assert not child.is_busy(1, tmp_path)
+    assert not child.is_busy(2, tmp_path, (tmp_path / LOG).stat().st_size)
 
 
 def test_what_cannot_be_started_leaves_nobody_behind(table, watch):

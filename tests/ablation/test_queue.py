@@ -2,14 +2,17 @@
 
 import io
 import weakref
+from contextlib import nullcontext
 
 import pytest
 import tomli_w
 import torch
+from made import outcome, write_run
 from rich.console import Console
 from typer.testing import CliRunner
 
 from advmix_cli import run
+from advmix_cli.ablation import queue
 from advmix_cli.ablation.cells import cells
 from advmix_cli.ablation.prepare import prepare
 from advmix_cli.ablation.queue import run_cells
@@ -30,8 +33,8 @@ from advmix_cli.locks import held
 from advmix_cli.recipe.load import load
 from advmix_cli.recipe.table import Row, Table
 from advmix_cli.report.progress import Lines
-from advmix_cli.report.results import Results
-from advmix_cli.rundir import LOG
+from advmix_cli.report.results import Measured, Results
+from advmix_cli.rundir import LOG, METRICS
 
 CPU = torch.device("cpu")
 
@@ -240,3 +243,20 @@ def test_who_draws_the_table_is_told_before_and_after_each_cell(tmp_path):
     told = []
     ran(todo(tmp_path), changed=lambda cell: told.append((cell.row.name, cell.results() is not None)))
     assert told == [("a", False), ("a", True), ("b", False), ("b", True), ("c", False), ("c", True)]
+
+
+def test_a_cell_that_is_done_is_told_by_what_its_last_epoch_has_right(tmp_path):
+    last = Measured("last", 5, "w", (outcome("pristine", 180), outcome("PGD20", 101)))
+    one, other, _ = todo(tmp_path)
+    write_run(one.directory, one.row.recipe, [last, Measured("best on validation", 3, "v", (outcome("PGD20", 20),))])
+    assert queue.outcome(one) == "done: pristine 90.0, PGD20 50.5 %"
+    write_run(other.directory, other.row.recipe, [])
+    assert queue.outcome(other) == "done"
+
+
+def test_a_cell_is_watched_by_its_own_mirrors(tmp_path, monkeypatch):
+    watches, (cell, *_), watch = [], todo(tmp_path), quiet()
+    monkeypatch.setattr(queue, "tracked", lambda *words: nullcontext(words))
+    monkeypatch.setattr(run, "execute", lambda _recipe, _directory, _place, watch, _keeping: watches.append(watch))
+    run_cells([cell], CPU, watch, lambda _: None, trackers=("wandb",))
+    assert watches == [(("wandb",), cell.row.recipe, cell.directory, METRICS, watch)]

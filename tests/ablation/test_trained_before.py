@@ -145,6 +145,13 @@ def negated(path):
     replace(saved, state={name: -value for name, value in saved.state.items()}).save(path)
 
 
+def other_training(directory):
+    saved = checkpoint.load(directory / LAST)
+    recipe = saved.recipe.model_copy(update={"seed": 1})
+    replace(saved, recipe=recipe).save(directory / LAST)
+    replace(Results.load(directory), digest=recipe.digest()).save(directory)
+
+
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
@@ -154,6 +161,7 @@ def negated(path):
         (lambda directory: (directory / METRICS).unlink(), "metrics.jsonl is gone, or not that of its last network"),
         (lambda directory: (directory / METRICS).write_text("{}\n"), "metrics.jsonl is gone, or not that of its last"),
         (lambda directory: other_results(directory), "its results are gone, or not those of its recipe"),
+        (other_training, "its last network is not of its recipe.toml"),
     ],
 )
 def test_what_is_damaged_is_said_and_trained_anew(damage, why, cell, done, watch, capsys):

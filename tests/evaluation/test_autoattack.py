@@ -8,6 +8,7 @@ from pyautoattack import AutoAttack as Upstream
 from torch import nn
 
 from advmix_cli.data.images import Images
+from advmix_cli.errors import EvaluationError
 from advmix_cli.evaluation import autoattack
 from advmix_cli.evaluation.autoattack import AutoAttack
 from advmix_cli.evaluation.notebook import Blank
@@ -296,3 +297,25 @@ def test_upstream_s_warning_of_few_classes_is_of_attacks_that_are_left_out(caplo
         assert caplog.records == []
         check_square_sr({"clean": 1.0, "apgd-ce": 0.5, "square": 0.1}, logger=log)
     assert [record.message[:12] for record in caplog.records] == ["AutoAttack: "]
+
+
+def test_upstream_is_told_what_stood_after_each_attack_to_judge_the_last_one(perceptron, monkeypatch):
+    network, batch = perceptron
+    told = []
+    monkeypatch.setattr("pyautoattack.checks.check_square_sr", lambda accuracies, **_: told.append(accuracies))
+    with measured(network):
+        found = AutoAttack("cheap-2020", 12 / 255, 0, 8)(Subject.plain(network), batch.first(12), silent, Blank())
+    standing, broken = int(found.clean.sum()), found.broken()
+    after = [(standing := standing - broken[attack]) / 12 for attack in found.attacks]
+    # Upstream has called it for every batch of every attack alone.
+    assert told[-1] == {"clean": 1.0, **dict(zip(found.attacks, after, strict=True))}
+
+
+def test_what_upstream_returns_is_within_the_ball_and_the_unit_box():
+    x = torch.full((2, 1, 2, 2), 0.05)
+    autoattack._check(x, x + 0.1, 0.1)
+    for moved, message in ((x + 0.101, "above ε = 0.1"), (x - 0.051, "outside"), (x * float("nan"), "outside")):
+        with pytest.raises(EvaluationError, match=message):
+            autoattack._check(x, moved, 0.1)
+    with pytest.raises(EvaluationError, match="outside"):
+        autoattack._check(x + 0.9, x + 0.951, 0.1)

@@ -153,7 +153,9 @@ def record(looked, trained):
     """Of an attack, with its images."""
     verdicts, labels = looked(ATTACKS[0], images=True), trained[1].test.labels[:40]
     settings = {"split": "test", "norm": "linf", "epsilon": EPSILON}
-    return Record(Evaluated.of("PGD", verdicts, labels, 1.5, settings, {"torch": "2"}), "w" * 64, "i", ("a", "b"))
+    return Record(
+        Evaluated.of("PGD", verdicts, labels, 1.5, settings, {"torch": "2"}), "w" * 64, "i", ("a", "b"), "last", "n"
+    )
 
 
 def test_a_file_holds_all_of_it_bit_for_bit(record, tmp_path):
@@ -162,7 +164,7 @@ def test_a_file_holds_all_of_it_bit_for_bit(record, tmp_path):
     record.save(path)
     again = verdict_files.load(path)
     assert again.found.outcome == record.found.outcome
-    assert (again.weights, again.images, again.classes) == (record.weights, record.images, record.classes)
+    assert replace(again, found=None) == replace(record, found=None)
     assert again.found.verdicts.attacks == ("pgd",)
     for one, other in zip(again.found.verdicts[1:], record.found.verdicts[1:], strict=True):
         assert torch.equal(one, other)
@@ -203,6 +205,32 @@ def test_a_file_that_was_changed_is_refused(record, tmp_path, values, words):
     path = tmp_path / "a.safetensors"
     record.save(path)
     change(path, **values)
+    with pytest.raises(RunDirectoryError, match=words):
+        verdict_files.load(path)
+
+
+def miscounted(about):
+    about["outcome"]["broken"]["clean"] += 1
+    about["outcome"]["broken"]["pgd"] -= 1
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda about: about.update(schema=2), "it has schema 2, and this version reads 1"),
+        (lambda about: about.update(schema=True), "it has schema True, and this version reads 1"),
+        (lambda about: about.update(adversarial="0" * 64), "its images are not those that were written"),
+        (lambda about: about.update(classes="ab"), "its attacks and classes are no lists"),
+        (lambda about: about["outcome"]["settings"].update(epsilon=-0.1), "its epsilon is not in"),
+        (miscounted, "its verdicts are not those that were written"),
+    ],
+)
+def test_a_file_that_says_something_else_of_its_verdicts_is_refused(record, tmp_path, edit, words):
+    path = tmp_path / "a.safetensors"
+    record.save(path)
+    metadata, held = tensors.read(path)
+    edit(about := unsealed(json.loads(metadata["advmix"])))
+    path.write_bytes(save(held, {"advmix": json.dumps(sealed(about))}))
     with pytest.raises(RunDirectoryError, match=words):
         verdict_files.load(path)
 

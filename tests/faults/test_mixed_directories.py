@@ -36,12 +36,14 @@ def test_other_files_beside_the_states_are_left_alone(whole, tmp_path, watch):
     recipe, expected = whole()
     part = tmp_path / "part"
     stopped(recipe, part, watch, at=7)
-    (part / "state" / "sub").mkdir()
+    folders = {"sub", "000009-000001.safetensors"}
+    for folder in folders:
+        (part / "state" / folder).mkdir()
     for file in ("notes.txt", "x.safetensors", "000001.json"):
         (part / "state" / file).write_text("mine")
     (part / "state" / ".000001-000001.json.abc").write_text("cut off")
     stopped(recipe, part, watch, at=2)
-    assert {"sub", "notes.txt", "x.safetensors", "000001.json"} <= set(names(part / "state"))
+    assert {*folders, "notes.txt", "x.safetensors", "000001.json"} <= set(names(part / "state"))
     assert ".000001-000001.json.abc" not in names(part / "state")
     run.execute(recipe, part, CPU, watch)
     assert same(bits(part), expected)

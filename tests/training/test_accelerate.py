@@ -10,10 +10,11 @@ from torch import nn
 from advmix_cli.method.divergence import kl
 from advmix_cli.method.draws import Sampler
 from advmix_cli.method.maximizers import Integrated, Labels, LearnedRatio, Pgd
+from advmix_cli.method.mixing import Mixture
 from advmix_cli.networks.normalize import Normalize
 from advmix_cli.networks.preact_resnet import preact_resnet
 from advmix_cli.training import accelerate
-from advmix_cli.training.accelerate import Compilation, logits_of
+from advmix_cli.training.accelerate import Compilation, forget_compiled, formed, logits_of, marked
 from advmix_cli.training.step import Step
 
 
@@ -41,6 +42,16 @@ def test_the_layout_changes_where_the_numbers_lie_and_not_what_they_are():
     logits = logits_of(network, precision="fp32", channels_last=True)(x)
     assert layouts == [True, True]
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_both_images_of_a_pair_get_the_layout():
+    network, layouts = small(channels_last=True), []
+    network.conv.register_forward_hook(
+        lambda _, inputs, __: layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    left, right = torch.rand(2, 2, 3, 8, 8)
+    logits_of(network, precision="fp32", channels_last=True)(Mixture(left, right, torch.ones(1), 1))
+    assert layouts == [True, True]
 
 
 def test_bf16_is_for_convolutions_and_products_and_the_logits_are_float32():
@@ -106,3 +117,33 @@ def test_a_users_own_cache_is_made_and_used(tmp_path, monkeypatch):
 
 def test_of_what_was_compiled_before_nothing_is_counted():
     assert Compilation(5, 2, 3).since(Compilation(3, 1, 2)) == Compilation(2, 1, 1)
+
+
+def test_what_torch_counted_is_told_until_it_is_forgotten():
+    from torch._dynamo.utils import counters
+
+    forget_compiled()
+    counters["stats"]["unique_graphs"] = 3
+    counters["graph_break"].update({"a call": 1, "a print": 1})
+    counters["inductor"]["cudagraph_skips"] = 1
+    assert Compilation.so_far() == Compilation(3, 2, 1)
+    assert str(Compilation.so_far()) == "3 graphs, 2 breaks, 1 of them not captured"
+    forget_compiled()
+    assert Compilation.so_far() == Compilation(0, 0, 0)
+    assert str(Compilation(3, 0)) == "3 graphs, no breaks"
+
+
+def test_a_function_is_formed_to_one_graph_which_torch_captures_where_it_is_to(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda _, **settings: settings)
+    assert formed(max, "eager") is max
+    assert formed(max, "compiled") == {"fullgraph": True, "dynamic": False, "mode": None}
+    assert formed(max, "captured", dynamic=True) == {"fullgraph": True, "dynamic": True, "mode": None}
+    assert formed(max, "reduce-overhead")["mode"] == "reduce-overhead"
+
+
+def test_a_marked_batch_begins_a_step_and_keeps_its_figures(monkeypatch):
+    figure, begun = torch.zeros(()), []
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(figure.item()))
+    on_batch = marked(lambda _: {"loss": figure.add_(1)})
+    assert [value["loss"].item() for value in [on_batch(None), on_batch(None)]] == [1, 2]
+    assert begun == [0, 1]

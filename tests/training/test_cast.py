@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from advmix_cli import build
 from advmix_cli.training.accelerate import cast_once, logits_of
@@ -94,3 +95,20 @@ def test_a_batch_is_cast_once_and_only_in_bf16(tiny):
     watched = replace(step, seen=lambda: asked.append("cast") or step.seen())
     replace(made.on_batch, step=watched)(made.draw(made.order(1), epoch=1, index=0))
     assert asked == ["cast"]
+
+
+def test_an_update_of_two_passes_casts_each_weight_once(tiny):
+    recipe, casts = tiny(BF16, "loss.pristine_weight=0.5"), []
+    images = build.dataset(recipe, CPU, print)
+    made = build.training(recipe, images, build.new_network(recipe, images, CPU))
+    weights = [value.data_ptr() for value in made.network.parameters() if value.dim() == 4]
+
+    class Casts(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, _types, arguments=(), settings=None):
+            if operation is torch.ops.aten._to_copy.default and arguments[0].data_ptr() in weights:
+                casts.append(arguments[0].data_ptr())
+            return operation(*arguments, **(settings or {}))
+
+    with Casts():
+        made.on_batch(made.draw(made.order(1), epoch=1, index=0))
+    assert sorted(casts) == sorted(weights)

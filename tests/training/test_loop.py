@@ -14,7 +14,7 @@ from advmix_cli.method.maximizers import Integrated, Labels, LearnedRatio, Pgd, 
 from advmix_cli.networks.normalize import Normalize
 from advmix_cli.networks.preact_resnet import preact_resnet
 from advmix_cli.training.batch import OnBatch
-from advmix_cli.training.loop import Training
+from advmix_cli.training.loop import Epoch, Training, _raise_if_diverged
 from advmix_cli.training.schedules import OneCycle, Steps
 from advmix_cli.training.step import Step
 
@@ -167,6 +167,14 @@ def test_the_rate_moves_with_every_batch_and_starts_at_the_schedules_start():
     assert rates == pytest.approx([0.1, 0.3, 0.5, 0.25])
 
 
+def test_a_rate_that_a_graph_reads_is_set_where_it_lies():
+    made = training(linear())
+    rate = made.optimizer.param_groups[0]["lr"] = torch.tensor(9.0)
+    made.use_rate(0.5)
+    assert made.optimizer.param_groups[0]["lr"] is rate
+    assert rate == 0.5
+
+
 def test_the_figures_are_the_means_over_the_epochs_batches():
     network = linear()
     made = training(network, lr=1e-30)
@@ -175,6 +183,24 @@ def test_the_figures_are_the_means_over_the_epochs_batches():
     labels = [torch.tensor(identities(x)) % 3 for x in seen]
     losses = [nn.functional.cross_entropy(network(x), y).item() for x, y in zip(seen, labels, strict=True)]
     assert epoch.figures["loss"] == pytest.approx(sum(losses) / 2, rel=1e-5)
+
+
+def test_the_means_are_of_double_precision():
+    losses = iter([torch.tensor(1e8), torch.tensor(1.0)])
+    (epoch,) = replace(training(linear()), on_batch=lambda _: {"loss": next(losses)}).run(nothing)
+    assert epoch.figures == {"loss": 50_000_000.5}
+
+
+def test_an_epoch_that_was_gone_on_with_tells_the_speed_of_what_was_left_of_it():
+    made, reached = training(linear()), []
+    list(made.run(reached.append))
+    (epoch,) = made.run(nothing, reached[0])
+    assert epoch.images_per_second * epoch.seconds == pytest.approx(4)
+
+
+def test_a_line_has_times_to_the_millisecond_and_speeds_to_a_tenth():
+    timing = {"images_per_second": 1234.6, "seconds": 0.123}
+    assert Epoch(2, {"loss": 0.5}, 0.1, 1234.5678, 0.12345).to_json() == {"epoch": 2, "loss": 0.5, "lr": 0.1, **timing}
 
 
 def test_an_epoch_tells_its_speed_and_writes_a_line():
@@ -210,6 +236,19 @@ def test_weights_that_the_last_update_broke_stop_the_run_too():
     with pytest.raises(DivergedError) as caught:
         list(made.run(nothing))
     assert str(caught.value) == "the weights became non-finite at epoch 1, batch 1"
+
+
+def test_buffers_that_are_not_finite_stop_the_run_too():
+    network = linear()
+    network.register_buffer("variance", torch.tensor(float("inf")))
+    with pytest.raises(DivergedError, match=r"^the weights became non-finite at epoch 1, batch 2$"):
+        list(training(network).run(nothing))
+
+
+def test_of_the_figures_that_broke_first_the_first_is_named():
+    table = torch.tensor([[1.0, 1.0, 1.0], [1.0, float("inf"), float("nan")], [float("nan"), 1.0, 1.0]])
+    with pytest.raises(DivergedError, match=r"^the inner loss before became non-finite \(inf\) at epoch 5, batch 2$"):
+        _raise_if_diverged(table, ("loss", "inner_loss_before", "inner_loss_after"), 5)
 
 
 def test_where_only_the_adversary_broke_the_number_shown_is_the_adversarys():

@@ -121,6 +121,12 @@ def test_the_figures_are_what_the_method_computes_and_the_loss_is_first(name, we
     assert next(iter(figures)) == "loss"
 
 
+@pytest.mark.parametrize("name", MAXIMIZERS)
+def test_the_figures_are_of_the_precision_of_the_images(name):
+    figures = step(linear().float(), MAXIMIZERS[name])(*batch(MAXIMIZERS[name]))
+    assert {figure.dtype for figure in figures.values()} == {torch.float32}
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.5])
 @pytest.mark.parametrize(("mode", "while_attacking"), [("train", STEPS), ("batch", 0), ("eval", 0)])
 def test_running_statistics_move_once_a_forward_that_may_move_them(mode, while_attacking, weight):
