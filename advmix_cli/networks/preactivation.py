@@ -7,8 +7,21 @@ the first batch norm and ReLU; a batch norm and a ReLU stand before the pool.
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from advmix_cli.networks.normalize import Normalize
+
+NARROW = 8
+"""Channels that fill a vector of AVX2. Of fewer, and channels_last, oneDNN's gradient in the weights of a 1x1
+convolution with a stride is wrong on CPUs without AVX-512, and written beyond its memory: its issue 6035."""
+
+
+class Thinned(nn.Conv2d):
+    """A 1x1 convolution with a stride, as one without it of the pixels that it looks at."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        down, right = self.stride
+        return F.conv2d(input[..., ::down, ::right], self.weight, self.bias)
 
 
 class Block(nn.Module):
@@ -20,7 +33,8 @@ class Block(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False) if inputs != outputs else None
+        kind = Thinned if stride > 1 and inputs < NARROW else nn.Conv2d
+        self.shortcut = kind(inputs, outputs, 1, stride=stride, bias=False) if inputs != outputs else None
 
     def forward(self, x: Tensor) -> Tensor:
         active = self.bn1(x).relu()

@@ -1,5 +1,9 @@
 """The two networks: sizes, shapes, and a second implementation written from the published description."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -133,3 +137,29 @@ def test_preact_resnet_starts_by_pytorchs_own_fan_in():
         if isinstance(module, nn.Conv2d):
             bound = (module.in_channels * module.kernel_size[0] * module.kernel_size[1]) ** -0.5
             assert 0.9 * bound < module.weight.abs().max() <= bound
+
+
+GRADIENTS = """
+import torch
+from advmix_cli.networks.preactivation import Block
+
+for threads in (1, 2):
+    torch.set_num_threads(threads)
+    for inputs in range(1, 18):
+        block = Block(inputs, 2 * inputs, 2).to(memory_format=torch.channels_last)
+        found = []
+        for kind in (torch.float32, torch.float64):
+            torch.manual_seed(0)
+            x = torch.rand(32, inputs, 8, 8).to(kind).contiguous(memory_format=torch.channels_last)
+            block.to(kind).zero_grad()
+            (block.shortcut(x) * torch.rand(32, 2 * inputs, 4, 4).to(kind)).sum().backward()
+            found.append(block.shortcut.weight.grad.double())
+        torch.testing.assert_close(*found, rtol=1e-4, atol=0, msg=lambda said: f"{threads}, {inputs}: {said}")
+"""
+
+
+def test_gradients_are_right_in_narrow_networks_too_where_vectors_are_those_of_avx2():
+    """There oneDNN's own of a strided shortcut are not, of fewer than eight channels, and it may crash or hang."""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", GRADIENTS], env=environment, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-800:]
