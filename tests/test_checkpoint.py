@@ -152,6 +152,8 @@ class Bomb:
     [
         ("model.safetensors", "not a whole safetensors file"),
         ("model.pt", "`advmix import` takes the tensors out of it"),
+        ("model.pkl", "`advmix import` takes the tensors out of it"),
+        ("model.pickle", "`advmix import` takes the tensors out of it"),
     ],
 )
 def test_other_formats_are_refused_unread(tmp_path, kind, name, words):
@@ -188,6 +190,33 @@ def test_a_header_without_one_of_its_keys_is_refused(path, key):
     message = refused(path)
     assert "header is damaged" in message
     assert key in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("epoch", 0), ("seconds", -1.0), ("image_shape", [0, 8, 8]), ("selection", "best"),
+        ("collapsed", [0]),
+    ],
+)  # fmt: skip
+def test_a_header_that_says_what_cannot_be_is_refused(path, key, value):
+    rewrite(path, lambda header: json.dumps(sealed({**header, key: value})))
+    message = refused(path)
+    assert "header is damaged" in message
+    assert key in message
+
+
+@pytest.mark.parametrize(
+    ("selection", "name"),
+    [
+        ("last", "model"), ("best on validation", "best"), ("best on test", "best"), ("averaged last", "average"),
+        ("averaged best on validation", "average-best"), ("averaged best on test", "average-best"),
+    ],
+)  # fmt: skip
+def test_each_way_to_choose_an_epoch_has_its_file(saved, tmp_path, selection, name):
+    assert checkpoint.name_of(selection) == f"{name}.safetensors"
+    replace(saved, selection=selection).save(tmp_path / "a.safetensors")
+    assert checkpoint.load(tmp_path / "a.safetensors").selection == selection
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"schema": 2}'])

@@ -14,12 +14,14 @@ from typer.testing import CliRunner
 
 from advmix_cli import build, checkpoint, run
 from advmix_cli.cli import app
+from advmix_cli.diagnosis import diagnose, figure
 from advmix_cli.diagnosis.battery import Battery, Check
-from advmix_cli.diagnosis.diagnose import Diagnosis, diagnose_checkpoint, diagnosis_grids
+from advmix_cli.diagnosis.diagnose import Diagnosis, diagnose_checkpoint, diagnosed, diagnosis_grids
 from advmix_cli.diagnosis.kept import Kept
-from advmix_cli.errors import CheckpointError
+from advmix_cli.errors import CheckpointError, UsageError
 from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.evaluation.predict import measured
+from advmix_cli.evaluation.significance import wilson
 from advmix_cli.evaluation.subject import Subject
 from advmix_cli.report.progress import Lines
 
@@ -149,7 +151,7 @@ def test_the_command_prints_its_checks_and_ends_with_1_if_one_fails(tiny, tmp_pa
     kept = Kept.load(tmp_path / "a")
     assert kept.weights == checkpoint.load(tmp_path / "a").weights
     assert kept.diagnosis.checks[0].verdict == "FAIL"
-    assert (kept.diagnosis.n, kept.diagnosis.classes) == (8, 10)
+    assert kept.diagnosis[1:] == (8, 10, 16 / 255)
     names = {"accuracy-against-epsilon.png", "accuracy-against-epsilon.svg"}
     assert {path.name for path in (tmp_path / "f").iterdir()} == names
     refused = CliRunner().invoke(app, ["eval", str(tmp_path / "a"), "--figures", "x"])
@@ -228,5 +230,49 @@ def test_its_table_fits_80_columns_and_cuts_no_number():
     grid.print(console)
     lines = console.file.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
+    assert grid.captions[0] == "on the first 10,000 test images; 0 of 1 failed"
     assert [cell.value.replace("\n", " ") for _, _, cell in grid.rows] == [check.number for check in checks]
     assert not any(line.strip().startswith("%") for _, _, cell in grid.rows for line in cell.value.split("\n"))
+
+
+def test_the_battery_is_given_the_first_test_images_and_the_pgd_of_the_threat_s_own_epsilon(
+    tiny, trained, defended, watch, monkeypatch
+):
+    def battery(**given):
+        asked.update(given, training=(network.training, given["transfer"].training))
+        return list
+
+    asked = {}
+    monkeypatch.setattr(diagnose, "Battery", battery)
+    pgd = '{kind="pgd", steps=3, step_size="2/255"}', '{kind="pgd", steps=5, step_size="2/255", epsilon="9/255"}'
+    network, data = trained
+    found = diagnosed(
+        network, data, tiny("threat.epsilon=0.1", f"evaluators=[{', '.join(pgd)}]"), 7, watch, 5, defended.train()
+    )
+    assert defended.training
+    defended.eval()
+    assert found == ((), 5, 10, 0.1)
+    assert asked["training"] == (False, False)
+    assert asked["transfer"] is defended
+    assert torch.equal(asked["images"].pixels, data.test.pixels[:5])
+    assert (asked["epsilon"], asked["classes"], asked["seed"]) == (0.1, 10, 7)
+    assert [(one.steps, one.epsilon) for one in asked["reported"].values()] == [(3, 0.1)]
+
+
+def test_its_curve_is_shown_in_levels_and_percent_with_its_intervals():
+    curve = [{"epsilon": 0.0, "accuracy": 1.0}, {"epsilon": 8 / 255, "accuracy": 0.5}]
+    diagnosis = Diagnosis((Check("a larger ε", "100, 50 %", "", True, {"curve": curve}),), 20, 5, 4 / 255)
+    grid = diagnosis_grids("x", diagnosis)[1]
+    assert [[cell.value for cell in row] for row in grid.rows] == [["0/255", "100.0"], ["8/255", "50.0"]]
+    (axes,) = figure._curve("x", curve, diagnosis).axes
+    accuracy, chance, threat = axes.lines
+    assert accuracy.get_xydata().tolist() == [[0, 100], [8, 50]]
+    assert (chance.get_ydata()[0], threat.get_xdata()[0]) == (20, 4)
+    band = {tuple(point) for point in axes.collections[0].get_paths()[0].vertices.round(6)}
+    spans = [(level, wilson(count, 20)) for level, count in ((0, 20), (8, 10))]
+    assert band == {(x, round(100 * end, 6)) for x, span in spans for end in (span.low, span.high)}
+
+
+def test_without_an_epsilon_there_is_nothing_to_diagnose(tiny, trained, watch):
+    with pytest.raises(UsageError, match=r"threat.epsilon = 0 there is nothing to diagnose"):
+        diagnosed(*trained, tiny("threat.epsilon=0.0"), 0, watch, 5, None)

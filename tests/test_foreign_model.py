@@ -9,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -208,7 +209,9 @@ def test_a_network_of_timm_is_measured(colours):
         "--data", "folder", "--set", f'data.root="{colours}"', "--set", FAST, "--json",
     )  # fmt: skip
     assert found.exit_code == 0, found.stderr
-    assert [one["n"] for one in json.loads(found.stdout)["outcomes"]] == [20, 20]
+    document = json.loads(found.stdout)
+    assert document["checkpoint"] is None
+    assert [one["n"] for one in document["outcomes"]] == [20, 20]
 
 
 def test_a_checkpoint_of_our_own_is_the_same_by_either_road(tiny, tmp_path, watch):
@@ -319,6 +322,7 @@ FACTORIES = {
     "{file}:nothing": "{file}:nothing makes None, and a torch.nn.Module is wanted",
     "{file}:number": "{file}:number is of type int, and nothing that makes a module",
     "nowhere/net.py:make": "nowhere/net.py: no such file",
+    "nowhere/net:make": "nowhere/net: no such file",
     "torchvisoin.models:resnet18": "there is no module 'torchvisoin': it is neither installed, nor on PYTHONPATH, "
     "nor in "
     "this directory",
@@ -376,6 +380,39 @@ def test_code_in_this_directory_is_found_and_leaves_the_path_as_it_was(own, monk
     sys.modules.pop("my_net")
 
 
+def test_what_is_random_in_a_factory_s_code_is_so_from_one_seed_and_leaves_torch_s_alone(own):
+    made = []
+    with torch.random.fork_rng():
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            before = torch.get_rng_state()
+            made.append(factories.make(f"{own}:ready", {}).module)
+            assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(made[0].inner.weight, made[1].inner.weight)
+
+
+def test_what_is_beside_a_factory_comes_before_what_else_has_its_name(own, tmp_path, monkeypatch):
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "beside.py").write_text("WIDTH = 5\n")
+    monkeypatch.syspath_prepend(tmp_path / "first")
+    assert factories.make(f"{own}:make", {}).module.inner.out_features == 16
+
+
+def test_a_factory_s_file_may_hold_dataclasses(tmp_path):
+    code = "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom torch import nn\n"
+    (tmp_path / "with_sizes.py").write_text(f"{code}@dataclass\nclass Sizes:\n    width: int\nmake = nn.Flatten\n")
+    assert isinstance(factories.make(f"{tmp_path}/with_sizes.py:make", {}).module, nn.Flatten)
+
+
+def test_names_are_read_without_their_prefix_only_where_all_have_it_and_the_module_s_have_not():
+    source, own = (nn.ModuleDict({"module": nn.Linear(2, 3)}) for _ in range(2))
+    factories.load(own, source.state_dict(), "w.safetensors")
+    assert torch.equal(own["module"].weight, source["module"].weight)
+    state = {"module.weight": torch.ones(3, 2), "bias": torch.ones(3)}
+    with pytest.raises(CheckpointError, match=r"missing: weight; unexpected: module\.weight$"):
+        factories.load(nn.Linear(2, 3), state, "w.safetensors")
+
+
 def test_weights_fit_whole_or_not_at_all():
     module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     state = {**module.state_dict(), "2.weight": torch.ones(1), "0.bias": torch.ones(4)}
@@ -396,7 +433,12 @@ def test_weights_fit_whole_or_not_at_all():
 MODEL = ["--model", "torchvision.models:resnet18"]
 FLAGS = {
     ("--data", "digits"): "--data is for a network of others: it has no meaning without --model",
-    ("--normalize", "0/1"): "--normalize is for a network of others: it has no meaning without --model",
+    **{
+        (flag, value): f"{flag} is for a network of others: it has no meaning without --model"
+        for flag, value in (
+            ("--normalize", "0/1"), ("--model-args", "{}"), ("--input-range", "0,1"), ("--recipe", "digits"),
+        )
+    },
     (): "advmix eval wants a CHECKPOINT, or --model",
     (*MODEL,): "--model wants --data NAME, or --recipe RECIPE for its data, threat and evaluators",
     (*MODEL, "--data", "digit"): '--data: data.source = "digit" is not one of digits, cifar10, cifar100, '
@@ -479,6 +521,17 @@ def test_a_recipe_judges_as_it_does_its_own():
     assert (edited.data.source, edited.threat.epsilon) == ("cifar10", 0.1)
 
 
+@pytest.mark.parametrize(("asked", "found"), [("off", "off"), ("auto", "auto"), ("step", "auto")])
+def test_what_a_recipe_does_not_compile_is_measured_uncompiled(tiny, tmp_path, asked, found):
+    (tmp_path / "r.toml").write_text(tomli_w.dumps(tiny(f'engine.compile="{asked}"').resolved()))
+    assert measurement("a:b", None, None, None, None, str(tmp_path / "r.toml"), []).engine.compile == found
+
+
+def test_a_network_of_others_is_shown_with_all_that_it_is_made_and_fed_by():
+    chosen = measurement("a:b/c.py:d", '{n=10, name="x"}', "-1,1", "0.5,0.4/0.25,0.2", "cifar10", None, [])
+    assert str(chosen.model) == "a:b/c.py:d, n=10, name='x', input range -1 to 1, normalised by 0.5,0.4/0.25,0.2"
+
+
 def test_findings_are_those_of_the_very_same_code(own, watch):
     def known():
         chosen = measurement(f"{own}:make", None, None, None, "digits", None, [FAST])
@@ -512,6 +565,24 @@ def test_what_is_imported_beside_a_factory_is_its_code(tmp_path, monkeypatch):
     (tmp_path / "beside_the_net.py").write_text("")
     assert factories.make("net:make", {}).source != sources[0]
     for name in ("net", "beside_the_net"):
+        sys.modules.pop(name)
+
+
+def test_the_code_of_an_installed_network_is_its_package_s_alone(tmp_path, monkeypatch):
+    place = tmp_path / "site-packages"
+    (place / "a_net" / "models").mkdir(parents=True)
+    (place / "a_net" / "__init__.py").write_text("")
+    (place / "a_net" / "layers.py").write_text("")
+    (place / "a_net" / "models" / "__init__.py").write_text("import a_net.layers\n")
+    (place / "single_net.py").write_text("import a_net.models\nfrom torch import nn\nmake = nn.Flatten\n")
+    monkeypatch.syspath_prepend(place)
+    factories.make("single_net:make", {})
+    found = [
+        {str(file.relative_to(place)) for file in factories._sources(sys.modules[name])}
+        for name in ("a_net.models", "single_net")
+    ]
+    assert found == [{"a_net/__init__.py", "a_net/layers.py", "a_net/models/__init__.py"}, {"single_net.py"}]
+    for name in ("a_net", "a_net.layers", "a_net.models", "single_net"):
         sys.modules.pop(name)
 
 
@@ -621,6 +692,28 @@ def test_the_verdicts_of_a_network_of_others_are_kept_and_compared(own, weights,
     assert "--save-adversarial without a file of weights wants a directory: --save DIR" in said
 
 
+def test_what_is_kept_of_one_network_is_not_written_over_by_the_same_weights_taken_otherwise(own, weights, tmp_path):
+    words = ["eval", weights, "--model", f"{own}:make", "--data", "digits", "--limit", 2, "--evaluator", "pristine"]
+    for span in ("-1,1", "-200,0"):
+        assert advmix(*words, "--save-adversarial", "--input-range", span).exit_code == 0
+    kept = [verdict_files.load(path) for path in (tmp_path / "adversarial").iterdir()]
+    assert len(kept) == len({one.network for one in kept}) == 2
+
+
+def test_what_is_measured_on_other_images_is_looked_at_on_those(own, weights, watch):
+    measured_on = 'evaluators=[{kind="pristine", split="train", limit=2}]'
+    words = ["eval", weights, "--model", f"{own}:make", "--data", "digits", "--set", measured_on]
+    shown = " ".join(advmix(*words, "--input-range=-200,0").stdout.split())
+    chosen = measurement(f"{own}:make", None, None, None, "digits", None, [measured_on])
+    images = build.dataset(chosen, CPU, watch.say)
+    network = factories.make(f"{own}:make", {}).module
+    factories.load(network, read_tensors(weights)[1], "")
+    first = images.train.first(200)
+    right = int((network(to_unit(first.pixels) * 2 - 1).argmax(dim=1) == first.labels).sum())
+    assert f"of the first 200 images are right, and {right} with --input-range=-1,1 alone" in shown
+    assert f"images: digits train {images.train.fingerprint()[:16]}" in shown
+
+
 def test_a_network_of_others_is_diagnosed(own, weights):
     words = ["eval", weights, "--model", f"{own}:make", "--data", "digits", "--input-range", "-1,1", "--diagnose"]
     found = json.loads(advmix(*words, "--limit", "6", "--json").stdout)
@@ -676,6 +769,42 @@ def test_what_attacks_is_asked_of_a_network_that_is_diagnosed_whoever_judges(tmp
     found = advmix("eval", "--model", f"{tmp_path}/odd.py:random", *words)
     assert found.exit_code == 2
     assert "it is random" in found.stderr
+
+
+def test_what_the_field_s_networks_take_is_tried_with_its_flags(tiny):
+    data = build.dataset(tiny(), CPU, print)
+    common = {
+        "neither --input-range nor --normalize": ((0, 1), None),
+        "--input-range=-1,1 alone": ((-1, 1), None),
+        "--input-range 0,255 alone": ((0, 255), None),
+    }
+    assert foreign_model._conventions(data._replace(mean=[0.30541], std=[0.2])) == {
+        **common, "--normalize 0.3054/0.2 alone": ((0, 1), ((0.3054,), (0.2,))),
+    }  # fmt: skip
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    assert foreign_model._conventions(data._replace(mean=[*mean], std=[*std])) == {
+        **common,
+        "--normalize 0.1,0.2,0.3/0.4,0.5,0.6 alone": ((0, 1), (mean, std)),
+        "--normalize 0.485,0.456,0.406/0.229,0.224,0.225 alone": (
+            (0, 1), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ),
+    }  # fmt: skip
+
+
+def test_what_is_said_of_a_network_tells_it_from_others_wherever_it_is_said(tiny, tmp_path, monkeypatch):
+    one = foreign_model.Foreign(nn.Identity(), build.dataset(tiny(), CPU, print), "weights", (), "computes")
+
+    def described(*said):
+        return one.described(measurement(*said, None, "digits", None, [FAST]))
+
+    monkeypatch.chdir(tmp_path)
+    own = described("net.py:make", None, None)
+    assert described(f"{tmp_path}/net.py:make", None, None) == own
+    others = [
+        described("other.py:make", None, None), described("net.py:other", None, None),
+        described("net.py:make", "{width=1}", None), described("net.py:make", None, "-1,1"),
+    ]  # fmt: skip
+    assert len({own, *others}) == 5
 
 
 def test_a_network_is_known_by_its_weights_and_by_what_it_computes(tiny):

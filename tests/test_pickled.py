@@ -24,7 +24,8 @@ OTHER = {name: -value for name, value in STATE.items()}
 
 def test_another_network_in_the_file_is_said_and_can_be_chosen(tmp_path):
     source, target = tmp_path / "a.pt", tmp_path / "a.safetensors"
-    torch.save({"epoch": 3, "state_dict": STATE, "state_dict_ema": OTHER, "args": {"lr": 0.1}}, source)
+    beside = {"epoch": 3, "args": {"lr": 0.1}, "momenta": {0: torch.ones(1)}}
+    torch.save({"state_dict": STATE, "state_dict_ema": OTHER, **beside}, source)
     assert import_(source, target).stderr == (
         f"2 tensors under 'state_dict': {target}\n"
         "warning: left out is what it has under state_dict_ema; --key NAME takes that\n"
@@ -67,6 +68,7 @@ def test_of_several_networks_none_is_chosen(tmp_path):
         lambda state: {f"module.{name}": value for name, value in state.items()},
         lambda state: {"state_dict": state, "epoch": 3, "optimizer": {"lr": 0.1}},
         lambda state: {"net": {f"module.{name}": value for name, value in state.items()}, "acc": 1.0},
+        *(lambda state, key=key: {key: state, "epoch": 3} for key in ("model_state_dict", "model", "network")),
     ],
 )
 def test_the_tensors_come_out_bit_for_bit(tmp_path, wrap):
@@ -77,6 +79,33 @@ def test_the_tensors_come_out_bit_for_bit(tmp_path, wrap):
     found = load_file(target)
     assert found.keys() == STATE.keys()
     assert all(torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in STATE.items())
+
+
+def test_numbers_of_every_kind_come_out(tmp_path):
+    kinds = [
+        torch.float64,
+        torch.float16,
+        torch.bfloat16,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+        torch.bool,
+    ]
+    state = {str(kind): torch.tensor([0, 1]).to(kind) for kind in kinds}
+    torch.save(state, tmp_path / "a.pt")
+    assert import_(tmp_path / "a.pt", tmp_path / "a.safetensors").exit_code == 0
+    found = load_file(tmp_path / "a.safetensors")
+    assert {name: (value.dtype, value.tolist()) for name, value in found.items()} == {
+        name: (value.dtype, value.tolist()) for name, value in state.items()
+    }
+
+
+def test_of_two_tensors_with_one_name_none_is_chosen(tmp_path):
+    torch.save({"w": torch.zeros(1), "module.w": torch.ones(1)}, tmp_path / "a.pt")
+    done = import_(tmp_path / "a.pt", tmp_path / "a.safetensors")
+    assert done.exit_code == 2
+    assert "two tensors have the same name without 'module.'" in " ".join(done.stderr.split())
 
 
 class Payload:
@@ -135,7 +164,7 @@ def test_what_holds_no_network_is_refused(tmp_path, content):
 
 @pytest.mark.parametrize(("name", "value"), [
     (1, torch.ones(1)), ("a", torch.zeros(1).expand(10**13)), ("a", torch.ones(1, device="meta")), ("epoch", 3),
-    ("a", torch.ones(1, dtype=torch.complex64)),
+    ("a", torch.ones(1, dtype=torch.complex64)), ("a", torch.ones(1).to_sparse()), ("__metadata__", torch.ones(1)),
 ])  # fmt: skip
 def test_what_no_file_can_hold_is_named(tmp_path, name, value):
     torch.save({"whole": torch.ones(1), name: value}, tmp_path / "a.pt")
@@ -176,6 +205,15 @@ def test_an_archive_that_would_unpack_to_a_thousand_times_its_size_is_not_unpack
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10_000  # kilobytes
 
 
+def test_an_archive_that_lists_a_member_many_times_is_not_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr("data", bytes(1000))
+        archive.filelist *= 10
+    done = import_(tmp_path / "a.pt", tmp_path / "o.safetensors")
+    assert done.exit_code == 2
+    assert "which can unpack to any size" in " ".join(done.stderr.split())
+
+
 def test_tensors_that_share_their_memory_do_not_multiply(tmp_path):
     shared = torch.zeros(100_000)
     torch.save({f"w{number}": shared for number in range(100)}, tmp_path / "a.pt")
@@ -184,8 +222,9 @@ def test_tensors_that_share_their_memory_do_not_multiply(tmp_path):
     assert "its tensors share their memory, and would need 40,000,000 bytes on their own" in " ".join(
         done.stderr.split()
     )
-    torch.save({"w": shared, "tied": shared}, tmp_path / "b.pt")
-    assert import_(tmp_path / "b.pt", tmp_path / "b.safetensors").exit_code == 0
+    for count, code in ((2, 0), (4, 0), (5, 2)):
+        torch.save({f"w{number}": shared for number in range(count)}, tmp_path / "b.pt")
+        assert import_(tmp_path / "b.pt", tmp_path / f"{count}.safetensors").exit_code == code
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,19 @@
 """The test that users run."""
 
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from interrupted import CPU, SMALL
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from advmix_cli import build, run, selftest
 from advmix_cli.cli import app
+from advmix_cli.report.results import Results
 from advmix_cli.selftest import Trial, _different
 
 
@@ -51,3 +55,25 @@ def test_a_difference_in_one_bit_is_seen(tiny, tmp_path, watch):
     lines = (other / "metrics.jsonl").read_text()
     (other / "metrics.jsonl").write_text(lines.replace('"epoch": 2', '"epoch": 20'))
     assert list(_different(one, other)) == [found, "metrics.jsonl"]
+
+
+def test_what_is_missing_unfinished_or_of_another_type_is_seen(tiny, tmp_path, watch):
+    one, other = tmp_path / "one", tmp_path / "other"
+    run.execute(tiny("schedule.epochs=1", "evaluators=[]"), one, CPU, watch)
+    shutil.copytree(one, other)
+    state, name = load_file(one / "model.safetensors"), "linear.bias"
+    fewer = {key: value for key, value in state.items() if key != name}
+    for changed in (fewer, {**state, name: state[name].view(torch.int32)}):
+        save_file(changed, other / "model.safetensors")
+        for pair in ((one, other), (other, one)):
+            assert list(_different(*pair)) == [f"model.safetensors: {name}"]
+    (other / "model.safetensors").unlink()
+    for pair in ((one, other), (other, one)):
+        assert list(_different(*pair)) == ["model.safetensors"]
+    shutil.copy(one / "model.safetensors", other)
+    (other / "state").mkdir()
+    assert list(_different(one, other)) == ["results.json"]
+    (other / "state").rmdir()
+    assert list(_different(one, other)) == []
+    replace(Results.load(one), finished=False).save(other)
+    assert list(_different(one, other)) == ["results.json"]

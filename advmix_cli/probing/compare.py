@@ -48,8 +48,6 @@ class Standing:
     """It is the recipe's."""
     path: tuple[float, ...]
     """The mean of its own objective, at the start and after each step."""
-    objective: Tensor
-    """(B,) after the last step."""
     reached: Spread
     """d(f(x'), y') of the batch to train on."""
     against: dict[str, Paired]
@@ -125,7 +123,6 @@ def standings(recipe: Recipe, images: Dataset, network: nn.Module) -> list[Stand
             name=name,
             own=not trades and chosen[name] == recipe.maximizer,
             path=tuple(float(losses.double().mean()) for losses in one.path),
-            objective=one.path[-1],
             reached=Spread.of(one.reached),
             against=_against(name, climbs),
         )

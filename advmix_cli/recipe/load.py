@@ -120,7 +120,7 @@ def load(name: str, settings: Sequence[str] = ()) -> Recipe:
 
 def parse_setting(text: str) -> Edit:
     """`a.b=VALUE`, as --set has it: a dotted key (an array's item by its number) and a TOML value."""
-    shown = printable(text)
+    shown = printable(text).replace("\n", "\\n")
     place = f"--set {shown if len(shown) <= 100 else shown[:97] + '...'}"
     key, equals, value = text.partition("=")
     if complaint := _excess(text):

@@ -39,6 +39,12 @@ def test_rows_that_differ_in_their_seeds_are_no_pairs(tmp_path):
         cells(apart, 2, tmp_path)
 
 
+def test_a_cell_has_its_row_s_name_and_the_paper_s_numbers(tmp_path):
+    (cell,) = cells(Table("t", "T", (Row("a, b", load("digits"), {"PGD20": 50.0}),)), 1, tmp_path)
+    assert (cell.row.recipe.title, cell.row.paper) == ("a, b", {"PGD20": 50.0})
+    assert (cell.name, cell.listed) == ("a, b, seed 0", "a, b (seed 0)")
+
+
 def test_no_two_cells_share_a_directory(tmp_path):
     for name in table_names():
         found = cells(load_table(name), 2, tmp_path)

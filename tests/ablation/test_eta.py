@@ -32,6 +32,9 @@ def test_a_training_goes_on_at_its_own_pace_and_its_measuring_is_on_top(recipe):
     assert etas([(recipe, running), (recipe, done)]) == [Eta(6 * 2.0 - 0.5 + 8.0), Eta(0.0)]
     measuring = stands("running", epoch=10, trained=True, pace=2.0, found=TWO[:1])
     assert etas([(recipe, measuring), (recipe, done)])[0] == Eta(7.0)
+    # Each of two evaluators has two networks to measure.
+    both = Standing("running", 10, epoch=10, trained=True, found=TWO, wanted=4)
+    assert etas([(recipe, both), (recipe, done)])[0] == Eta(8.0)
 
 
 def test_of_a_run_that_waits_nothing_is_known_but_by_one_like_it(recipe, tiny):
@@ -44,6 +47,13 @@ def test_of_a_run_that_waits_nothing_is_known_but_by_one_like_it(recipe, tiny):
     # 13 passes instead of 7: an epoch takes so many times as long.
     longer = tiny("validation.report='last'", "schedule.epochs=10", "maximizer.ascent.steps=5")
     assert etas([(longer, waiting), (recipe, done)])[0] == Eta(pytest.approx(30.0 * 13 / 7 + 8.0))
+    # Unless one of the same passes has shown its pace.
+    assert etas([(recipe, waiting), (recipe, done), (longer, done)])[0] == Eta(30.0 + 8.0)
+    larger = tiny("validation.report='last'", "schedule.epochs=10", "schedule.batch_size=32")
+    assert etas([(larger, waiting), (recipe, done)])[0] is None
+    # An evaluator of the same name that is another one.
+    stronger = tiny("validation.report='last'", "schedule.epochs=10", 'evaluators.1.step_size="4/255"')
+    assert etas([(stronger, waiting), (recipe, done)])[0] == Eta(30.0 + 1.0, at_least=True)
 
 
 def test_who_was_given_up_has_nothing_left(recipe):
@@ -58,6 +68,19 @@ def test_all_of_them_take_as_long_as_the_last_worker(recipe):
     assert total([*runs, (recipe, stands("waiting"))], 2) == Eta(36.0)
     assert total(runs, 0) is None
     assert total([(recipe, stands("waiting"))], 1) is None
+
+
+def test_those_that_run_come_first_whatever_their_place(recipe):
+    done = stands("done", epoch=10, trained=True, pace=1.0, found=TWO)
+    running = stands("running", epoch=0, pace=5.0, since=0.0)
+    runs = [(recipe, stands("waiting")), (recipe, stands("waiting")), (recipe, running), (recipe, done)]
+    assert etas(runs) == [Eta(38.0), Eta(38.0), Eta(58.0), Eta(0.0)]
+    assert total(runs, 2) == Eta(38.0 + 38.0)
+
+
+def test_what_is_at_least_of_one_is_so_of_all(recipe, tiny):
+    running = (tiny("model.width=8", "validation.report='last'"), stands("running", epoch=4, pace=2.0, since=0.0))
+    assert total([running, (recipe, stands("done", epoch=10, trained=True, found=TWO))], 1) == Eta(12.0, at_least=True)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from advmix_cli.errors import InUseError, RunDirectoryError
 from advmix_cli.locks import held, is_held
 from advmix_cli.rundir import FAILURE, METRICS, RESULTS, STATE, reached
 
+FOUR_EPOCHS = "".join(f'{{"epoch": {number}, "loss": 1, "seconds": 1}}\n' for number in range(1, 5))  # of three
 FAILED = json.dumps({"attempts": 2, "exit_code": 1, "error": "out of memory"})
 
 
@@ -90,6 +91,8 @@ def test_a_line_without_its_end_is_none(one_epoch, torn):
         (METRICS, '{"epoch": 1, "loss": 1e999, "seconds": 1}\n', "metrics.jsonl is damaged or was changed"),
         (METRICS, "[1]\n", "metrics.jsonl is damaged or was changed"),
         (METRICS, '{"epoch": 2, "seconds": 1}\n', "metrics.jsonl is damaged or was changed"),
+        (METRICS, '{"epoch": 1, "loss": 1, "seconds": -1}\n', "metrics.jsonl is damaged or was changed"),
+        (METRICS, FOUR_EPOCHS, "metrics.jsonl is damaged or was changed"),
         (RESULTS, "{", "results.json is damaged or was changed"),
         (RESULTS, "[]", "results.json is damaged or was changed"),
         (FAILURE, "{}", "failure.json is damaged; delete it"),
@@ -211,6 +214,19 @@ def test_the_pace_is_that_of_whole_epochs_with_their_validation(one_epoch):
     assert standing(recipe, part).pace == pytest.approx(4.0)
     (part / METRICS).write_text("".join(f'{{"epoch": {n}, "loss": 1, "seconds": 2.0}}\n' for n in range(1, 4)))
     assert standing(recipe, part).pace == pytest.approx(2.0)
+    # Of the last five alone.
+    (part / METRICS).write_text(
+        "".join(f'{{"epoch": {n}, "loss": 1, "seconds": {9.0 if n == 1 else 2.0}}}\n' for n in range(1, 7))
+    )
+    assert standing(recipe, part).pace == pytest.approx(2.0)
+    (part / METRICS).write_text("".join(f'{{"epoch": {n}, "loss": 1, "seconds": 2.0}}\n' for n in range(1, 4)))
     # Half of it again was for validations: 6 s of training until the fourth epoch, of 9 in all.
     (part / "state" / "000004-000000.json").write_text('{"seconds": 9.0}')
     assert standing(recipe, part).pace == pytest.approx(3.0)
+    # Of 10.5 s until the middle of the fourth epoch, 9 were before it.
+    (part / "state" / "000004-000002.json").write_text('{"seconds": 10.5}')
+    assert standing(recipe, part).pace == pytest.approx(3.0)
+    # No epoch is shorter than its training.
+    for manifest in (part / "state").glob("*"):
+        manifest.write_text('{"seconds": 3.0}')
+    assert standing(recipe, part).pace == pytest.approx(2.0)

@@ -206,6 +206,15 @@ def test_the_first_images_are_of_several_classes_in_the_same_order_every_time(ro
     assert torch.equal(load(root).train.pixels, first.pixels)
 
 
+def test_the_order_is_what_it_always_was(root):
+    """A limit takes the first of it, and verdicts are kept in it."""
+    for index in range(10):
+        save(root / "train" / "a" / f"{index}.png", np.full((8, 8, 3), index, np.uint8))
+    (root / "train" / "b").rename(root / "elsewhere")
+    (root / "test" / "b").rename(root / "elsewhere too")
+    assert load(root).train.pixels[:, 0, 0, 0].tolist() == [5, 6, 1, 7, 4, 3, 0, 8, 9, 2]
+
+
 def test_pixels_and_labels_stay_together(root):
     for name, level in (("a", 50), ("b", 150)):
         for index in range(20):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from advmix_cli.data.images import Images
+from advmix_cli.data.images import Images, to_unit
 from advmix_cli.diagnosis import battery as module
 from advmix_cli.diagnosis.battery import Battery
 from advmix_cli.evaluation.pgd import Pgd
@@ -64,6 +64,27 @@ def test_one_gradient_of_a_hundred_may_be_zero_and_none_not_finite(flat, broken,
     check = one._gradients()
     assert check.passed is passes
     assert check.figures == {"zero": flat / 200, "non_finite": broken / 200}
+    assert check.number == f"{flat / 2} % zero, {broken / 2} % not finite"
+
+
+def test_gradients_are_looked_for_at_a_random_point_of_each_ball_within_the_box():
+    class Seen(Constant):
+        def forward(self, x):
+            seen.append(x.detach())
+            return super().forward(x)
+
+    seen = []
+    one = battery(20, Seen())
+    one.images.pixels[:10] = 255
+    one._gradients()
+    moved = torch.cat(seen) - to_unit(one.images.pixels)
+    assert moved[:10].max() == 0
+    assert len(moved[10:].unique()) == 10 * PIXELS
+    assert 0.9 * EPSILON < moved.abs().max() <= EPSILON + 1e-6
+
+
+def test_its_pgd_takes_twenty_steps_of_a_quarter_of_epsilon_from_random_starts():
+    assert replace(battery(1), seed=3)._pgd() == Pgd(EPSILON, EPSILON / 4, 20, 1, "uniform", "cross-entropy", 3, 7)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +97,9 @@ def test_one_gradient_of_a_hundred_may_be_zero_and_none_not_finite(flat, broken,
     ],
 )
 def test_more_steps_may_gain_the_network_a_point_at_any_of_them(ladder, passes):
-    assert battery(200)._more_steps(dict(zip(module.LADDER, ladder, strict=True))).passed is passes
+    check = battery(200)._more_steps(dict(zip(module.LADDER, ladder, strict=True)))
+    assert check.passed is passes
+    assert check.number == ", ".join(f"{100 * one:.1f}" for one in ladder) + " %"
 
 
 def test_the_recipe_s_worst_pgd_may_be_two_points_above(monkeypatch):
@@ -84,6 +107,7 @@ def test_the_recipe_s_worst_pgd_may_be_two_points_above(monkeypatch):
     pgd = Pgd(EPSILON, 0.01, 100, 1, "uniform", "cross-entropy", 0, 50)
     one = replace(battery(200), reported={"a": replace(pgd, steps=104), "b": pgd})
     assert one._reported(0.5).passed is True
+    assert one._reported(0.5).number == "a 52.0 %, b 50.0 %; 50.0 %"
     assert replace(one, reported={"b": pgd, "a": replace(pgd, steps=105)})._reported(0.5).passed is False
     assert battery(200)._reported(0.5).passed is None
 
@@ -94,6 +118,7 @@ def test_the_recipe_s_worst_pgd_may_be_two_points_above(monkeypatch):
 )
 def test_nine_tenths_of_the_rise_come_in_the_first_half(monkeypatch, first, half, last, passes):
     def ascend(_objective, variables, steps):
+        assert variables[0].step_size == EPSILON / 4
         path = [torch.zeros(len(variables[0].value)) for _ in range(steps)]
         for at, value in ((0, first), (50, half), (100, last)):
             path[at] += value
@@ -110,6 +135,7 @@ def test_noise_is_the_worst_of_ten_draws_and_pgd_may_be_a_point_above():
     for attacked, passes in ((0.51, True), (0.515, False), (0.2, True)):
         check = one._noise(attacked)
         assert (check.passed, check.figures["noise"]) == (passes, 0.5)
+        assert check.number == f"{100 * attacked:.1f}, 50.0 %"
 
     class Fragile(torch.nn.Module):
         """Three of four random points leave it right."""
@@ -128,23 +154,29 @@ def test_restarts_may_gain_five_points_or_an_image(accuracies, n, lost, passes):
     check = battery(n)._restarts(0.5)
     assert check.passed is passes
     assert check.wanted == ("at most 5 points" if n == 200 else "at most 25 points")
+    assert check.number == f"50.0, {50 - 100 * lost / n:.1f} %"
     assert asked == [{"restarts": 5}]
 
 
 @pytest.mark.parametrize(("n", "found", "passes"), [(200, 2, True), (200, 3, False), (60, 1, True), (60, 2, False)])
 def test_square_may_break_one_image_of_a_hundred_or_one(monkeypatch, n, found, passes):
     verdicts = SimpleNamespace(broken=lambda: {"clean": 3, "apgd-ce": 7, "square": found})
-    monkeypatch.setattr(module, "AutoAttack", lambda *_: lambda *_: verdicts)
+    asked = []
+    monkeypatch.setattr(module, "AutoAttack", lambda *given: asked.append(given) or (lambda *_: verdicts))
     check = battery(n)._square()
+    assert asked == [("cheap-2020", EPSILON, 0, 7)]
     assert check.passed is passes
     assert check.number == f"{found} of {n} images"
+    assert check.wanted == f"at most {2 if n == 200 else 1} of {n} images"
+    assert check.figures == {"clean": 3 / n, "apgd-ce": 7 / n, "square": found / n}
 
 
 @pytest.mark.parametrize(("accuracy", "passes"), [(0.0, True), (0.495, True), (0.5, False), (1.0, False)])
 def test_nothing_stands_below_chance_where_everything_may_change(accuracies, accuracy, passes):
     asked = accuracies(lambda _: accuracy)
-    assert battery(200)._everything().passed is passes
-    assert [changes["epsilon"] for changes in asked] == [1.0]
+    check = battery(200)._everything()
+    assert (check.passed, check.number) == (passes, f"{100 * accuracy:.1f} %")
+    assert asked == [{"epsilon": 1.0, "step_size": 0.1, "steps": 100}]
 
 
 def test_the_curve_may_rise_a_point_anywhere_and_ends_at_one(accuracies):
@@ -163,6 +195,8 @@ def test_the_curve_may_rise_a_point_anywhere_and_ends_at_one(accuracies):
     assert [one["epsilon"] for one in points] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8])
     assert [one["accuracy"] for one in points] == [0.5, 0, 0, 0, 0.25, 0, 0]
     assert all(changes["step_size"] == changes["epsilon"] / 4 for changes in asked)
+    points = battery(20)._curve(0.0).figures["curve"]
+    assert [one["epsilon"] for one in points] == pytest.approx([0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4])
 
 
 def test_images_made_for_another_network_may_break_a_point_more():
@@ -192,6 +226,7 @@ def test_images_made_for_another_network_may_break_a_point_more():
     assert harmless._transferred(0.5).figures["transfer"] == 0.75
     for own, passes in ((0.75, True), (0.76, True), (0.765, False), (0.1, True)):
         assert harmless._transferred(own).passed is passes
+        assert harmless._transferred(own).number == f"75.0 %, its own {100 * own:.1f} %"
     assert battery(20)._transferred(0.5).passed is None
 
     class Light(torch.nn.Module):

@@ -1,5 +1,6 @@
 """Networks that cannot be measured, or should not be believed at once: each is named, and an honest one is not."""
 
+import random
 import re
 
 import numpy as np
@@ -9,9 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from advmix_cli.data.images import Images
-from advmix_cli.errors import ForeignModelError
+from advmix_cli.errors import EvaluationError, ForeignModelError, MemoryExhaustedError
 from advmix_cli.evaluation.predict import measured
-from advmix_cli.evaluation.suspicions import _between_calls, _Drawn, of_the_accuracy, suspicions
+from advmix_cli.evaluation.suspicions import _between_calls, _Drawn, _of_the_output, of_the_accuracy, suspicions
 
 NAMES = tuple("0123456789")
 
@@ -121,6 +122,10 @@ def rarely(network, x):
 
 def with_numpy(network, x):
     return network(x) + (np.random.random() < 1e-7)
+
+
+def with_python(network, x):
+    return network(x) + (random.random() < 1e-7)
 
 
 def off_the_grid(network, x):
@@ -242,7 +247,7 @@ ERRORS = {
             "average over that overestimate it; AutoAttack's version rand does: --set "
             '\'evaluators=[{kind="pristine"}, {kind="autoattack", version="rand"}]\'',
         )
-        for name, forward in (("torch", rarely), ("numpy", with_numpy))
+        for name, forward in (("torch", rarely), ("numpy", with_numpy), ("Python", with_python))
     },
     "functional dropout": (
         Odd(lambda net, x: F.dropout(net(x), 0.5)),
@@ -276,6 +281,18 @@ ERRORS = {
         "on "
         "an image",
     ),
+    **{
+        f"batch, {name}": (
+            Odd(forward),
+            "the logits of an image depend on the images beside it, by NUMBER of their size, so that there is no "
+            "verdict on an image",
+        )
+        for name, forward in (
+            ("of its second half", lambda net, x: net(x) + (torch.arange(len(x)) >= 8)[:, None]),
+            ("of one", lambda net, x: net(x) + (len(x) == 1)),
+            ("by a thousandth", lambda net, x: net(x) + 1e-3 * net(x).mean(dim=0)),
+        )
+    },
     "state": (
         Counting(),
         "it changes its own state in eval mode (seen), so that a verdict can depend on those before it",
@@ -335,6 +352,10 @@ SUSPICIOUS = {
         Odd(cast),
         "its logits are all bfloat16 numbers, as after a cast or autocast; rounded logits hide gradients",
     ),
+    "cast to half": (
+        Odd(lambda net, x: net(x).half().float()),
+        "its logits are all float16 numbers, as after a cast or autocast; rounded logits hide gradients",
+    ),
     "sigmoid": (
         Odd(lambda net, x: net(x).sigmoid()),
         "all its outputs are in [0, 1], as a sigmoid's; logits have no bounds, and saturation hides gradients",
@@ -358,6 +379,33 @@ def test_what_is_suspicious_is_said(module, message, images):
 
 def test_small_logits_are_no_tanh_s(images):
     assert look(Odd(lambda net, x: (0.1 * net(x)).tanh()), images) == []
+
+
+def test_logits_that_only_look_like_something_else_are_not_suspected():
+    spread = torch.linspace(-3, 3, 160).reshape(16, 10)
+    some = spread.clone()
+    some[-1] = 9
+    some[-2, -5:] = 9
+    one_of_them = torch.cat([spread[:1].log_softmax(dim=1), spread[1:]])
+    near = (spread.log_softmax(dim=1) + 0.01, spread - spread.mean(dim=1, keepdim=True) + 0.1)
+    for logits in (spread[:1], spread + 4, one_of_them, *near, some, spread / 3):
+        assert list(_of_the_output(logits)) == []
+    some[-2, -6] = 9
+    assert [one.partition(" are")[0] for one in _of_the_output(some)] == ["17 of 160 outputs"]
+
+
+def test_what_is_no_more_than_rounding_or_the_same_for_the_same_images_is_no_fault(images):
+    assert look(Odd(lambda net, x: net(x) + 1e-6 * net(x).mean(dim=0)), images) == []
+    same = Images(images.pixels[:1].repeat(16, 1, 1, 1), images.labels[:16])
+    assert not [line for line in look(Odd(), same) if "as after a clamp" in line]
+
+
+def test_dropout_of_nothing_is_not_what_is_random(images):
+    module = Stubborn(lambda net, x: net(x) + 1e-3 * torch.randn(10))
+    module.network[3].p = 0.0
+    differ = r"the logits of the same images differ by .*: dropout that is active in eval mode, or noise\."
+    with pytest.raises(ForeignModelError, match=differ):
+        look(module, images)
 
 
 @pytest.mark.parametrize("tracked", [True, False])
@@ -393,6 +441,14 @@ def test_a_loss_that_is_saturated_is_told_from_a_network_that_is_blind(images):
     ]
 
 
+def test_what_moves_all_logits_alike_is_nothing_that_an_attack_sees(images):
+    """Four of them: the gradient is a sum of quarters, which is exact."""
+    module = Odd(lambda net, x: net((8 * x).round() / 8)[:, :4] + x.mean(dim=(1, 2, 3))[:, None])
+    fours = Images(images.pixels, images.labels % 4)
+    with measured(module), pytest.raises(ForeignModelError, match="the gradient of its logits in the image is zero"):
+        suspicions(module, module, fours, 4, attacked=True, averaged=False)
+
+
 def test_a_network_that_is_blind_in_part_says_in_how_many_images(images):
     def rounds_the_bright(network, x):
         return network(torch.where(x.mean((1, 2, 3), keepdim=True) > 0.5, x.round(), x))
@@ -400,6 +456,17 @@ def test_a_network_that_is_blind_in_part_says_in_how_many_images(images):
     bright = int(((images.pixels[:16] / 255).mean((1, 2, 3)) > 0.5).sum())
     assert 0 < bright < 16
     assert look(Odd(rounds_the_bright), images) == [f"the gradient of its logits is zero in {bright} of 16 images"]
+
+
+@pytest.mark.parametrize(("attacked", "what"), [(False, "16 images"), (True, "the gradient of 16 images")])
+def test_a_lack_of_memory_is_no_fault_of_its_code(images, attacked, what):
+    def forward(network, x):
+        if x.requires_grad is attacked:
+            raise MemoryError
+        return network(x)
+
+    with pytest.raises(MemoryExhaustedError, match=f"^out of memory with {what}$"):
+        look(Odd(forward), images)
 
 
 def test_what_averages_may_measure_what_is_random(images):
@@ -454,6 +521,11 @@ def test_another_order_of_the_classes_is_noticed_where_some_are_right_too(traine
     )
 
 
+def test_a_prediction_that_is_none_is_not_counted(images):
+    with pytest.raises(EvaluationError, match="not finite"):
+        judged(Odd(lambda net, x: net(x).index_fill(1, torch.tensor(3), torch.inf)), images)
+
+
 def test_of_two_that_are_no_better_than_chance_neither_is_the_convention(images):
     labels = torch.zeros(len(images.labels), dtype=torch.int64)
     shown = Images(images.pixels, labels)
@@ -468,6 +540,46 @@ def test_of_two_that_are_no_better_than_chance_neither_is_the_convention(images)
     chance = lambda x: always[(torch.arange(len(x)) >= 2).long()]  # noqa: E731 (26 of 200)
     (found,) = of_the_accuracy(worse, {"that": chance}, many, NAMES)
     assert found.startswith("not shown to be better than chance: 0 of the first 200 images are right")
+
+
+def always(classes):
+    """Logits of a network that says these, whatever it is shown."""
+    return lambda x: F.one_hot(torch.as_tensor(classes)[: len(x)], 10).float()
+
+
+@pytest.mark.parametrize(("right", "chance"), [(34, True), (35, False)])
+def test_chance_has_to_be_rarer_than_once_in_a_thousand(right, chance):
+    labels = torch.cat([torch.zeros(right, dtype=torch.int64), torch.arange(200 - right) % 9 + 1])
+    images = Images(torch.zeros(200, 1, 1, 1, dtype=torch.uint8), labels)
+    found = list(of_the_accuracy(always([0] * 16), {}, images, NAMES))
+    assert [one.partition(":")[0] for one in found] == ["not shown to be better than chance"] * chance
+
+
+@pytest.mark.parametrize(("gained", "better"), [(9, False), (10, True)])
+def test_another_convention_has_to_do_better_by_more_than_chance(gained, better):
+    pixels = torch.arange(200, dtype=torch.uint8).reshape(200, 1, 1, 1)
+    images = Images(pixels, torch.arange(200) % 10)
+
+    def right(count, x):
+        at = (255 * x).round().long().flatten()
+        return F.one_hot((at + (at >= count)) % 10, 10).float()
+
+    others = {"a": lambda x: right(100 + gained, x), "b": lambda x: right(101 + gained, x)}
+    found = list(of_the_accuracy(lambda x: right(100, x), dict([*others.items()][: 1 + better]), images, NAMES))
+    expected = f"100 of the first 200 images are right, and {101 + gained} with b: is that what it takes?"
+    assert found == [expected] * better
+
+
+def test_an_order_with_which_most_would_be_wrong_too_is_not_named():
+    """80 of 200 with its best one, and 40 as it is."""
+    images = Images(torch.arange(200, dtype=torch.uint8).reshape(200, 1, 1, 1), torch.arange(200) % 10)
+    moved = torch.tensor([1] * 8 + [0] * 4 + [*range(2, 10)])
+
+    def network(x):
+        at = (255 * x).round().long().flatten()
+        return F.one_hot((at + moved[at // 10]) % 10, 10).float()
+
+    assert list(of_the_accuracy(network, {}, images, NAMES)) == []
 
 
 def test_chance_is_noticed(images):

@@ -132,6 +132,7 @@ def test_the_network_comes_back_as_it_was_after_an_error():
 
     def fail():
         with measured(network):
+            assert not any(parameter.requires_grad for parameter in network.parameters())
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):

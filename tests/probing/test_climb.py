@@ -10,7 +10,7 @@ from advmix_cli.errors import EvaluationError
 from advmix_cli.method.ascent import ascent_step
 from advmix_cli.method.divergence import kl
 from advmix_cli.method.draws import Draws
-from advmix_cli.method.maximizers import Attack, Pgd
+from advmix_cli.method.maximizers import Attack, Pgd, Pristine
 from advmix_cli.networks.batch_norm import batch_norm_mode
 from advmix_cli.probing.climb import climb
 from advmix_cli.probing.compare import first_batch
@@ -54,8 +54,9 @@ def test_the_path_begins_at_the_start_and_ends_with_what_is_trained_on(climbed, 
     assert found.path[-1].mean() > found.path[0].mean()
 
 
-def test_the_batch_is_the_first_that_the_training_sees_with_the_same_losses(climbed, monkeypatch):
-    recipe, first, found = climbed()
+@pytest.mark.parametrize("batch_norm", ["train", "eval"])
+def test_the_batch_is_the_first_that_the_training_sees_with_the_same_losses(climbed, monkeypatch, batch_norm):
+    recipe, first, found = climbed(f'maximizer.ascent.batch_norm="{batch_norm}"')
     images = build.dataset(recipe, CPU, print)
     training = build.training(recipe, images, build.new_network(recipe, images, CPU))
     given = []
@@ -107,3 +108,6 @@ def test_a_loss_that_is_not_finite_is_an_error(sloped):
     attack = Attack(Pgd(0.1, 0.05, 1, True, kl, ascent_step))
     with pytest.raises(EvaluationError, match="the loss after 0 steps is not finite"):
         climb(Step(torch.nn.Module(), lambda x: sloped(x) * torch.nan, attack, kl, None, "train", 0.0), x, y, draws)
+    still = Step(torch.nn.Module(), lambda x: sloped(x) * torch.nan, Pristine(), kl, None, "train", 0.0)
+    with pytest.raises(EvaluationError, match="the loss of the batch to train on is not finite"):
+        climb(still, x, y, draws)

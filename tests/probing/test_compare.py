@@ -106,3 +106,10 @@ def test_the_order_in_which_they_are_looked_at_changes_nothing(compared, tiny, b
 def test_a_narrow_distribution_of_a_frozen_ratio_can_be_compared(compared):
     found = compared(f'maximizer={{kind="mix-then-attack", ascent={ASCENT}, ratio={{alpha=1e4}}}}')
     assert all(torch.isfinite(torch.tensor(one.path)).all() for one in found.values())
+
+
+def test_trades_is_none_of_them_and_changes_none(compared):
+    attack = f'maximizer={{kind="attack", ascent={ASCENT}}}'
+    plain, trades = compared(attack), compared(attack, "loss.trades_beta=6")
+    assert ([one.own for one in plain.values()].count(True), any(one.own for one in trades.values())) == (1, False)
+    assert [(one.path, one.reached) for one in trades.values()] == [(one.path, one.reached) for one in plain.values()]

@@ -123,3 +123,7 @@ def test_a_spread_is_its_quantiles_and_a_pairing_its_interval():
     half = 4.302653 * math.sqrt(7 / 9)
     assert (paired.mean, paired.low, paired.high) == pytest.approx((4 / 3, 4 / 3 - half, 4 / 3 + half), rel=1e-6)
     assert paired.larger == Share(2, 3)
+    share = {"share": 2 / 3, "count": 2, "n": 3}
+    assert paired.to_json() == {"mean": paired.mean, "low": paired.low, "high": paired.high, "larger": share}
+    spread = {"n": 11, "mean": 5.0, "min": 0.0, "q10": 1.0, "median": 5.0, "q90": 9.0, "max": 10.0}
+    assert Spread.of(torch.arange(11.0)).to_json() == spread

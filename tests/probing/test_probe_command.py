@@ -7,10 +7,15 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from small_probes import OURS, SMALL
 from typer.testing import CliRunner
 
 from advmix_cli import checkpoint
 from advmix_cli.cli import app
+from advmix_cli.errors import MemoryExhaustedError
+from advmix_cli.probing.compare import BASELINES
+from advmix_cli.probing.probe import _names, probe
+from advmix_cli.probing.show import grids
 
 QUICK = [
     "--device", "cpu", "--batch", "12", "--set", "model.width=2", "--set", "data.train_limit=40",
@@ -59,6 +64,39 @@ def test_a_recipe_alone_is_looked_at_untrained():
     tables = [line for line in done.stdout.splitlines() if line.startswith("  ")]
     assert len(tables) > 30
     assert max(map(len, tables)) <= 80
+
+
+def test_the_tables_have_the_figures_of_the_document_each_in_its_place(tiny, watch):
+    found = probe(tiny(*SMALL, OURS), None, None, torch.device("cpu"), watch)
+    path, ratios, shares, standings = ([[cell.value for cell in row] for row in one.rows] for one in grids(found))
+
+    def spread(one):
+        return [f"{value:.4f}" for value in (one.mean, *one.quantiles)]
+
+    look = found.look
+    assert [row[1:7] for row in path] == [*(spread(place.loss) for place in look.path), spread(look.reached)]
+    wanted = (look.ratio_before, look.ratio_after, look.ratio_moved, look.label_shift)
+    assert [row[1:7] for row in ratios] == [spread(one) for one in wanted]
+    wanted = (look.at_epsilon, look.at_image_bound, look.self_pairs, look.signs_in_a_pair, look.signs_of_an_image)
+    expected = [[f"{100 * one.value:.1f} %", f"{one.count:,} of {one.n:,}"] for one in wanted]
+    assert [row[1:] for row in shares] == expected
+    assert [row[1:4] for row in standings] == [
+        [f"{value:.4f}" for value in (one.path[0], one.path[-1], one.reached.mean)] for one in found.standings
+    ]
+    for one, row in zip(found.standings, grids(found)[3].rows, strict=True):
+        for name, cell in zip(BASELINES, row[4:], strict=True):
+            if paired := one.against.get(name):
+                assert cell.value == f"{paired.mean:+.3f}".replace("-", "−")
+                assert cell.notes == (f"± {paired.high - paired.mean:.3f}", f"> 0: {100 * paired.larger.value:.1f} %")
+            else:
+                assert cell.value == "–"
+
+
+@pytest.mark.parametrize(("more", "told"), [([], [False, False]), (["loss.trades_beta=6"], [True, True])])
+def test_of_trades_it_is_said_what_the_figures_are_not_of(tiny, watch, more, told):
+    found = probe(tiny(*SMALL, *more), None, None, torch.device("cpu"), watch)
+    captions = [" ".join(one.captions) for one in grids(found)]
+    assert ["(TRADES trains on another loss)" in captions[0], "own combination is not" in captions[3]] == told
 
 
 def test_the_same_command_prints_the_same_document_and_another_seed_another():
@@ -196,3 +234,17 @@ def test_weights_that_are_not_finite_are_refused(run_directory, tmp_path):
     replace(saved, state=state).save(tmp_path / "broken.safetensors")
     said = refused(["digits", tmp_path / "broken.safetensors", *QUICK], code=1)
     assert said == f"the network's {name} holds non-finite numbers; there is nothing to measure"
+
+
+def test_out_of_memory_it_says_how_many_images_there_were(tiny, watch, monkeypatch):
+    def exhausted(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("advmix_cli.probing.probe.climb", exhausted)
+    for size, images in ((32, 32), (500, 128)):
+        with pytest.raises(MemoryExhaustedError, match=f"out of memory on cpu with a batch of {images} images: take"):
+            probe(tiny(f"schedule.batch_size={size}"), None, None, torch.device("cpu"), watch)
+
+
+def test_of_more_than_five_classes_some_are_left_out():
+    assert [_names(tuple(names)) for names in ("abcde", "abcdef")] == ["5, a, b, c, d, e", "6, a, b, c, d, e, …"]

@@ -28,7 +28,7 @@ from advmix_cli.errors import DeviceError, RanksError, UsageError
 from advmix_cli.networks.batch_norm import SharedBatchNorm2d
 from advmix_cli.ranks import joining
 from advmix_cli.ranks.team import ALONE, Team
-from advmix_cli.ranks.torchrun import Launch, launched
+from advmix_cli.ranks.torchrun import Launch, is_first, launched
 from advmix_cli.report.results import Results
 from advmix_cli.training import loop
 
@@ -326,6 +326,9 @@ def test_each_rank_has_the_gpu_of_its_number(monkeypatch):
         ({"WORLD_SIZE": None}, "WORLD_SIZE is not set"),
         ({"LOCAL_RANK": None}, "LOCAL_RANK is not set"),
         ({"MASTER_PORT": None}, "WORLD_SIZE = 2, but MASTER_PORT is not set"),
+        ({"MASTER_ADDR": None}, "WORLD_SIZE = 2, but MASTER_ADDR is not set"),
+        ({"LOCAL_WORLD_SIZE": "3"}, "LOCAL_WORLD_SIZE = 3 in the environment, and should be 1 to 2"),
+        ({"LOCAL_WORLD_SIZE": "1"}, "LOCAL_RANK = 1 in the environment, and should be 0 to 0"),
     ],
 )
 def test_an_environment_that_makes_no_sense(wrong, message):
@@ -338,6 +341,8 @@ def test_what_torchrun_says():
     assert launched({}) == Launch()
     assert launched({**TWO, "RANK": "1"}) == Launch(1, 2, 1, 2)
     assert launched({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}) == Launch()
+    ranks = ("0", "1"), ("1", "0")  # the second is the first of its machine
+    assert [is_first({**TWO, "RANK": rank, "LOCAL_RANK": local}) for rank, local in ranks] == [True, False]
 
 
 @pytest.mark.parametrize(("rank", "says"), [("0", True), ("1", False)])

@@ -242,6 +242,12 @@ def test_crlf_line_endings_move_no_position(here):
     assert str(caught.value) == "r.toml:21:1: schedule.epochs = 0 must be greater than 0"
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(here):
+    (here / "r.toml").write_bytes(b"\xef\xbb\xbf" + SMALL.replace("title", "titel").encode())
+    with pytest.raises(RecipeError, match=r"^r\.toml:1:1: unknown key 'titel'"):
+        load("r.toml")
+
+
 names = st.sampled_from(["kind", "steps", "name", "attack", "frozen", "pgd", "alpha", "loss", "x", "a b", "λ"])
 scalars = (
     st.integers(-3, 10**20)

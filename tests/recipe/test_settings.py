@@ -122,6 +122,8 @@ def test_a_file_s_own_problem_keeps_its_position(problems):
         "--set optimizer.lr=0: optimizer.lr = 0 must be greater than 0",
         "r.toml:21:1: schedule.epochs = 0 must be greater than 0",
     ]
+    lacks = "r.toml:16:2: [optimizer] lacks 'kind', one of sgd, adam, adamw, yogi"
+    assert problems({'kind = "sgd"\n': ""}, "optimizer.lr=0.2") == [lacks]
 
 
 def test_a_wrong_value_can_be_set_right(here):
@@ -137,3 +139,10 @@ def test_a_new_kind_is_told_what_the_file_still_says(problems):
         "r.toml:13:2: 'ratio' has no meaning for [maximizer] kind = \"attack\": it belongs to "
         'kind = "mix-then-attack" and kind = "attack-then-mix" and kind = "integrated"'
     ]
+
+
+def test_a_long_setting_is_cut_and_one_of_two_lines_is_refused(problems):
+    (line,) = problems({}, f"title={'x' * 200}")
+    assert line.startswith(f"--set title={'x' * 91}...: '{'x' * 200}' is not a TOML value; ")
+    (line,) = problems({}, "seed=1\nx=2")
+    assert line.startswith("--set seed=1\\nx=2: '1\\nx=2' is not a TOML value; ")

@@ -4,7 +4,7 @@ import pytest
 
 from advmix_cli.errors import RecipeError, UsageError
 from advmix_cli.recipe.load import load
-from advmix_cli.recipe.table import check_file, load_table
+from advmix_cli.recipe.table import check_file, load_any, load_table
 
 TABLE = """\
 title = "T"
@@ -127,6 +127,31 @@ def test_the_base_lies_beside_the_table(table, tmp_path, monkeypatch):
 )  # fmt: skip
 def test_one_fault(faults, old, new, lines):
     assert faults({old: new}) == lines
+
+
+def test_a_table_s_name_is_a_directory_s_whatever_its_file_s(here):
+    for name, found in (("...toml", "table"), (".t..toml", "t")):
+        (here / name).write_text(TABLE, encoding="utf-8")
+        assert load_table(name).name == found
+
+
+@pytest.mark.usefixtures("table")
+def test_a_table_knows_what_it_was_edited_by():
+    assert load_table("t.toml", ["seed=1"]).settings == ("seed=1",)
+    assert load_table("t.toml").settings == ()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_recipe_is_a_table_of_one_row_of_its_title():
+    assert [row.name for row in load_any("r.toml").rows] == ["small"]
+    assert [row.name for row in load_any("r.toml", ['title=""']).rows] == ["r"]
+
+
+@pytest.mark.parametrize("kept", ["base", "rows"])
+def test_half_a_table_is_no_recipe(here, kept):
+    (here / "t.toml").write_text({"base": 'base = "r.toml"\n', "rows": "rows = []\n"}[kept], encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"^t\.toml: this is a table, and a recipe is wanted$"):
+        load("t.toml")
 
 
 def test_an_unknown_base_is_told_the_likely_one(faults):

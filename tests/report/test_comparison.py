@@ -18,6 +18,7 @@ from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
 from advmix_cli.report.comparison import compared, comparison_grids, corrected, records
 from advmix_cli.report.results import Measured, Results
+from advmix_cli.report.tables import spanned
 from advmix_cli.seals import sealed
 
 
@@ -44,6 +45,7 @@ def test_gained_and_lost_are_counted_over_all_and_in_each_class():
     row = [cell.value for cell in whole.rows[0]]
     assert row[:4] == ["PGD20", "50.0", "66.7", "+16.7"]
     assert row[4:] == ["2", "1", "1", "6"]
+    assert whole.rows[0][3].notes == (spanned(found.whole.interval),)
     assert whole.rows[0][6].notes == ("noise",)
     assert [(line[0].value, line[1].value, line[1].notes) for line in classes.rows] == [
         ("cat", "+33.3", ("+1 -0 of 3, p 1",)),
@@ -79,6 +81,12 @@ def test_classes_of_a_worst_case_are_no_tests_beside_those_of_what_it_is_over():
     assert corrected(found).keys() == {("PGD20", "cat"), ("PGD20", "dog")}
     assert found[1].to_json(corrected(found))["classes"]["cat"]["p_holm"] is None
     assert corrected(found[1:]).keys() == {("worst case", "cat"), ("worst case", "dog")}
+
+
+def test_a_class_that_one_evaluator_did_not_look_at_has_a_line_and_no_number_there():
+    first, second = ({"PGD20": record(found[:1]), "AA": record(found, "AA")} for found in (FIRST, SECOND))
+    classes = comparison_grids(compared(first, second), ("x", "y"))[1]
+    assert [[cell.value for cell in line] for line in classes.rows] == [["cat", "+0.0", "+33.3"], ["dog", "·", "+0.0"]]
 
 
 def test_settings_that_differ_are_shown_as_fractions_of_255():
@@ -133,7 +141,8 @@ def test_a_checkpoint_stands_for_what_was_measured_of_it_alone(ran, monkeypatch,
     saved = SimpleNamespace(selection="last", weights=weights * 64)
     monkeypatch.setattr("advmix_cli.report.comparison.checkpoint.load", lambda _: saved)
     if is_known:
-        assert records(ran / "model.safetensors", None).keys() == {"PGD20"}
+        for selection in (None, "best"):
+            assert records(ran / "model.safetensors", selection).keys() == {"PGD20"}
     else:
         with pytest.raises(UsageError, match=r"model\.safetensors is not the network that results\.json is of: "):
             records(ran / "model.safetensors", None)
@@ -159,12 +168,16 @@ def test_verdicts_are_found_in_a_run_a_directory_and_a_file(ran, tmp_path):
     (path,) = (ran / "verdicts").iterdir()
     for place in (ran, ran / "verdicts", path):
         assert records(place, None).keys() == {"PGD20"}
+    assert records(ran, None)["PGD20"].selection == "last"  # whose file may be that of the best epoch, too
     said = r"its best epoch was not measured \(there is: last\)"
     with pytest.raises(UsageError, match=f"{said}$"):
         records(ran, "best")
     (ran / "best.safetensors").touch()
     with pytest.raises(UsageError, match=rf"{said}; `advmix eval .*run/best\.safetensors --save DIR` measures it"):
         records(ran, "best")
+    replace(Results.load(ran), measured=()).save(tmp_path / "unmeasured")
+    with pytest.raises(UsageError, match=r"its last epoch was not measured \(there is: nothing\)$"):
+        records(tmp_path / "unmeasured", None)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"holds neither results\.json nor files of verdicts"):
         records(tmp_path / "empty", "last")
@@ -205,6 +218,8 @@ def test_the_command_prints_tables_or_one_document(ran, tmp_path):
     (one,) = document["evaluators"]
     assert document["of_one_alone"] == []
     assert (one["gained"], one["lost"], one["n"], one["p"]) == (2, 1, 6, 1.0)
+    assert (one["a"], one["b"]) == (3 / 6, 4 / 6)
+    assert one["low"] < one["difference"] < one["high"]
     assert one["classes"]["dog"]["lost"] == 1
     assert one["classes"]["dog"]["p_holm"] == 1.0
     done = CliRunner().invoke(app, ["compare", str(ran), str(tmp_path / "none")])

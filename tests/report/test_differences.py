@@ -233,7 +233,9 @@ def test_a_run_has_a_gap_for_each_evaluator_that_measured_both_epochs(ran):
     assert found.keys() == {"PGD20"}
     assert found["PGD20"].paired == paired
     assert gap_line(found).endswith(f"in points: PGD20: {100 * paired.difference:+.1f}, p {paired.p:.2g}")
-    assert found["PGD20"].to_json()["gained"] == paired.gained
+    written = found["PGD20"].to_json()
+    assert written["gained"] == paired.gained
+    assert (written["low"], written["high"]) == paired.interval
     assert gaps(*ran("b", last)) == {}
 
 
@@ -316,11 +318,16 @@ def test_an_accuracy_s_pooled_interval_ends_at_0_and_1_and_is_no_point_there():
 def test_what_is_no_noise_does_not_look_like_it():
     sharp = Difference(0.046, Interval(0.0003, 0.092), 3, None)
     assert shown("Δ", sharp) == "Δ +4.6 (0.03–9.20)"
+    assert shown("Δ", Difference(0.046, Interval(1e-8, 0.092), 3, None)) == "Δ +4.6 (0.0000–9.2000)"
     assert shown("Δ", Difference(-0.046, Interval(-0.092, -0.0003), 3, None)) == "Δ -4.6 (-9.20 to -0.03)"
     close = Paired(1000, 25, 42)
     assert 0.0495 < close.p < 0.05
     assert shown("Δ", Difference(close.difference, close.interval, 1, close)) == "Δ -1.7, p <0.05"
     assert [p_value(p) for p in (0.0494, 0.04999, 0.05, 1e-9)] == ["0.049", "<0.05", "0.05", "1e-09"]
+
+
+def test_an_interval_that_ends_at_0_holds_it():
+    assert [Difference(0.0, Interval(*ends), 3, None).is_noise for ends in ((0.0, 0.1), (-0.1, 0.0))] == [True, True]
 
 
 def test_a_difference_of_which_nothing_varies_is_not_certain():

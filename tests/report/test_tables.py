@@ -76,6 +76,12 @@ def test_measuring_again_replaces_what_was_known_of_the_same_weights():
     assert results(first, best).with_measured(second).measured == (best, second)
 
 
+def test_the_weights_as_they_were_trained_are_not_taken_for_averages_that_stand_before_them():
+    kinds = "averaged last", "averaged best on test", "best on test", "last"
+    known = results(*(measured(kind, number, 1) for number, kind in enumerate(kinds)))
+    assert [known.of(kind).epoch for kind in ("last", "best", "averaged best")] == [3, 2, 1]
+
+
 def test_one_seed_shows_its_interval_and_the_difference_to_the_paper():
     (row,) = cells(line("A", (results(measured("last", 5, 800, 500)),), {"pristine": 83.3, "PGD20": 47.9}))
     # Wilson's interval of 800 in 1000: (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n) with z = 1.96.
@@ -227,6 +233,15 @@ def test_machines_are_named_by_what_differs_and_the_epochs_that_they_came_in():
 def test_settings_in_pixels_are_levels_of_grey():
     one = replace(outcome("P", 800), settings={"epsilon": 8 / 255, "step_size": 2 / 255, "steps": 20})
     assert stamp(one) == "epsilon 8/255, step_size 2/255, steps 20"
+    assert stamp(replace(one, settings={"epsilon": 2.0, "step_size": 0.5})) == "epsilon 2.0, step_size 127.5/255"
+
+
+def test_only_of_steps_that_a_recipe_can_have_it_is_asked_how_far_they_lead(monkeypatch):
+    monkeypatch.setattr("advmix_cli.report.tables.falls_short", lambda *_: True)
+    for steps, asked in ((1, True), (0, False), (1_000_000, True), (1_000_001, False)):
+        one = replace(outcome("P", 800), settings={"epsilon": 0.1, "step_size": 0.01, "steps": steps})
+        _, *said, _ = outcomes_grid("T", [one], ("first",)).captions
+        assert [line.startswith("P: its steps do not lead to the edge") for line in said] == [True] * asked
 
 
 def test_where_several_attacks_broke_images_each_has_its_count():
