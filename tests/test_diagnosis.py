@@ -100,10 +100,10 @@ def test_an_adversarially_trained_network_hides_nothing(trained, defended):
 def test_a_network_of_steps_is_found_out(trained):
     network, data = trained
     found = checks(Quantized(network), data.test.first(60), transfer=network)
+    # PGD20, which stays where it starts, is beside noise what chance makes it.
     assert len(failed(found)) >= 5
     assert {
         "input gradients",
-        "PGD20, and random noise",
         "the loss after 0, 50, 100 steps",
         "Square, after attacks by gradients",
         "images made for another network",

@@ -387,7 +387,8 @@ def test_logits_that_only_look_like_something_else_are_not_suspected():
     some[-1] = 9
     some[-2, -5:] = 9
     one_of_them = torch.cat([spread[:1].log_softmax(dim=1), spread[1:]])
-    near = (spread.log_softmax(dim=1) + 0.01, spread - spread.mean(dim=1, keepdim=True) + 0.1)
+    other = spread * torch.linspace(0.5, 1.5, 16)[:, None]
+    near = (other.log_softmax(dim=1) + 0.01, other - other.mean(dim=1, keepdim=True) + 0.1)
     for logits in (spread[:1], spread + 4, one_of_them, *near, some, spread / 3):
         assert list(_of_the_output(logits)) == []
     some[-2, -6] = 9
