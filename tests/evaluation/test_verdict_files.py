@@ -192,7 +192,7 @@ def change(path, **values):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"clean": torch.ones(40, dtype=torch.bool)}, "its verdicts are not those that were written"),
+        ({"clean": torch.zeros(40, dtype=torch.bool)}, "its verdicts are not those that were written"),
         ({"clean": torch.ones(39, dtype=torch.bool)}, "it does not hold clean, broken_by, margin, labels of 40 images"),
         ({"margin": torch.ones(40, dtype=torch.float64)}, "it does not hold"),
         ({"more": torch.ones(40)}, "it does not hold"),
