@@ -2,11 +2,13 @@
 
 import io
 import os
+import sys
 from functools import partial
 
 import pytest
 import tomli_w
 import torch
+from foreign import OWN
 from hypothesis import settings as hypothesis_settings
 from interrupted import CPU, SMALL, bits
 from rich.console import Console
@@ -132,3 +134,14 @@ def long(tiny, tmp_path):
     path = tmp_path / "long.toml"
     path.write_text(tomli_w.dumps(tiny("schedule.epochs=9999", "engine.threads=1").resolved()))
     return path
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A file of code outside the package, which imports another one beside it."""
+    path = tmp_path / "elsewhere" / "my_net.py"
+    path.parent.mkdir()
+    path.write_text(OWN)
+    (path.parent / "beside.py").write_text("WIDTH = 16\n")
+    yield path
+    sys.modules.pop("beside", None)
