@@ -195,14 +195,14 @@ def _of_the_output(logits: Tensor) -> Iterator[str]:
             "hides gradients from cross-entropy. Leave its softmax out, or return the logarithm"
         )
     each = logits.unique(dim=0)  # an image that is there twice says nothing twice
-    at_bounds = int(((each == each.min()) | (each == each.max())).sum())
+    bound = int(((each == each.min()) | (each == each.max())).sum())
     if logits.min() >= 0 and logits.max() <= 1:
         yield "all its outputs are in [0, 1], as a sigmoid's; logits have no bounds, and saturation hides gradients"
     elif logits.abs().max() <= 1 and float((logits.abs() > 0.99).double().mean()) > MANY:
         yield "all its outputs are in [-1, 1], as a tanh's; logits have no bounds, and saturation hides gradients"
-    elif at_bounds > max(2, MANY * each.numel()):
+    elif bound > max(2, MANY * each.numel()):
         yield (
-            f"{at_bounds:,} of {each.numel():,} outputs are exactly the smallest or the largest, {logits.min():.4g} and "
+            f"{bound:,} of {each.numel():,} outputs are exactly the smallest or the largest, {logits.min():.4g} and "
             f"{logits.max():.4g}, as after a clamp; logits have no bounds, and saturation hides gradients"
         )
     elif bool(logits.logsumexp(dim=1).abs().max() < 1e-4):
