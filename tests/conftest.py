@@ -52,6 +52,11 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:Synchronization debug mode is a prototype")
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_code(tmp_path_factory):
     """Compiled code is shared by the tests of a session, whose other directories are each one's own."""

@@ -489,7 +489,7 @@ def test_with_deterministic_algorithms_it_trains_the_same_on_a_cpu_and_others_ar
     assert same((free[0], []), (fixed[0], []))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("form", ["off", "step", "graph"])
 @pytest.mark.parametrize("method", ['"attack"', '"integrated", delta="shared"'])
 def test_on_a_gpu_a_deterministic_training_goes_on_with_the_same_bits(tiny, tmp_path, watch, form, method):

@@ -147,7 +147,7 @@ def test_what_was_compiled_outside_is_not_compiled_again_within(tiny, trained):
         assert Compilation.so_far() == before
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.gpu
 def test_on_a_gpu_attacks_look_in_tf32_and_verdicts_are_those_of_the_network(tiny, trained):
     network, images = copy.deepcopy(trained[0]).cuda(), trained[1].test.first(51)
     images = Images(images.pixels.cuda(), images.labels.cuda())

@@ -133,7 +133,7 @@ def test_an_average_lies_in_memory_as_its_network_does(tiny):
     assert all(own.data_ptr() != value.data_ptr() for own, value in pairs)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("formulation", ["compiled", "captured", "reduce-overhead"])
 def test_on_a_gpu_a_graph_is_followed_and_nothing_waits(tiny, formulation):
     place, recipe = torch.device("cuda"), tiny("schedule.batch_size=32", EMA)

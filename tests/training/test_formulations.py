@@ -21,7 +21,6 @@ ROWS = [row.name for row in load_table("digits").rows]
 MODES = ["train", "batch", "eval"]
 
 pytestmark = pytest.mark.usefixtures("shallow")
-on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
 def recipe(name, *settings):
@@ -205,7 +204,7 @@ def test_a_copied_batch_is_in_memory_of_its_own():
         assert value.data_ptr() != other.data_ptr() or not value.numel()
 
 
-@on_cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("row", ROWS)
 def test_a_captured_batch_is_the_compiled_one(row):
     place = torch.device("cuda")
@@ -228,7 +227,7 @@ def test_a_captured_batch_is_the_compiled_one(row):
     assert prepared.difference.tolerable("fp32")
 
 
-@on_cuda
+@pytest.mark.gpu
 def test_what_a_graph_works_on_lives_as_long_as_it_does():
     place = torch.device("cuda")
     chosen = recipe("Ours", 'engine.precision="bf16"')
@@ -241,7 +240,7 @@ def test_what_a_graph_works_on_lives_as_long_as_it_does():
     assert all(bool((value == 1).all()) for value in others)
 
 
-@on_cuda
+@pytest.mark.gpu
 def test_a_captured_batch_counts_its_steps_and_follows_the_rate():
     place = torch.device("cuda")
     chosen = recipe("Attack", 'optimizer={kind="adamw", lr=0.01}')
@@ -260,7 +259,7 @@ def test_a_captured_batch_counts_its_steps_and_follows_the_rate():
     assert not any(torch.equal(*pair) for pair in zip(made.network.parameters(), before, strict=True))
 
 
-@on_cuda
+@pytest.mark.gpu
 def test_what_cannot_be_captured_on_a_gpu_says_why_and_training_goes_on():
     place = torch.device("cuda")
     made = training(recipe("Attack"), "eager", place)
@@ -279,7 +278,7 @@ def test_what_cannot_be_captured_on_a_gpu_says_why_and_training_goes_on():
     assert all(math.isfinite(value) for value in expected.values())
 
 
-@on_cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("formulation", ["captured", "reduce-overhead"])
 def test_an_epoch_of_plain_training_is_the_same_in_a_graph(formulation):
     place = torch.device("cuda")
