@@ -21,15 +21,17 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """What B gained and lost against A, image by image, with the chance that it is noise."""
-    from advmix_cli.report.comparison import compared, comparison_grids, corrected, records
+    from advmix_cli.report.comparison import collapsed, compared, comparison_grids, corrected, records
 
     first, second = records(a, selection), records(b, selection)
     found = compared(first, second)
     alone = sorted(first.keys() ^ second.keys()) if len(first) > 1 or len(second) > 1 else []
+    fallen = collapsed(a), collapsed(b)
     if as_json:
         p_holm = corrected(found)
         compared_ones = [one.to_json(p_holm) for one in found]
-        print_json({"a": str(a), "b": str(b), "evaluators": compared_ones, "of_one_alone": alone})
+        by_side = dict(zip("ab", fallen, strict=True))
+        print_json({"a": str(a), "b": str(b), "collapsed": by_side, "evaluators": compared_ones, "of_one_alone": alone})
         return
-    for grid in comparison_grids(found, (str(a), str(b)), alone):
+    for grid in comparison_grids(found, (str(a), str(b)), alone, fallen):
         grid.print(out)

@@ -15,6 +15,7 @@ from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.recipe.schema import WORST
 from advmix_cli.report.differences import SIGNIFICANT, p_value
 from advmix_cli.report.grid import Cell, Grid
+from advmix_cli.report.metrics import collapsed_in
 from advmix_cli.report.results import Results
 from advmix_cli.report.tables import TEST_SELECTED, percent, setting, spanned
 from advmix_cli.rundir import RECIPE, RESULTS, VERDICTS
@@ -111,6 +112,13 @@ def _of_run(place: Path, known: Results, selection: str) -> dict[str, Record]:
     return found
 
 
+def collapsed(place: Path) -> tuple[int, ...]:
+    """The epochs in which the training of a run, or of a checkpoint in one, collapsed; of other verdicts none."""
+    directory = place.parent if place.name in checkpoint.NAMES else place
+    known = Results.load(directory) if directory.is_dir() else None
+    return known.collapsed if known else ()
+
+
 def _with_option(selection: str) -> str:
     """With what asks for it, where that has another name."""
     option = selection.removesuffix(" on validation").removesuffix(" on test")
@@ -168,8 +176,14 @@ def corrected(found: Sequence[Compared]) -> dict[tuple[str, str], float]:
     return dict(zip(tests, holm(list(tests.values())), strict=True))
 
 
-def comparison_grids(found: list[Compared], names: tuple[str, str], alone: Sequence[str] = ()) -> list[Grid]:
-    """An evaluator a line; then a class a line, but for the worst case. `alone`: the evaluators that only one has."""
+def comparison_grids(
+    found: list[Compared],
+    names: tuple[str, str],
+    alone: Sequence[str] = (),
+    fallen: tuple[Sequence[int], Sequence[int]] = ((), ()),
+) -> list[Grid]:
+    """An evaluator a line; then a class a line, but for the worst case. `alone`: the evaluators that only one has;
+    `fallen`: the epochs in which each one's training collapsed."""
     rows = [
         (
             Cell(one.evaluator),
@@ -183,9 +197,10 @@ def comparison_grids(found: list[Compared], names: tuple[str, str], alone: Seque
         for one in found
     ]
     captions: list[str] = []
-    for side, name, chosen in zip("AB", names, found[0].selections, strict=True):
+    for side, name, chosen, epochs in zip("AB", names, found[0].selections, fallen, strict=True):
         captions.append(f"{side}: {name}{f', {chosen} epoch' if chosen else ''}")
         captions += [f"{side} is {TEST_SELECTED}"] if chosen.endswith("best on test") else []
+        captions += [f"{side} COLLAPSED: {collapsed_in(epochs)}"] if epochs else []
     captions += [f"measured of one alone: {', '.join(alone)}"] if alone else []
     captions += [f"{one.evaluator}: NOT the same settings: {'; '.join(one.differ)}" for one in found if one.differ]
     captions.append(

@@ -16,7 +16,7 @@ from advmix_cli.evaluation.outcome import Evaluated
 from advmix_cli.evaluation.significance import Paired
 from advmix_cli.evaluation.verdict_files import Record
 from advmix_cli.evaluation.verdicts import NOTHING, Verdicts
-from advmix_cli.report.comparison import compared, comparison_grids, corrected, records
+from advmix_cli.report.comparison import collapsed, compared, comparison_grids, corrected, records
 from advmix_cli.report.results import Measured, Results
 from advmix_cli.report.tables import spanned
 from advmix_cli.seals import sealed
@@ -234,6 +234,19 @@ def test_a_choice_on_test_images_is_stamped():
     assert captions[:2] == ("A: x, last epoch", "B: y, best on test epoch")
     assert captions[2].startswith("B is TEST-SELECTED")
     assert found.to_json({})["test_selected"] == [False, True]
+
+
+def test_a_training_that_collapsed_is_told_of(ran):
+    replace(Results.load(ran), collapsed=(2, 4)).save(ran)
+    (verdicts,) = (ran / "verdicts").iterdir()
+    (ran / "model.safetensors").touch()
+    assert [collapsed(place) for place in (ran, ran / "model.safetensors")] == [(2, 4)] * 2
+    assert [collapsed(place) for place in (verdicts, ran / "verdicts", ran / "nothing")] == [()] * 3
+    words = ["compare", str(verdicts), str(ran)]
+    printed = " ".join(CliRunner().invoke(app, words).stdout.split())
+    assert "B COLLAPSED: the validation's accuracy under attack fell by half in epochs 2, 4" in printed
+    assert "A COLLAPSED" not in printed
+    assert json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["collapsed"] == {"a": [], "b": [2, 4]}
 
 
 def test_what_only_one_has_is_named(ran, tmp_path):
