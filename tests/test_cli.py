@@ -215,6 +215,21 @@ def test_before_anything_is_saved_nothing_is_said_to_be(monkeypatch):
     assert done.stderr.endswith("error: r: No space left on device\n")
 
 
+@pytest.mark.usefixtures("empty")
+def test_a_training_that_a_run_beside_has_is_named_before_it_is_done_again():
+    assert "is this training" not in advmix("train", "digits", *QUICK).stderr
+    (first,) = names(Path("runs"))
+    said = (
+        f"runs/{first} is this training, measured otherwise, and it is done again; without that: "
+        f"advmix eval runs/{first} --set 'evaluators=[...]'\n"
+    )
+    others = ("--set", 'evaluators=[{kind="pristine", limit=3}]')
+    assert advmix("train", "digits", *QUICK, *others).stderr.startswith(said)
+    assert "is this training" not in advmix("train", "digits", *QUICK, *others).stderr  # it is done
+    assert "is this training" not in advmix("train", "digits", *QUICK, *others, "--out", "chosen").stderr
+    assert "is this training" not in advmix("train", "digits", *QUICK, *others, "--seed", "1").stderr
+
+
 def test_eval_needs_only_the_checkpoint(trained, empty):
     directory, done = trained
     found = advmix("eval", directory / "model.safetensors", "--json")

@@ -1,5 +1,7 @@
 """`advmix train`."""
 
+import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +78,8 @@ def train(
             known = _raise_if_unfinished(chosen, target, resume=resume)
         if resume and known is None:
             say(f"nothing to go on with yet: {target}")
+        if directory is None and known is None:
+            _say_if_trained_beside(chosen, target)
         try:
             with (
                 stoppable(stop_after) as stop,
@@ -117,6 +121,18 @@ def _raise_if_unfinished(chosen: "Recipe", target: Path, *, resume: bool) -> "Re
                 f"{target} holds an unfinished training: go on with --resume, or choose another --out"
             )
     return known
+
+
+def _say_if_trained_beside(chosen: "Recipe", target: Path) -> None:
+    """The digest in a default name is another one with other evaluators, though the training is the same."""
+    from advmix_cli.ablation.trained_before import trainings
+
+    others: list[Path] = []
+    with suppress(OSError):  # a look that is nobody's wish
+        others = trainings(target.parent).get(chosen.training_digest(), [])
+    if others:
+        again = shlex.join(["advmix", "eval", str(others[0]), "--set", "evaluators=[...]"])
+        say(f"{others[0]} is this training, measured otherwise, and it is done again; without that: {again}")
 
 
 def _unfinished(stopped: StoppedError, target: Path, *, as_json: bool) -> StoppedError:
