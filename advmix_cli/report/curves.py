@@ -64,8 +64,8 @@ def _key(axes: Axes) -> None:
 
 def _losses(axes: Axes, epochs: Epochs) -> None:
     _line(axes, epochs, "loss", 0, "loss", width=3)
-    _line(axes, epochs, "inner_loss_before", 1, "the adversary's, before")
-    _line(axes, epochs, "inner_loss_after", 4, "and after its ascent")
+    _line(axes, epochs, "inner_loss_before", 1, "the adversary's, at its first step")
+    _line(axes, epochs, "inner_loss_after", 4, "and at its last")
     axes.set_ylabel("loss")
     _key(axes)
 
