@@ -103,6 +103,10 @@ def test_as_json_it_is_one_document(tmp_path):
     assert found["runs"][1]["last"]["epoch"] == 1
     assert found["runs"][1]["eta_seconds"] > 0
     assert found["eta_seconds"] is None  # nobody works
+    with held(Path(found["runs"][1]["directory"])):
+        (found,) = json.loads(status(tmp_path / "runs", "--json").stdout)["tables"]
+    assert found["eta_seconds"] > 0
+    assert found["eta_at_least"] is False
 
 
 def test_what_is_damaged_is_said_and_the_others_are_shown(table, tmp_path):
@@ -116,6 +120,14 @@ def test_what_is_damaged_is_said_and_the_others_are_shown(table, tmp_path):
     assert "recipe.toml:1:9: not valid TOML" in done.stdout
     assert done.stderr.startswith("error: damaged: ")
     assert status(tmp_path / "runs", "--json").exit_code == 1
+
+
+def test_what_is_damaged_is_said_without_what_a_terminal_would_obey(tmp_path):
+    (tmp_path / "a \x1b[31mred").mkdir()
+    (tmp_path / "a \x1b[31mred" / "recipe.toml").write_text("x")
+    said = status(tmp_path).stdout
+    assert f"{tmp_path}/a \\x1b[31mred/recipe.toml:1:2: not valid TOML" in said
+    assert "\x1b" not in said
 
 
 def collapse(cell, *epochs):

@@ -9,12 +9,14 @@ import sys
 import time
 
 import pytest
+import typer
 from interrupted import CPU, SMALL
 from processes import command, wait_for
 from typer.testing import CliRunner
 
 from advmix_cli import run, stopping
 from advmix_cli.cli import app
+from advmix_cli.commands.options import some_seconds
 from advmix_cli.errors import StoppedError
 from advmix_cli.evaluation.pgd import Pgd
 from advmix_cli.fit import Keeping
@@ -123,6 +125,18 @@ def test_a_time_is_a_time(text):
     found = CliRunner().invoke(app, ["train", "digits", "--stop-after", text])
     assert found.exit_code == 2
     assert "write 90s, 9m or 1.5h" in " ".join(found.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("9m", 540), ("4h", 14_400), ("1.5h", 5400), (" 7 ", 7), ("100000000", 10**8)]
+)
+def test_a_time_is_so_many_seconds(text, seconds):
+    assert some_seconds(text) == seconds
+
+
+def test_a_time_is_no_more_than_three_years():
+    with pytest.raises(typer.BadParameter, match="'100000001' is more than three years"):
+        some_seconds("100000001")
 
 
 def test_a_signal_after_the_last_batch_loses_nothing(tiny, tmp_path, watch, monkeypatch):

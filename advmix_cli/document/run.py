@@ -227,7 +227,7 @@ def _described(machine: Mapping[str, str | int]) -> tuple[tuple[str, str], ...]:
 def _time(runs: Sequence[Results]) -> tuple[str, ...]:
     """Of those that have ended: of the others it is not known."""
     ended = [run.seconds for run in runs if run.seconds]
-    count = "" if len(runs) == 1 else f" of {len(ended)} trainings"
+    count = "" if len(runs) == 1 else f" of {len(ended)} training{'s' if len(ended) > 1 else ''}"
     return (f"{seconds(sum(ended))}{count}, with their validation",) if ended else ()
 
 

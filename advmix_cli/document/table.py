@@ -48,11 +48,15 @@ def document(there: There, figures: Path | None) -> Document:
     )
     return Document(
         title=title,
-        about=f"Table {table.name}, {len(there.cells):,} cells in {there.directory}",
+        about=f"Table {table.name}, {_count(len(there.cells))} in {there.directory}",
         stamps=tuple(_stamps(there, found)),
         damage=tuple(dict.fromkeys([*there.damage, *wrong, *(text for one in found.values() for text in one.damage)])),
         sections=tuple(section for section in sections if section.parts),
     )
+
+
+def _count(cells: int) -> str:
+    return f"{cells:,} cell{'s' if cells > 1 else ''}"
 
 
 def _stamps(there: There, found: dict[Path, Found]) -> list[str]:

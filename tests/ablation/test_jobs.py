@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from advmix_cli.ablation.prepare import prepare
 from advmix_cli.ablation.slots import Slot, on_cpu
 from advmix_cli.ablation.standing import standing
 from advmix_cli.cli import app
+from advmix_cli.commands import jobs as command
 from advmix_cli.errors import CellsFailedError, DataError, InUseError, StoppedError
 from advmix_cli.failures import Failure, failure
 from advmix_cli.fit import Keeping
@@ -357,6 +359,26 @@ def test_the_table_names_who_failed_and_why(tmp_path, monkeypatch):
     assert "FAILED: Attack, seed 0: out of [red]memory[/red] (exit code 1, 2 attempts)" in done.stdout
     (line,) = (line for line in done.stdout.splitlines() if line.strip().startswith("Attack"))
     assert line.split() == ["Attack", "failed", "failed", "failed"]
+
+
+def test_the_view_is_drawn_when_who_works_changes_and_every_second(table, watch, monkeypatch):
+    """And what is done needs no process."""
+    todo, now, drawn, given = table(a="done", b="done"), [], [], []
+    (todo[0].directory / "done").rename(todo[0].directory / "results.json")
+
+    def working(_todo, slots, _watch, looked, *_):
+        given.append(len(slots))
+        for at, running in ((10.0, {"b"}), (10.5, {"b"}), (11.0, {"b"}), (11.9, {"b"}), (11.95, set())):
+            now.append(at)
+            looked(frozenset(map(Path, running)))
+
+    monkeypatch.setattr(command, "monotonic", lambda: now[-1])
+    monkeypatch.setattr("advmix_cli.ablation.jobs.run_jobs", working)
+    view = nullcontext((watch, lambda: drawn.append(now[-1])))
+    monkeypatch.setattr("advmix_cli.report.live.live_view", lambda *_: view)
+    rows = Table("t", "T", tuple(cell.row for cell in todo))
+    command.run_at_once(rows, todo, "4", "cpu", Keeping(), ())
+    assert (given, drawn) == ([1], [10.0, 11.0, 11.95])
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5", "", "99999"])

@@ -1,5 +1,7 @@
 """What of the machine each of several trainings gets."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -68,6 +70,7 @@ def test_auto_is_one_for_each_visible_gpu(monkeypatch):
     one, _ = wanted("auto", "cuda:1")
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in one] == UUIDS.split(",")[1:]
     assert len(wanted("5", "cuda")[0]) == 5
+    assert len(wanted("5", "cuda", trainings=3)[0]) == 3
     with pytest.raises(DeviceError, match="--device cuda:2: not there"):
         wanted("auto", "cuda:2")
 
@@ -86,10 +89,23 @@ def test_auto_on_a_cpu_is_one_for_each_core_as_far_as_there_is_memory(monkeypatc
     assert len(wanted("auto")[0]) == 8
 
 
+def test_what_one_of_several_trainings_needs_most_counts(monkeypatch):
+    recipes = [load("digits", [f"engine.threads={count}"]) for count in (1, 4)] * 4
+    assert len(jobs.wanted_slots("auto", "cpu", recipes, print)) == 2
+    needed = [SimpleNamespace(memory=SimpleNamespace(total=total)) for total in (300 * 10**6, 4300 * 10**6)]
+    monkeypatch.setattr("advmix_cli.plan.estimate.estimates", lambda *_: needed)
+    for free, count in ((10 * 10**9, 2), (10**9, 1)):
+        monkeypatch.setattr(memory, "free", lambda free=free: free)
+        found, said = wanted("auto")
+        assert len(found) == count
+        assert said[0] == f"memory for {count} of 8 jobs: {free / 1e9} GB are free, and each takes about 5.0 GB"
+
+
 def test_more_threads_than_cores_are_said():
     _, said = wanted("3", "cpu", "engine.threads=4")
     assert said[0] == "warning: 3 jobs of engine.threads = 4 are more threads than the 8 cores"
     assert len(wanted("2", "cpu", "engine.threads=4")[1]) == 1
+    assert wanted("1", "cpu", "engine.threads=16")[1] == ["1 job at once, 8 threads"]
 
 
 def test_no_more_jobs_than_there_is_to_train():

@@ -65,7 +65,12 @@ def test_noise_has_the_shape_and_the_classes_and_is_the_same_every_time():
     assert made.fingerprints() == again.fingerprints()
     assert not torch.equal(made.train.pixels, made.test.pixels)
     assert made.train.pixels.dtype == torch.uint8
+    assert len(made.train.pixels.unique()) == 256
     units = made.train.pixels.double() / 255
     assert abs(units.mean() - made.mean[0]) < 0.01
     assert abs(units.std() - made.std[0]) < 0.01
     assert set(made.train.labels.tolist()) | set(made.test.labels.tolist()) == set(range(100))
+
+
+def test_images_that_are_no_squares_have_their_rows_first():
+    assert Outline((3, 8, 10), 2, 0, 0, 0).noise(4).image_shape == (3, 8, 10)

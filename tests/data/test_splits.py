@@ -120,7 +120,14 @@ def test_units_are_grey_levels_over_255():
 )
 def test_what_are_no_images_and_labels_is_refused(change, message):
     true = Images(torch.arange(256, dtype=torch.uint8).reshape(4, 1, 8, 8), torch.arange(4))
-    raw = Raw(true, Images(**{**vars(true), **change}), tuple("0123456789"))
-    with pytest.raises(DataError) as caught:
-        split(raw, **PLAIN)
-    assert str(caught.value).startswith(message)
+    wrong, classes = Images(**{**vars(true), **change}), tuple("0123456789")
+    for name, raw in (("test", Raw(true, wrong, classes)), ("train", Raw(wrong, true, classes))):
+        with pytest.raises(DataError) as caught:
+            split(raw, **PLAIN)
+        assert str(caught.value).startswith(message.replace("test", name))
+
+
+def test_all_of_a_dataset_goes_to_a_device():
+    moved = split(numbered(50), **PLAIN).to(torch.device("meta"))
+    for images in (moved.train, moved.validation, moved.test):
+        assert (images.pixels.device.type, images.labels.device.type) == ("meta", "meta")

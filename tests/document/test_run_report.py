@@ -1,11 +1,14 @@
 """A run directory as a document: what stands in it, what of it cannot be read, and that nothing in it is obeyed."""
 
 import json
+import os
 import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made import HOSTILE, Checked, epoch_lines, outcome, recipe_with, write_run
+from made import HOSTILE, MACHINE, Checked, epoch_lines, outcome, recipe_with, write_run
 from matplotlib.figure import Figure
 from PIL import Image
 from typer.testing import CliRunner
@@ -14,9 +17,12 @@ from advmix_cli.cli import app
 from advmix_cli.diagnosis.battery import Check
 from advmix_cli.diagnosis.diagnose import Diagnosis
 from advmix_cli.diagnosis.kept import Kept
+from advmix_cli.document.parts import Text
+from advmix_cli.document.run import again, document, environment, look
 from advmix_cli.errors import RunDirectoryError
 from advmix_cli.evaluation import verdict_files
 from advmix_cli.failures import Failure
+from advmix_cli.report.grid import Cell, Grid
 from advmix_cli.report.results import Measured, Results
 from advmix_cli.report.tables import interval
 
@@ -345,6 +351,8 @@ def test_a_diagnosis_survives_its_file(whole, tmp_path):
         (["digits"], "runs/digits: no cell of this table is there"),
         (["run", "--seeds", "2"], "--seeds has no meaning for a run directory: it is of a table"),
         (["run", "--set", "seed=1"], "--set has no meaning for a run directory"),
+        (["run", "--rows", "1"], "--rows has no meaning for a run directory"),
+        (["run", "--out", "x"], "--out has no meaning for a run directory"),
         (["run", "-o", "run"], "--output run: a directory; name a file in it"),
         (["run", "-o", "run/recipe.toml"], "--output run/recipe.toml: a report as html ends in .html or .htm"),
         (["run", "-o", "a.html", "--format", "latex"], "--output a.html: a report as latex ends in .tex"),
@@ -372,3 +380,94 @@ def test_json_in_metrics_is_not_trusted(tiny, tmp_path):
     assert code == 1
     assert "metrics.jsonl:2: damaged" in said
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])["epoch"] == 1
+
+
+def test_what_has_to_be_known_of_a_run_is_stamped_on_it(tiny, tmp_path):
+    lines = epoch_lines(2)
+    lines[1]["collapsed"] = True
+    known = {"lines": lines, "machines": (MACHINE, MACHINE), "finished": False}
+    both = (
+        "COLLAPSED: the validation's accuracy under attack fell by half in epoch 2",
+        "MACHINES: trained on 2 of them, so not bit for bit what one would give",
+    )
+    write_run(tmp_path / "run", tiny(), [], **known)
+    unfinished = "UNFINISHED: 2 of 2 epochs are trained, and not all is measured"
+    assert document(look(tmp_path / "run"), None).stamps == (unfinished, *both)
+    write_run(tmp_path / "run", tiny(), [], **known, diverged="why")
+    assert document(look(tmp_path / "run"), None).stamps == ("DIVERGED: why; nothing was measured", *both)
+
+
+def test_a_check_that_was_not_tried_stamps_nothing_and_neither_does_a_diagnosis_before_any_measuring(tiny, tmp_path):
+    write_run(tmp_path / "run", tiny(), [Measured("last", 5, "w")])
+    checks = Check("tried", "", "", True, {}), Check("not tried", "", "", None, {})
+    Kept(Diagnosis(checks, 50, 10, 0.06), "w").save(tmp_path / "run")
+    found = document(look(tmp_path / "run"), None)
+    assert (found.stamps, found.sections[0].parts) == ((), (Text("Nothing was measured yet."),))
+    write_run(tmp_path / "run", tiny(), [])
+    assert document(look(tmp_path / "run"), None).stamps == ()
+
+
+@pytest.mark.parametrize("drop", [None, 3])
+@pytest.mark.usefixtures("sketched")
+def test_a_fall_of_the_learning_rate_is_told_where_there_is_one(tiny, tmp_path, drop):
+    write_run(tmp_path / "run", tiny(), [], lines=epoch_lines(4, drop=drop))
+    (drawing,) = document(look(tmp_path / "run"), tmp_path / "figures").sections[1].parts
+    assert ("; dotted: where the learning rate falls." in drawing.says) == (drop is not None)
+
+
+def test_a_picture_that_no_page_has_room_for_is_left_out(tiny, tmp_path):
+    write_run(tmp_path / "run", tiny(), [])
+    path = tmp_path / "run" / "figures" / "pairs.png"
+    path.parent.mkdir()
+    path.write_bytes(b"\x89PNG\r\n\x1a\n")
+    for size, headings in ((8 * 2**20, ["One batch"]), (8 * 2**20 + 1, [])):
+        os.truncate(path, size)
+        found = document(look(tmp_path / "run"), None)
+        assert [one.heading for one in found.sections if one.heading == "One batch"] == headings
+
+
+def test_machines_that_are_alike_are_one_whenever_they_came(tiny, tmp_path):
+    write_run(tmp_path / "one", tiny(), [], machines=(MACHINE, MACHINE | {"from_epoch": 3}))
+    write_run(tmp_path / "two", tiny(), [], machines=(MACHINE | {"device": "a GPU"},), seconds=2.0)
+    one, two = (Results.load(tmp_path / name) for name in ("one", "two"))
+    words = [("torch", "2.14"), ("device", "a CPU"), ("engine", "eager")]
+    rows = tuple(tuple(map(Cell, row)) for row in words)
+    trained, images = environment([one])
+    assert trained == Grid("What trained it", ("", ""), rows, words=(1,))
+    assert images.captions == ("12.5 s, with their validation",)
+    trained, images = environment([one, two])
+    assert trained.columns == ("", "machine 1", "machine 2")
+    assert [[cell.value for cell in row] for row in trained.rows[:2]] == [
+        ["torch", "2.14", "2.14"], ["device", "a CPU", "a GPU"],
+    ]  # fmt: skip
+    assert [[cell.value for cell in row] for row in images.rows] == [["train", "a1"], ["test", "b2"]]
+    assert images.captions == ("14.5 s of 2 trainings, with their validation",)
+    assert environment([one, replace(two, seconds=0.0)])[1].captions == ("12.5 s of 1 training, with their validation",)
+
+
+def test_the_commands_of_a_run_can_be_pasted_and_one_that_diverged_does_not_go_on(tiny, tmp_path):
+    run = tmp_path / "a run; $x"
+    write_run(run, tiny(), [], diverged="why", finished=False)
+    assert again(look(run)).split("\n") == [
+        f"# digest of the recipe: {tiny().digest()}",
+        f"advmix train {shlex.quote(str(run / 'recipe.toml'))} --out NEW_DIRECTORY",
+        f"advmix report {shlex.quote(str(run))}",
+    ]
+
+
+@pytest.mark.parametrize("left", ["recipe.toml", "results.json", "metrics.jsonl"])
+def test_of_any_file_of_a_run_there_is_a_report(tiny, tmp_path, left):
+    write_run(tmp_path / "run", tiny(), [])
+    for name in {"recipe.toml", "results.json", "metrics.jsonl"} - {left}:
+        (tmp_path / "run" / name).unlink()
+    done = advmix("report", tmp_path / "run", "--format", "markdown")
+    assert done.exit_code == (0 if left == "recipe.toml" else 1)
+    assert f"\nRun directory {tmp_path / 'run'}".replace("_", "\\_") in done.stdout
+    assert done.stdout.endswith("\n```\n")
+
+
+@pytest.mark.usefixtures("sketched")
+def test_a_file_s_ending_may_be_in_capitals(tiny, tmp_path):
+    write_run(tmp_path / "run", tiny(), [])
+    assert advmix("report", tmp_path / "run", "-o", tmp_path / "RUN.HTML").exit_code == 0
+    assert (tmp_path / "RUN.HTML").read_text().startswith("<!DOCTYPE html>")

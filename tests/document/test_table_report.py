@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,17 @@ from typer.testing import CliRunner
 from advmix_cli.ablation.cells import cells
 from advmix_cli.ablation.order import keep_order
 from advmix_cli.cli import app
-from advmix_cli.document.cells import in_directory
+from advmix_cli.diagnosis.battery import Check
+from advmix_cli.diagnosis.diagnose import Diagnosis
+from advmix_cli.diagnosis.kept import Kept
+from advmix_cli.document.cells import There, in_directory
+from advmix_cli.document.table import again, document
 from advmix_cli.failures import Failure
 from advmix_cli.files import read_text
 from advmix_cli.recipe import load
-from advmix_cli.recipe.table import load_table
+from advmix_cli.recipe.table import Row, Table, load_table
 from advmix_cli.report.results import Measured
+from advmix_cli.report.tables import TEST_SELECTED
 
 SET = "schedule.epochs=7"
 
@@ -195,6 +201,7 @@ def test_a_name_finds_the_edits_in_one_step(tmp_path):
     for command in commands:
         words = shlex.split(command.removesuffix("  (1 of them)"))
         assert words[:5] == ["advmix", "report", "digits", "--out", str(tmp_path)]
+        assert words[5:9] == ["--rows", "5", "--seeds", "1"]
         one = advmix(*words[1:])
         assert one.exit_code == 0, one.output
         written.add(one.stderr)
@@ -205,16 +212,60 @@ def test_a_name_finds_the_edits_in_one_step(tmp_path):
     assert done.stderr.count("(7 of them)") == 3
 
 
+def test_an_edit_that_is_not_there_is_not_another_one(tmp_path):
+    directory = digits_table(tmp_path, settings=[SET])
+    done = advmix("report", "digits", "--out", tmp_path, "--set", "data.seed=9")
+    assert (done.exit_code, done.stderr.splitlines()) == (
+        2,
+        [
+            f"error: {directory}: no cell of this edit is there, but of others:",
+            f"  advmix report digits --out {tmp_path} --set {SET}  (7 of them)",
+        ],
+    )
+
+
+def test_a_name_says_where_cells_of_another_table_are(tmp_path):
+    directory = tmp_path / "digits"
+    write_run(directory / "one", recipe_with(load_table("digits").rows[0].recipe, "title='mine'"), [])
+    done = advmix("report", "digits", "--out", tmp_path)
+    said = f"{directory}: no cell of this table is there, but others are: advmix report {directory}"
+    assert (done.exit_code, done.stderr) == (2, f"error: {said}\n")
+
+
+def test_seeds_that_are_edited_too_are_counted_from_the_first(tmp_path):
+    there = in_directory(digits_table(tmp_path, seeds=2, settings=["seed=4"]))
+    assert (there.table.settings, there.seeds, len(there.cells)) == (("seed=4",), 2, 14)
+
+
+def test_cells_beyond_a_gap_in_the_seeds_are_not_left_out(tmp_path):
+    directory = digits_table(tmp_path, seeds=3)
+    for cell in cells(load_table("digits"), 3, directory)[7:14]:
+        shutil.rmtree(cell.directory)
+    there = in_directory(directory)
+    assert (there.name, len(there.cells)) == (None, 14)
+
+
+def test_cells_that_no_edit_of_a_table_makes_are_known_by_their_names(tmp_path):
+    """One that all of its rows had would make them one experiment."""
+    row = load_table("digits").rows[0]
+    recipe = recipe_with(row.recipe, f"title='{row.name}'", 'maximizer={kind="none"}')
+    write_run(tmp_path / "digits" / "one", recipe, [])
+    there = in_directory(tmp_path / "digits")
+    assert (there.name, [cell.name for cell in there.cells]) == (None, [f"{row.name}, seed 0"])
+
+
 @pytest.mark.parametrize(
     "edit", ['evaluators=[{kind="pristine"}]', 'optimizer={kind="adam", lr=0.01}', "data.test_limit=40",
-             "threat.epsilon=0.1", 'averaging={kind="ema"}', "validation.fraction=0", 'engine.precision="bf16"']
+             "threat.epsilon=0.1", 'averaging={kind="ema"}', "validation.fraction=0", 'engine.precision="bf16"',
+             'averaging={kind="ema", decay=0.5}', 'optimizer={kind="sgd", lr=0.05}',
+             'evaluators=[{kind="pristine", name="𝛅"}]']
 )  # fmt: skip
 def test_any_edit_is_found_again(tmp_path, edit):
     """The command that a report names makes the very same cells."""
     directory = digits_table(tmp_path, settings=[edit])
     text = advmix("report", directory, "--format", "markdown").stdout
     assert "Table digits, 7 cells" in text
-    (command,) = [line for line in text.split("\n") if line.startswith("advmix report ")]
+    (command,) = [line for line in text.split("\n") if line.startswith("advmix report digits ")]
     again = advmix(*shlex.split(command)[1:], "--format", "markdown")
     assert again.exit_code == 0, again.output
     assert again.stdout == text
@@ -247,6 +298,30 @@ def test_a_cell_that_cannot_be_read_is_said(tmp_path, monkeypatch):
     done = advmix("report", directory)
     assert done.exit_code == 1
     assert f"warning: {closed / 'recipe.toml'}: Permission denied" in done.stderr
+
+
+def test_a_recipe_that_is_damaged_beside_the_cells_of_a_shipped_table_is_said(tmp_path):
+    other = digits_table(tmp_path) / "other"
+    other.mkdir()
+    (other / "recipe.toml").write_text("x")
+    done = advmix("report", other.parent)
+    assert done.exit_code == 1
+    assert done.stderr.count("warning: ") == 1
+    assert f"warning: {other / 'recipe.toml'}:1:2: not valid TOML" in done.stderr
+
+
+def test_where_no_recipe_can_be_read_there_is_no_report(tmp_path):
+    place = tmp_path / "mine"
+    (place / "one").mkdir(parents=True)
+    (place / "one" / "recipe.toml").write_text("x")
+    done = advmix("report", place)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: {place}: none of its recipes can be read\n{place}/one/recipe.toml:1:2: ")
+
+
+def test_a_cell_whose_recipe_has_no_title_is_called_as_its_directory(tiny, tmp_path):
+    write_run(tmp_path / "mine" / "one", recipe_with(tiny(), "title=''"), [])
+    assert [row.name for row in in_directory(tmp_path / "mine").table.rows] == ["one"]
 
 
 def test_a_damaged_cell_is_one_message(tmp_path):
@@ -333,10 +408,13 @@ def test_the_rows_of_a_directory_stand_as_the_table_was_run(tiny, tmp_path, miss
         shutil.rmtree(tmp_path / "mine" / missing)
     keep_order(["two", "one"], tmp_path / "mine")
     there = in_directory(tmp_path / "mine")
-    assert [row.name for row in there.table.rows] == ["two", "one"]
+    assert [(row.name, row.recipe.seed) for row in there.table.rows] == [("two", 0), ("one", 0)]
+    assert there.seeds == 2
     assert [cell.directory.name for cell in there.cells] == [
         name for name in ("two-0", "one-0", "two-1", "one-1") if name != missing
     ]
+    keep_order(["two"], tmp_path / "mine")
+    assert [row.name for row in in_directory(tmp_path / "mine").table.rows] == ["two", "one"]
     (tmp_path / "mine/rows.json").write_text("{")
     assert {row.name for row in in_directory(tmp_path / "mine").table.rows} == {"one", "two"}
 
@@ -359,3 +437,95 @@ def test_options_of_a_name_mean_nothing_to_a_directory(tmp_path, flag):
     assert (done.exit_code, done.stdout) == (2, "")
     assert f"{flag[0]} has no meaning for a directory of cells: name the table, as for ablate" in done.stderr
     assert not (directory / "report.html").exists()
+
+
+def part(found, heading):
+    """The last one under that heading."""
+    (section,) = (section for section in found.sections if section.heading == heading)
+    return section.parts[-1]
+
+
+def values(grid):
+    return [[cell.value for cell in row] for row in grid.rows]
+
+
+def small(tiny, place, **edits):
+    """There(...) of rows of the small recipe, a seed each."""
+    rows = tuple(Row(name, tiny(*settings), {}) for name, settings in edits.items())
+    table = Table("t", "T", rows)
+    return There(table, cells(table, 1, place / "t"), place / "t", "t")
+
+
+def test_a_cell_that_diverged_is_done(tiny, tmp_path):
+    there = small(tiny, tmp_path, one=())
+    write_run(there.cells[0].directory, there.cells[0].row.recipe, [], diverged="why", finished=False)
+    found = document(there, None)
+    assert found.about == f"Table t, 1 cell in {tmp_path / 't'}"
+    assert found.stamps == ("DIVERGED: one, seed 0: why; nothing was measured",)
+    assert [row[:3] for row in values(part(found, "Cells"))] == [["one", "0", "diverged"]]
+
+
+def test_cells_whose_epoch_was_chosen_on_test_images_are_named_together(tiny, tmp_path):
+    there = small(tiny, tmp_path, one=(), two=("seed=3",))
+    for cell in there.cells:
+        write_run(cell.directory, cell.row.recipe, [Measured("best on test", 1, "w", (outcome("PGD2", 9),))])
+    assert document(there, None).stamps == (f"{TEST_SELECTED} one, seed 0; two, seed 3",)
+
+
+def test_a_column_that_was_not_measured_alike_says_so(tiny, tmp_path):
+    there = small(tiny, tmp_path, one=(), two=("seed=3",))
+    for cell, epsilon in zip(there.cells, (8 / 255, 4 / 255), strict=True):
+        other = replace(outcome("PGD2", 9), settings={"epsilon": epsilon})
+        write_run(cell.directory, cell.row.recipe, [Measured("last", 1, "w", (outcome("pristine", 9), other))])
+    assert values(part(document(there, None), "Results")) == [
+        ["pristine", "split test, epsilon 8/255"], ["PGD2", "not the same in all rows"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("seeds", "on", "images"), [(1, "held-out", "validation"), (2, "test", "test")])
+def test_what_the_figures_of_a_table_show_is_told(tiny, tmp_path, seeds, on, images):
+    """Not what a row without an epoch is going to be validated on."""
+    other = {"held-out": "test", "test": "held-out"}[on]
+    rows = tuple(
+        Row(name, tiny(f'validation={{on="{where}", limit=30, steps=2}}'), paper)
+        for name, where, paper in (("one", on, {"PGD2": 50.0}), ("<two>", other, {}))
+    )
+    table = Table("t", "T", rows)
+    there = There(table, cells(table, seeds, tmp_path / "t"), tmp_path / "t", "t")
+    for cell in there.cells:
+        lines = epoch_lines(2) if cell.row.name == "one" else []
+        write_run(cell.directory, cell.row.recipe, [], lines=lines, finished=False)
+    found = document(there, tmp_path / "figures")
+    (section,) = (section for section in found.sections if section.heading == "Figures")
+    means = "; thin lines are single seeds, the thick one is their mean" if seeds == 2 else ""
+    assert {one.path.stem: one.says for one in section.parts} == {
+        "ablation": "The accuracy of each row with its 95% interval; the dashed line is the first row's; diamonds are "
+        "the paper's numbers.",
+        "row-curves": f"Accuracy on the {images} images by epoch, as they are and under PGD; no epoch has ended: "
+        f"<two>{means}.",
+    }
+
+
+def test_a_check_that_was_not_tried_has_not_failed(tiny, tmp_path):
+    there = small(tiny, tmp_path, one=(), two=("seed=3",))
+    for cell, passed in zip(there.cells, (False, True), strict=True):
+        write_run(cell.directory, cell.row.recipe, [])
+        checks = (Check("a", "", "", passed, {}), Check("b", "", "", True, {}), Check("c", "", "", None, {}))
+        Kept(Diagnosis(checks, 1500, 10, 0.06), "w").save(cell.directory)
+    assert values(part(document(there, None), "Diagnosis")) == [
+        ["one, seed 0", "a", "2", "1,500"], ["two, seed 3", "none", "2", "1,500"],
+    ]  # fmt: skip
+
+
+def test_what_other_rows_change_is_told_without_their_seeds(tiny, tmp_path):
+    there = small(tiny, tmp_path, one=(), two=("seed=3", "threat.epsilon=0.1"), three=("seed=4",))
+    assert [(row[1].value, row[1].notes) for row in part(document(there, None), "Recipes").rows] == [
+        ("1 field", ("threat.epsilon = 0.1",)), ("0 fields", ()),
+    ]  # fmt: skip
+
+
+def test_the_commands_of_a_table_can_be_pasted(tiny, tmp_path):
+    there = small(tiny, tmp_path / "a b", one=())._replace(name="my table.toml", rows=("one", "O'urs, frozen λ"))
+    for command, out in zip(again(there).split("\n"), ("NEW_DIRECTORY", str(tmp_path / "a b")), strict=True):
+        words = ["my table.toml", "--seeds", "1", "--rows", "one", "--rows", "O'urs, frozen λ", "--out", out]
+        assert shlex.split(command)[2:] == words

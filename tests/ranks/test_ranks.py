@@ -1,5 +1,6 @@
 """Two ranks that share every batch of a training: what they compute, and that they never part or wait for ever."""
 
+import copy
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tomli_w
@@ -17,16 +19,17 @@ from interrupted import CPU, bits, same
 from processes import free_ports
 from safetensors.torch import load_file
 from torch import nn
-from torch.distributed import TCPStore
+from torch.distributed import HashStore, TCPStore
 from trials import SETTINGS
 from typer.testing import CliRunner
 
 import advmix_cli
 from advmix_cli import build, engine, machine, run
 from advmix_cli.cli import app
-from advmix_cli.errors import DeviceError, RanksError, UsageError
+from advmix_cli.errors import AdvmixError, DeviceError, DivergedError, RanksError, StoppedError, UsageError
 from advmix_cli.networks.batch_norm import SharedBatchNorm2d
-from advmix_cli.ranks import joining
+from advmix_cli.ranks import farewell, joining
+from advmix_cli.ranks.farewell import FAILED, OVER, leave_word, say_over, wait_until_over, word_left
 from advmix_cli.ranks.team import ALONE, Team
 from advmix_cli.ranks.torchrun import Launch, is_first, launched
 from advmix_cli.report.results import Results
@@ -250,6 +253,107 @@ def test_a_rank_that_never_comes_is_not_waited_for_longer(monkeypatch, kept_by_t
     assert str(raised.value) == f"rank 0 of 2 could not join the others: {said}"
     assert 1.5 <= time.monotonic() - began < 20
     del keeper  # until here
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """What the ranks of four leave words in, who all are there at once."""
+    found = HashStore()
+    stand_ins = {
+        "rendezvous": lambda *_, **__: iter([(found, 0, 4)]), "PrefixStore": lambda _, one: one,
+        "init_process_group": lambda *_, **__: None, "new_group": lambda **_: None, "ProcessGroup": object,
+    }  # fmt: skip
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(torch.distributed, name, stand_in)
+    monkeypatch.setattr(joining, "_wait_for_all", lambda *_: None)
+    return found
+
+
+@pytest.mark.parametrize(("rank", "local_rank", "waits"), [(0, 0, False), (1, 1, False), (2, 0, True), (3, 1, False)])
+def test_of_each_other_machine_one_rank_waits_for_the_first(store, monkeypatch, rank, local_rank, waits):
+    waited = []
+    monkeypatch.setattr(joining, "wait_until_over", lambda _: waited.append(rank))
+    with joining.joined(Launch(rank, 4, local_rank, 2)):
+        pass
+    assert (store.check([OVER]), waited) == (rank == 0, [rank] if waits else [])
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_an_error_that_another_rank_says_leaves_no_word(store, said):
+    error = RanksError("gone")
+    error.said = said
+    with pytest.raises(RanksError), joining.joined(Launch(1, 4, 1, 2)):
+        raise error
+    assert store.check([FAILED]) is not said
+
+
+def test_the_first_word_is_the_one_that_counts(store):
+    assert word_left(store) is None
+    assert leave_word(store, StoppedError("stopped by SIGTERM", 143), 2)
+    assert not leave_word(store, DivergedError("nan"), 1)
+    word = word_left(store)
+    assert (type(word), str(word), word.exit_code) == (StoppedError, "stopped by SIGTERM", 143)
+
+
+def test_of_two_ranks_that_find_another_one_gone_at_once_one_says_it(store, monkeypatch):
+    monkeypatch.setattr("advmix_cli.ranks.team.word_left", lambda _: None)
+    assert [Team(rank, 4, store=store)._lost(RuntimeError("gone")).said for rank in (1, 2)] == [False, True]
+
+
+@pytest.mark.parametrize("end", [say_over, lambda store: leave_word(store, OSError("full"), 0)])
+def test_the_first_rank_is_waited_for_until_it_is_done_or_has_failed(store, monkeypatch, end):
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        assert len(slept) < 3, "it waits for ever"
+        if len(slept) == 2:
+            end(store)
+
+    monkeypatch.setattr(farewell, "time", SimpleNamespace(sleep=sleep))
+    wait_until_over(store)
+    assert slept == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("other", "named"), [({"a": 0, "b": 1}, " (a and 1 more)"), ({"a": 2, "b": 1}, " (b and 0 more)"), ({}, None)]
+)
+def test_ranks_that_have_other_sums_or_other_tensors_have_come_apart(monkeypatch, other, named):
+    monkeypatch.setattr(Team, "_gathered", lambda _, value: [value, {**value, "c": 9} if named is None else other])
+    tensors = {name: torch.tensor([number], dtype=torch.int32) for name, number in (("a", 2), ("b", 4))}
+    with pytest.raises(RanksError) as caught:
+        Team(0, 2).raise_if_apart(tensors, "by the end")
+    assert str(caught.value).startswith(f"the ranks have come apart by the end{named or ''}: they compute differently")
+
+
+@pytest.mark.parametrize(("rank", "said"), [(0, True), (1, False), (2, True)])
+def test_of_two_errors_that_of_the_first_rank_ends_all(monkeypatch, rank, said):
+    errors = {1: DivergedError("nan"), 2: OSError("full")}
+    ends = [farewell.End.of(errors[number]) if number in errors else None for number in range(3)]
+    monkeypatch.setattr(Team, "_gathered", lambda *_: ends)
+
+    def work():
+        with Team(rank, 3).together():
+            if rank in errors:
+                raise errors[rank]
+
+    with pytest.raises(AdvmixError) as caught:
+        work()
+    assert (str(caught.value), caught.value.exit_code, caught.value.said) == ("nan", 3, said)
+
+
+def test_a_copy_of_what_knows_its_team_knows_the_same_one(store):
+    team = Team(1, 2, store=store)
+    assert copy.deepcopy([team])[0] is team
+
+
+def test_a_rank_leaves_when_all_have_come_there(monkeypatch):
+    done = []
+    monkeypatch.setattr(Team, "highest", lambda *_: done.append("all are there"))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: done.append("left"))
+    for team in (Team(1, 2), ALONE):
+        team.leave()
+    assert done == ["all are there", "left"]
 
 
 @pytest.mark.parametrize("mode", ["train", "batch", "eval"])

@@ -1,6 +1,7 @@
 """What is said to a user who asks for SLURM where it is not, or with words that mean nothing."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,13 @@ from typer.testing import CliRunner
 from advmix_cli.ablation.cells import cells, select
 from advmix_cli.ablation.slurm import scheduler, submit
 from advmix_cli.ablation.slurm.submissions import Submission, submissions
+from advmix_cli.ablation.slurm.task import Training
 from advmix_cli.cli import app
 from advmix_cli.errors import SchedulerError
 from advmix_cli.failures import Failure
 from advmix_cli.files import write_atomically
+from advmix_cli.locks import is_held
+from advmix_cli.recipe import load
 from advmix_cli.recipe.table import load_table
 from advmix_cli.report.results import Results
 
@@ -276,3 +280,41 @@ def test_an_interrupt_waits_until_the_job_is_known(other, bare):
     assert found.stderr.endswith("stopped by SIGINT\n")
     assert other()
     assert [list(one.tasks.values()) for one in submissions(Path("runs/digits"))] == [["9"]]
+
+
+@pytest.mark.usefixtures("other")
+def test_what_is_submitted_is_what_was_asked_for(tmp_path, monkeypatch):
+    """By one process at a time, with all that the cells need; what is over is no longer known."""
+    sent, taken, place = [], [], Path("runs/digits/.slurm")
+
+    def submitting(left, request, training, here):
+        assert is_held(place)
+        assert [load.read(cell.directory / "recipe.toml").recipe() for cell in left] == [left[0].row.recipe]
+        sent.append((request.minutes, training, here.name))
+        return Submission(place / "2", {left[0].directory.name: "9"}, here.name)
+
+    monkeypatch.setattr(submit, "submit", submitting)
+    monkeypatch.setattr("advmix_cli.ablation.trained_before.take_over", lambda cells, _: taken.extend(cells))
+    monkeypatch.setattr("advmix_cli.report.tracking.check", lambda _: None)
+    submitted({"old": "5_0"}, "other")
+    ablate(*SLURM, "--save-every", "90s", "--track", "wandb", "--device", "cpu", code=0)
+    assert sent == [(240, Training(str(tmp_path), "cpu", 90.0, ("wandb",)), "other")]
+    assert [cell.row.name for cell in taken] == ["Attack"]
+    assert submissions(Path("runs/digits")) == []
+
+
+def test_a_directory_that_holds_something_else_is_not_submitted(other):
+    directory = Path(the_cell("--status")["directory"])
+    directory.mkdir(parents=True)
+    (directory / "mine").touch()
+    assert ablate(*SLURM) == f"error: {directory} is not empty and holds no run; choose another directory with --out"
+    assert not other()
+    shutil.rmtree("runs")
+
+
+def test_after_an_interrupt_nothing_is_submitted_any_more(other, bare):
+    """It comes while SLURM is asked for the second time, within the lock."""
+    bare("squeue", "[ -e asked ] && kill -INT $PPID; : >> asked")
+    found = CliRunner().invoke(app, ["ablate", "digits", "--rows", "1", *SLURM])
+    assert (found.exit_code, found.stderr) == (130, "stopped by SIGINT\n")
+    assert not other()
