@@ -7,17 +7,23 @@ import shlex
 import shutil
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from made import write_run
 from typer.testing import CliRunner
 
 from advmix_cli.ablation.cells import cells
+from advmix_cli.ablation.order import kept_order
 from advmix_cli.cli import app
+from advmix_cli.errors import DivergedError, StoppedError
+from advmix_cli.locks import LOCK, held
 from advmix_cli.recipe.load import load
 from advmix_cli.recipe.schema import Recipe
 from advmix_cli.recipe.shipped import recipe_names, table_names
 from advmix_cli.recipe.table import load_table
-from advmix_cli.report.results import Results
+from advmix_cli.report.results import Measured, Results
+from advmix_cli.rundir import LAST, METRICS, RECIPE, RESULTS, STATE
 from advmix_cli.seals import unsealed
 
 QUICK = [
@@ -379,3 +385,164 @@ def test_json_is_whole_whatever_stdout_can_write():
     ]
     assert "λ".encode() in said[0]
     assert json.loads(said[0].decode()) == json.loads(said[1].decode("ascii"))
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """(recipe, directory) of each training that is begun, and stopped before it has trained anything."""
+    monkeypatch.chdir(tmp_path)
+    found = []
+
+    def execute(recipe, directory, *_):
+        found.append((recipe, directory))
+        raise StoppedError("stopped by a test", 143)
+
+    monkeypatch.setattr("advmix_cli.run.execute", execute)
+    return found
+
+
+def test_seed_comes_after_the_settings_and_may_be_0(asked):
+    done = advmix("train", "digits", "--set", "seed=3", "--seed", "0")
+    assert done.exit_code == 143
+    assert done.stderr.endswith("unfinished: stopped by a test; nothing was trained yet\n")
+    ((recipe, directory),) = asked
+    assert recipe.seed == 0
+    assert directory == Path("runs") / f"digits-seed0-{recipe.digest()[:12]}"
+
+
+@pytest.mark.parametrize("left", [LOCK, METRICS, STATE, LAST])
+def test_a_run_s_own_recipe_goes_on_in_its_run_unless_another_place_is_wanted(asked, left):
+    run = Path("run")
+    write_run(run, load("digits"), [], finished=False)
+    for name in (METRICS, RESULTS):
+        (run / name).unlink()
+    (run / left).touch()
+    for words, directory in (([], run), (["--out", "other"], Path("other"))):
+        said = advmix("train", run / RECIPE, "--resume", *words).stderr
+        assert asked.pop()[1] == directory
+        assert said.startswith(f"nothing to go on with yet: {directory}\n")
+
+
+def test_what_is_known_is_gone_on_with_without_a_word(asked):
+    write_run(Path("run"), load("digits"), [], finished=False)
+    assert "nothing to go on with yet" not in advmix("train", "digits", "--out", "run", "--resume").stderr
+    assert len(asked) == 1
+
+
+def test_a_training_that_diverged_is_told_so_and_not_to_be_gone_on_with(asked):
+    write_run(Path("run"), load("digits"), [], finished=False, diverged="nan")
+    (Path("run") / STATE).mkdir()
+    advmix("train", "digits", "--out", "run")
+    assert len(asked) == 1
+
+
+def test_an_unfinished_training_that_somebody_works_at_is_said_to_be_in_use(asked):
+    write_run(Path("run"), load("digits"), [], finished=False)
+    (Path("run") / STATE).mkdir()
+    assert "holds an unfinished training" in message(advmix("train", "digits", "--out", "run"))
+    with held(Path("run")):
+        assert message(advmix("train", "digits", "--out", "run")).startswith("run is in use: process ")
+    assert asked == []
+
+
+def test_runs_beside_that_cannot_be_looked_at_end_no_training(asked, monkeypatch):
+    def closed(_):
+        raise PermissionError(13, "Permission denied", "runs")
+
+    monkeypatch.setattr("advmix_cli.ablation.trained_before.trainings", closed)
+    assert advmix("train", "digits").exit_code == 143
+    assert len(asked) == 1
+
+
+@pytest.mark.usefixtures("empty")
+@pytest.mark.parametrize(("names", "said"), [(["elsewhere/x"], "elsewhere/x"), ([], "r")])
+def test_what_cannot_be_written_is_named(monkeypatch, names, said):
+    def full(*_):
+        raise OSError(28, "No space left on device", *names)
+
+    monkeypatch.setattr("advmix_cli.run.execute", full)
+    assert advmix("train", "digits", "--out", "r").stderr.endswith(f"error: {said}: No space left on device\n")
+
+
+@pytest.mark.usefixtures("asked")
+def test_the_document_of_what_is_unfinished_has_what_is_known():
+    write_run(Path("run"), load("digits"), [], finished=False)
+    found = json.loads(advmix("train", "digits", "--out", "run", "--resume", "--json").stdout)
+    known = json.loads(json.dumps(Results.load(Path("run")).to_json()))
+    assert found == {**known, "finished": False, "unfinished": "stopped by a test"}
+    nothing = json.loads(advmix("train", "digits", "--out", "other", "--json").stdout)
+    assert nothing == {"finished": False, "unfinished": "stopped by a test"}
+
+
+@pytest.mark.usefixtures("empty")
+def test_without_evaluators_nothing_is_shown_and_that_is_said(monkeypatch):
+    def execute(recipe, directory, *_):
+        write_run(directory, recipe, [Measured("last", 5, "w", ())])
+        return Results.load(directory)
+
+    monkeypatch.setattr("advmix_cli.run.execute", execute)
+    done = advmix("train", "digits", "--out", "run", "--set", "evaluators=[]")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr == "nothing was measured: the recipe has no evaluators\nrun directory: run\n"
+
+
+def test_a_training_is_shown_under_its_own_title(trained):
+    directory, _ = trained
+    again = advmix("train", "digits", "--out", directory, *QUICK)
+    title = Results.load(directory).title
+    assert title
+    assert f"{title} · last epoch (1)" in again.stdout
+
+
+@pytest.mark.usefixtures("asked")
+@pytest.mark.parametrize("jobs", [[], ["--jobs", "1"]])
+def test_a_table_that_is_stopped_is_shown_and_knows_the_order_of_all_its_rows(monkeypatch, jobs):
+    def run_jobs(*_):
+        raise StoppedError("stopped by a test", 143)
+
+    monkeypatch.setattr("advmix_cli.ablation.jobs.run_jobs", run_jobs)
+    done = advmix("ablate", "--rows", "Ours", "--device", "cpu", "--format", "json", *jobs)
+    assert done.exit_code == 143
+    assert done.stderr.endswith("unfinished: stopped by a test; the same command does what is left\n")
+    assert json.loads(done.stdout)["finished"] is False
+    assert kept_order(Path("runs/digits")) == [row.name for row in load_table("digits").rows]
+
+
+@pytest.mark.usefixtures("empty")
+def test_who_submits_some_rows_keeps_the_order_of_all(monkeypatch):
+    monkeypatch.setattr("advmix_cli.commands.ablate.requested", lambda *_, **__: "a request")
+    monkeypatch.setattr("advmix_cli.commands.ablate.launch", lambda *_: Path("runs/digits").mkdir(parents=True))
+    assert advmix("ablate", "--rows", "Ours", "--launcher", "slurm").exit_code == 0
+    assert kept_order(Path("runs/digits")) == [row.name for row in load_table("digits").rows]
+
+
+@pytest.mark.usefixtures("empty")
+def test_the_rows_that_diverged_are_named_after_the_table(monkeypatch):
+    def execute(recipe, directory, *_):
+        if recipe.title == "Attack":
+            write_run(directory, recipe, [], diverged="nan", finished=False)
+            raise DivergedError("nan")
+        write_run(directory, recipe, [])
+
+    monkeypatch.setattr("advmix_cli.run.execute", execute)
+    done = advmix("ablate", "--rows", "1", "--rows", "2", "--device", "cpu", "--format", "json")
+    assert done.stderr.endswith("diverged: Attack (seed 0); the other rows are measured\n")
+    assert (done.exit_code, json.loads(done.stdout)["finished"]) == (3, True)
+    done = advmix("ablate", "--rows", "1", "--device", "cpu", "--format", "json")
+    assert done.stderr.endswith("diverged: Attack (seed 0)\n")
+
+
+@pytest.mark.usefixtures("empty")
+def test_bench_asks_for_what_it_was_asked(monkeypatch):
+    measured, stopped = [], StoppedError("stopped by a test", 143)
+
+    def bench(recipe, place, rounds, _watch, wanted, *, profiled):
+        measured.append((recipe.seed, place.type, rounds, wanted, profiled))
+        return SimpleNamespace(to_json=lambda: {"rounds": rounds}, race=SimpleNamespace(stopped=stopped))
+
+    monkeypatch.setattr("advmix_cli.bench.bench.bench", bench)
+    done = advmix("bench", "digits", "--device", "cpu", "--json")
+    assert (done.exit_code, json.loads(done.stdout)) == (143, {"rounds": 7})
+    words = ["--rounds", "2", "--arm", "eager", "--arm", "delta-only", "--profile", "--set", "seed=3"]
+    advmix("bench", "digits", "--device", "cpu", "--json", *words)
+    assert measured == [(0, "cpu", 7, [], False), (3, "cpu", 2, ["eager", "delta-only"], True)]

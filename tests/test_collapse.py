@@ -139,6 +139,7 @@ def test_after_a_rollback_an_epoch_is_compared_with_the_weights_that_it_began_wi
 def test_the_weights_that_an_epoch_begins_with_are_those_of_the_epoch_that_was_gone_back_to():
     found = [json.dumps({"epoch": epoch, collapse.ACCURACY: epoch / 10}) for epoch in (1, 2, 3)]
     assert [collapse.before(found[:epochs]) for epochs in (0, 1, 2, 3)] == [None, 0.1, 0.2, 0.3]
+    assert collapse.before([json.dumps({"epoch": 1})]) is None
     fell = [json.dumps({"epoch": epoch, collapse.ACCURACY: 0.0, "rolled_back_to": 2}) for epoch in (4, 5)]
     assert [collapse.before(found + fell[:epochs]) for epochs in (1, 2)] == [0.2, 0.2]
 

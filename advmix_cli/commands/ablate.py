@@ -131,4 +131,5 @@ def _table_at_the_end(table: "Table", todo: "list[Cell]", form: Format) -> Itera
     show_table()
     diverged = [cell.listed for cell in todo if (found := cell.results()) and found.diverged]
     if diverged:
-        raise DivergedError(f"diverged: {', '.join(diverged)}; the other rows are measured")
+        others = "; the other rows are measured" if len(diverged) < len(todo) else ""
+        raise DivergedError(f"diverged: {', '.join(diverged)}{others}")

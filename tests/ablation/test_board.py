@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made import write_run
 from rich.console import Console
 
 from advmix_cli.ablation import board as module
-from advmix_cli.ablation.board import Entry, LiveBoard, board, onlooker
+from advmix_cli.ablation.board import Entry, LiveBoard, board, onlooker, record, summary
 from advmix_cli.ablation.cells import cells
+from advmix_cli.ablation.eta import Eta
 from advmix_cli.ablation.standing import Found, Standing
 from advmix_cli.locks import held
 from advmix_cli.recipe.table import Row, Table
@@ -119,3 +121,39 @@ def test_what_is_looked_at_while_it_is_drawn_is_shown_next(tiny, tmp_path, monke
     console.size = (60, 20)
     console.print(live)
     assert len(drawn) == 3
+
+
+def test_what_has_ended_is_not_looked_at_again(tiny, tmp_path):
+    write_run(tmp_path / "a", tiny("evaluators=[]", "schedule.epochs=5"), [])
+    look = onlooker([("a", tiny("evaluators=[]", "schedule.epochs=5"), tmp_path / "a")])
+    assert [one.state for one in look()] == ["done"]
+    (tmp_path / "a" / "results.json").write_text("{")
+    assert [one.state for one in look()] == ["done"]
+
+
+def test_what_runs_comes_first_and_then_what_failed_what_comes_next_what_was_stopped_and_the_last_that_are_done(tiny):
+    states = ["done", "stopped", "done", "waiting", "running", "waiting", "waiting", "waiting", "failed", "done"]
+    found = entries(tiny, *states)
+    order = [4, 8, 3, 5, 6, 1, 9, 2, 0, 7]
+    for room in range(1, len(states) + 1):
+        assert module._most_telling(found, room) == [found[number] for number in sorted(order[:room])]
+
+
+def test_a_run_that_is_measured_says_how_far_it_is_and_only_one_that_runs_when_it_will_be_done(tiny):
+    (one, other) = entries(tiny, "running", "stopped")
+    trained = replace(one.standing, trained=True, found=(Found("last", "a", 0.5, 1.0), Found("best", "a", 0.25, 1.0)))
+    shown = module._cells(replace(one, standing=trained), Eta(60.0, False))
+    assert (shown[""], shown["eta"], shown["measured"]) == ("measuring 2/2", "1:00", "last: a 50.0; best: a 25.0")
+    assert (module._cells(one, None)[""], module._cells(other, Eta(60.0, False))["eta"]) == ("epoch 12/20", "")
+
+
+def test_where_nothing_is_left_no_time_is_said(tiny):
+    assert summary(entries(tiny, "done", "done"), 1) == "2 of 2 runs done"
+    assert not any("runs done" in line for line in shown(entries(tiny, "done"), 1, 100))
+
+
+def test_a_record_has_the_time_of_an_epoch_and_that_since_the_last(tiny):
+    (one,) = entries(tiny, "running")
+    found = record(one, Eta(60.0, True))
+    assert (found["seconds_per_epoch"], found["seconds_since_last_line"]) == (3661.0, 1.0)
+    assert (found["eta_seconds"], found["eta_at_least"]) == (60.0, True)

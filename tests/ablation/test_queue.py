@@ -29,6 +29,7 @@ from advmix_cli.errors import (
 )
 from advmix_cli.failures import failure
 from advmix_cli.files import write_atomically
+from advmix_cli.fit import Keeping
 from advmix_cli.locks import held
 from advmix_cli.recipe.load import load
 from advmix_cli.recipe.table import Row, Table
@@ -236,6 +237,41 @@ def test_a_foreign_directory_is_refused_before_anything_runs(tmp_path, executed)
     with pytest.raises(RunDirectoryError, match="is not empty and holds no run"):
         ran(todo(tmp_path))
     assert names == []
+    assert list(tmp_path.iterdir()) == [last.directory], "nothing is written for the others"
+
+
+def test_a_recipe_that_is_there_is_left_as_it_is(tmp_path, executed):
+    names, _ = executed
+    (first, *_) = todo(tmp_path)
+    begin(first.row.recipe, first.directory)
+    path = first.directory / run.RECIPE
+    path.write_text(written := f"# why\n{path.read_text()}")
+    prepare(Table("t", "T", (first.row,)), [first], print)
+    assert (names, path.read_text()) == ([], written)
+
+
+def test_a_cell_is_named_before_it_is_run_and_kept_as_it_was_asked(tmp_path, monkeypatch):
+    said, keeping, kept = io.StringIO(), Keeping(), []
+
+    def execute(recipe, directory, _place, watch, keeping):
+        watch.say("at work")
+        kept.append(keeping)
+        begin(recipe, directory)
+        results(recipe).save(directory)
+
+    monkeypatch.setattr(run, "execute", execute)
+    run_cells(todo(tmp_path)[:1], CPU, Lines(Console(file=said)), lambda _: None, keeping)
+    assert said.getvalue().splitlines() == ["[1/1] a, seed 0", "at work", "[1/1] a, seed 0: done"]
+    assert kept[0] is keeping
+
+
+def test_memory_is_given_back_after_a_cell_that_failed_alone(tmp_path, monkeypatch):
+    done = []
+    failing = Failing(monkeypatch, MemoryError())
+    monkeypatch.setattr(queue, "release", lambda: done.append(failing.names[-1]))
+    with pytest.raises(CellsFailedError):
+        ran(todo(tmp_path))
+    assert done == ["b"]
 
 
 @pytest.mark.usefixtures("executed")

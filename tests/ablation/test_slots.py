@@ -1,5 +1,6 @@
 """What of the machine each of several trainings gets."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from advmix_cli import memory
 from advmix_cli.ablation import slots
-from advmix_cli.ablation.slots import gpus, on_cpu, on_gpus
+from advmix_cli.ablation.slots import cores, gpus, on_cpu, on_gpus
 from advmix_cli.commands import jobs
 from advmix_cli.errors import DeviceError
 from advmix_cli.recipe.load import load
@@ -46,7 +47,17 @@ def test_a_gpu_each_and_by_turns_if_there_are_more_jobs():
 
 @pytest.mark.parametrize(
     ("count", "asked", "each"),
-    [(1, None, 8), (2, None, 4), (3, None, 2), (9, None, 1), (2, "1", 1), (2, "6", 4), (2, "2,1", 2), (2, "x", 4)],
+    [
+        (1, None, 8),
+        (2, None, 4),
+        (3, None, 2),
+        (9, None, 1),
+        (2, "1", 1),
+        (2, "6", 4),
+        (2, "2,1", 2),
+        (2, "x", 4),
+        (2, "0", 4),
+    ],
 )
 def test_the_cores_are_shared_and_a_smaller_number_of_the_user_s_is_honoured(count, asked, each):
     found = on_cpu(count, {} if asked is None else {"OMP_NUM_THREADS": asked})
@@ -114,3 +125,11 @@ def test_no_more_jobs_than_there_is_to_train():
         found, said = wanted(count, "cpu", trainings=2)
         assert [slot.environment["OMP_NUM_THREADS"] for slot in found] == ["4", "4"]
         assert said == ["2 jobs at once, 4 threads each"]
+
+
+def test_the_cores_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert cores() == 64

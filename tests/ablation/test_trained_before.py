@@ -19,6 +19,7 @@ from advmix_cli.ablation.standing import standing
 from advmix_cli.ablation.trained_before import take_over
 from advmix_cli.checkpoint import BEST, NAMES
 from advmix_cli.cli import app
+from advmix_cli.errors import RunDirectoryError
 from advmix_cli.locks import held
 from advmix_cli.recipe.table import Row, Table
 from advmix_cli.report.results import Results
@@ -302,6 +303,27 @@ def test_a_take_over_that_is_cut_off_leaves_a_training_to_begin(cell, tiny, tmp_
             take_over([new], print)
     run.execute(new.row.recipe, new.directory, CPU, watch)
     assert bits(new.directory) == bits(tmp_path / "runs" / "old")
+
+
+def test_a_training_has_not_ended_before_its_results_are_there(cell, done, tmp_path, monkeypatch):
+    done(evaluators(PRISTINE))
+
+    def fails(_results, directory):
+        raise OSError(28, "No space left on device", str(directory))
+
+    monkeypatch.setattr(Results, "save", fails)
+    with pytest.raises(RunDirectoryError) as caught:
+        cell(evaluators(OTHER))
+    (new,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir() and not (path / LAST).exists())
+    assert str(caught.value) == f"{new} cannot be written: No space left on device"
+
+
+def test_results_that_are_taken_over_have_the_title_of_their_own_row(tiny, done, tmp_path):
+    done(evaluators(PRISTINE))
+    table = Table("t", "T", (Row("other", tiny(evaluators(OTHER)), {}),))
+    (new,) = cells(table, 1, tmp_path / "runs")
+    prepare(table, [new], print)
+    assert Results.load(new.directory).title == "other"
 
 
 def full(_saved, path):

@@ -4,7 +4,9 @@ import dataclasses
 import functools
 import io
 import json
+import os
 import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +14,8 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from advmix_cli import build
+from advmix_cli import build, engine, fitting
+from advmix_cli.bench import arms as bench_arms
 from advmix_cli.bench import bench as benches
 from advmix_cli.bench import compiling, peaks
 from advmix_cli.bench.arms import (
@@ -25,6 +28,7 @@ from advmix_cli.bench.arms import (
     textbook_arms,
     textbook_optimizer,
 )
+from advmix_cli.bench.compiling import Compiled, compiled_arms
 from advmix_cli.bench.peaks import Peaks, measure
 from advmix_cli.bench.race import Race
 from advmix_cli.bench.show import grids
@@ -33,9 +37,9 @@ from advmix_cli.cli import app
 from advmix_cli.commands.bench import Arm
 from advmix_cli.data.outline import Outline
 from advmix_cli.engine import Difference, Prepared
-from advmix_cli.errors import DeviceError, EngineError, UsageError
+from advmix_cli.errors import DeviceError, EngineError, MemoryExhaustedError, UsageError
 from advmix_cli.report.progress import Lines
-from advmix_cli.training.accelerate import Compilation
+from advmix_cli.training.accelerate import Compilation, Replayed
 from advmix_cli.training.batch import OnBatch
 
 CPU = torch.device("cpu")
@@ -85,6 +89,7 @@ def test_the_numbers_follow_from_the_seconds(measured):
     assert document["rounds"] == 3
     assert document["passes_per_image"] == 2 * document["inner_steps"] + 3 == 7
     peaks = document["peaks"]
+    assert peaks == {"fp32_flops_per_second": 2e11, "bf16_flops_per_second": 8e11, "copy_bytes_per_second": 3e10}
     batches = 128 // 16
     assert document["arms"][0]["epoch_seconds"] == document["arms"][0]["seconds_per_batch"]["median"] * batches
     for arm in document["arms"]:
@@ -101,7 +106,7 @@ def test_the_numbers_follow_from_the_seconds(measured):
         assert ratio["median"] == sorted(slow / fast for slow, fast in zip(other, own, strict=True))[1]
 
 
-def test_the_compiled_arm_says_what_was_compiled_and_how_far_it_is_from_eager(measured):
+def test_the_compiled_arm_says_what_was_compiled_and_how_far_it_is_from_eager(measured, tiny):
     (arm,) = (arm for arm in measured.to_json()["arms"] if arm["name"] == "advmix compiled")
     assert (arm["graphs"], arm["breaks"]) == (2, 0)
     assert arm["cold_compile_seconds"] > 0
@@ -109,6 +114,8 @@ def test_the_compiled_arm_says_what_was_compiled_and_how_far_it_is_from_eager(me
     figures = ("losses", "gradients", "attacked", "statistics", "updates")
     assert arm["difference"] == dict.fromkeys(figures, 0.0)
     assert measured.to_json()["tolerances"] == dict(zip(figures, (1e-3, 0.05, 0.03, 0.1, 1e-3), strict=True))
+    in_bf16 = dataclasses.replace(measured, recipe=tiny('engine.precision="bf16"')).to_json()
+    assert in_bf16["tolerances"] == dict(zip(figures, engine.TOLERANCES["bf16"], strict=True))
 
 
 def test_the_first_compilation_is_the_cold_one(tiny, watch, monkeypatch):
@@ -229,8 +236,10 @@ def test_an_arm_that_cannot_be_compiled_is_missing_and_the_others_are_measured(t
         return fails
 
     monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(benches, "candidates", lambda *_: (["compiled", "eager"], "for a test"))
     found = benches.bench(tiny("schedule.batch_size=16"), CPU, 1, watch)
     assert found.missing == {"compiled": "RuntimeError: no compiler here"}
+    assert found.default == "eager, for a test"
     assert [arm.name for arm in found.arms][-1] == "advmix eager"
     assert "compiled cannot be measured: RuntimeError: no compiler here" in said.getvalue()
     assert "compiled: cannot be measured: RuntimeError: no compiler here" in grids(found)[0].captions
@@ -251,6 +260,7 @@ def test_only_the_arms_that_are_wanted_are_made_and_raced(tiny, watch, said, mon
     assert list(found.ratios()) == [("advmix eager", DELTA_ONLY)]
     assert [len(grid.rows) for grid in grids(found)] == [2, 1]
     assert "compiling" not in said.getvalue()
+    assert "racing: 4 timings\n" in said.getvalue()
 
 
 @pytest.mark.parametrize("wanted", ["compiled", "textbook"])
@@ -358,10 +368,12 @@ def test_the_loops_of_the_field_have_torchs_own_optimizer(tiny, settings, kind):
 
 def test_and_yogi_as_its_library_has_it(tiny):
     weight = torch.nn.Parameter(torch.ones(3))
-    made = textbook_optimizer(tiny('optimizer={kind="yogi", lr=0.1, weight_decay=0.5}'), [weight])
+    optimizer = 'optimizer={kind="yogi", lr=0.1, weight_decay=0.5, initial_accumulator=0.25}'
+    made = textbook_optimizer(tiny(optimizer), [weight])
     assert type(made).__module__.startswith("pytorch_optimizer")
     assert made.defaults["weight_decouple"] is False
     assert made.defaults["weight_decay"] == 0.5
+    assert made.defaults["initial_accumulator"] == 0.25
 
 
 @pytest.mark.parametrize(
@@ -401,3 +413,119 @@ def test_the_engine_races_with_the_algorithms_that_the_recipe_trains_with(tiny, 
     watch = Lines(Console(file=io.StringIO()))
     benches.bench(recipe, CPU, 1, watch, ["eager", "compiled", "delta-only"])
     assert (seen, others) == ({wanted}, {False})
+
+
+def test_a_recipe_without_an_attack_has_loops_without_one(tiny):
+    recipe = tiny('maximizer={kind="none"}')
+    for arm in textbook_arms(recipe, build.dataset(recipe, CPU, print), CPU, iter(())):
+        assert (arm.run.steps, arm.run.step_size) == (0, 0.0)
+        assert arm.run.network.training
+
+
+def test_the_engine_goes_on_with_the_next_epoch():
+    training = SimpleNamespace(batches=2, order=str, set_rate=lambda _: None, train_on=lambda *batch: batch)
+    run = bench_arms._batches(training, deterministic=False)
+    assert [run() for _ in range(5)] == [("1", 1, 0), ("1", 1, 1), ("2", 2, 0), ("2", 2, 1), ("3", 3, 0)]
+
+
+@pytest.mark.parametrize(("batch_size", "images"), [(64, 2_048), (1_000, 4_000), (20_000, 50_000)])
+def test_there_are_four_batches_of_noise_and_no_more_than_images(tiny, watch, monkeypatch, batch_size, images):
+    asked = []
+    monkeypatch.setattr(build, "outline", lambda *_: Outline((1, 2, 2), 10, 50_000, 0, 40))
+    monkeypatch.setattr(benches, "_measured", lambda _, __, images, *___, **____: asked.append(len(images.train)))
+    benches.bench(tiny(f"schedule.batch_size={batch_size}"), CPU, 1, watch, ["eager"])
+    assert asked == [images]
+
+
+def test_where_the_memory_is_too_small_it_says_which_batch_fits_an_eager_arm(tiny, watch, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(benches, "_measured", full)
+    monkeypatch.setattr(fitting, "advice", lambda recipe, *_: f"compile {recipe.engine.compile}")
+    with pytest.raises(MemoryExhaustedError, match=r"^compile off; with --arm fewer are held at a time$"):
+        benches.bench(tiny("engine.compile='step'"), CPU, 1, watch, ["eager"])
+
+
+def compiled_with(monkeypatch, recipe, watch, rehearsed, *formulations):
+    """The arms of a compiler that is `rehearsed`."""
+    monkeypatch.setattr(compiling, "rehearsed", rehearsed)
+    monkeypatch.setattr(compiling, "engine_arm", lambda _, made: SimpleNamespace(name=made.formulation))
+    with compiled_arms(recipe, None, lambda: None, formulations, watch) as made:
+        return made
+
+
+def ready(formulation, *figures):
+    return Prepared(None, formulation, "", 1.0, Compilation(2, 0), Difference(*(figures or [0.0] * 5)))
+
+
+def test_each_is_compiled_from_nothing_and_again_with_what_all_have_compiled(tiny, watch, monkeypatch):
+    done = []
+    monkeypatch.setattr(compiling, "forget_compiled", lambda: done.append("forgotten"))
+
+    def rehearsed(_recipe, _images, _network, formulation):
+        done.append(formulation)
+        return ready(formulation)
+
+    compiled_with(monkeypatch, tiny(), watch, rehearsed, "compiled", "captured")
+    assert done == ["forgotten", "compiled", "forgotten", "captured", "forgotten", "compiled", "captured"]
+
+
+def test_in_bf16_what_bf16_tolerates_is_tolerated(tiny, watch, monkeypatch):
+    def rehearsed(*words):
+        return ready(words[-1], 4e-3, 0.3, 0, 0, 0)
+
+    made = compiled_with(monkeypatch, tiny("engine.precision='bf16'"), watch, rehearsed, "compiled")
+    assert made.compiled == {"compiled": Compiled(1.0, 1.0, Compilation(2, 0))}
+    with pytest.raises(EngineError, match="disagree"):
+        compiled_with(monkeypatch, tiny(), watch, rehearsed, "compiled")
+
+
+def test_a_memory_that_is_full_is_no_arm_that_is_missing(tiny, watch, monkeypatch):
+    def rehearsed(*_):
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        compiled_with(monkeypatch, tiny(), watch, rehearsed, "compiled")
+
+
+def test_a_cache_is_empty_while_it_is_in_use_and_then_the_users_own_is_again(monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "own")
+    monkeypatch.setenv("TRITON_CACHE_DIR", "own too")
+    with compiling._empty_cache() as in_use:
+        with in_use():
+            place = os.environ["TORCHINDUCTOR_CACHE_DIR"]
+            assert not list(Path(place).iterdir())
+            assert "TRITON_CACHE_DIR" not in os.environ
+        assert (os.environ["TORCHINDUCTOR_CACHE_DIR"], os.environ["TRITON_CACHE_DIR"]) == ("own", "own too")
+    assert not Path(place).exists()
+
+
+def test_what_a_batch_needs_is_what_it_takes_beyond_what_is_held(monkeypatch):
+    done = []
+    monkeypatch.setattr(benches, "wait", lambda _: done.append("waited"))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 100)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: done.append("reset"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 350)
+
+    def peak(formulation, on_batch=None):
+        training = SimpleNamespace(on_batch=on_batch)
+        prepared = formulation and Prepared(training, formulation, "")
+        return benches._peak(bench_arms.Arm("", "", "fp32", True, lambda: done.append("ran"), prepared), CPU)
+
+    assert peak(None) == peak("eager") == 250
+    assert done == ["waited", "reset", "ran", "waited"] * 2
+    assert peak("captured", Replayed(None, None, needs=70)) == 70
+    assert peak("reduce-overhead") is None
+
+
+def test_the_table_has_the_memory_of_each_arm_where_it_is_known_and_what_the_device_can_do(measured):
+    assert "memory" not in grids(measured)[0].columns
+    needs = {arm.name: 2_500_000 for arm in measured.arms} | {"advmix compiled": None}
+    compiled = {"advmix compiled": Compiled(30.0, 4.0, Compilation(2, 0))}
+    shown, _ = grids(dataclasses.replace(measured, peak_bytes=needs, compiled=compiled))
+    assert [row[-1].value for row in shown.rows] == ["2.50 MB"] * 5 + [""]
+    assert shown.title == "bench: tiny"
+    assert "peaks: 0.200 TFLOP/s in fp32, 0.800 TFLOP/s in bf16, copy 30.0 GB/s" in shown.captions
+    times = "advmix compiled: 2 graphs, no breaks, 30.0 s to compile, 4.0 s when that was done; beside eager, losses"
+    assert any(caption.startswith(times) for caption in shown.captions)

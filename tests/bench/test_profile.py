@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -28,6 +29,7 @@ PRODUCTS = [
     "sm80_xmma_wgrad_implicit_gemm_indexed_tf32f32_tf32f32_f32_nhwckrsc_nhwc_tilesize64x64x64_stage4_kernel",
     "void cutlass__5x_cudnn::Kernel<cutlass_tensorop_bf16_s16816dgrad_optimized_bf16_64x64_32x5_nhwc>(Params)",
     "void implicit_convolve_sgemm<float, float, 128, 5, 5, 3, 3, 3, 1, true, false, true>(int, int, int)",
+    "aten::bmm", "aten::linear", "aten::_slow_conv2d_forward", "void gemv2T_kernel_val<int, int, float>(float)",
     "nvjet_tst_64x8_64x16_4x1_v_bz_TNT", "triton_tem_fused_convolution_3", "triton_tem_fused_mm_0",
     "void cublasLt::splitKreduce_kernel<32, 16, int, float, float>(cublasLt::cublasSplitKParams<float>)",
 ]  # fmt: skip
@@ -37,6 +39,7 @@ OTHERS = [
     "void cudnn::engines_precompiled::nchwToNhwcKernel<float, __nv_bfloat16, float, false, true>(Params)",
     "triton_red_fused__native_batch_norm_legit_functional_convolution_backward_threshold_backward_17",
     "triton_poi_fused_addmm_0", "triton_per_fused_mm_sum_1",
+    "triton_per_fused_convolution_backward_sum_2", "triton_for_fused_addmm_3",
     "void at::native::vectorized_elementwise_kernel<4, at::native::FillFunctor<float>>(int, float)",
 ]  # fmt: skip
 
@@ -87,6 +90,15 @@ def test_a_batch_is_as_long_as_it_was_looked_at_and_on_a_gpu_as_long_as_it_was_r
     monkeypatch.setattr("advmix_cli.clock.seconds", lambda *_: 12.0)
     assert profile(print, CPU, 4, 1.5) == Profile((Operation("aten::mm", 1, 0.25),), 3.0)
     assert profile(print, torch.device("cuda"), 4, 1.5) == Profile((Operation("sm90_gemm", 2, 0.5),), 1.5)
+
+
+@pytest.mark.parametrize(("own", "level"), [(None, "99"), ("1", "1")])
+def test_the_profiler_is_quiet_unless_the_user_wants_it_otherwise(monkeypatch, own, level):
+    monkeypatch.setenv("KINETO_LOG_LEVEL", own or "")
+    if own is None:
+        monkeypatch.delenv("KINETO_LOG_LEVEL")
+    profile(lambda: torch.ones(2).add_(1), CPU, 1, 1.0)
+    assert os.environ["KINETO_LOG_LEVEL"] == level
 
 
 def test_a_longer_product_takes_longer():
@@ -157,6 +169,22 @@ def test_the_table_follows_from_the_profile(measured):
     assert text[1][:5] == [OURS, "500 (50 %)", "600 (60 %)", "0 (0 %)", "1,501"]
     assert [grid.columns[0] for grid in longest] == [f"{name}: longest operations" for name in made]
     assert [cell.value for cell in longest[1].rows[0]] == ["at::native::kernel", "600", "1,500"]
+
+
+def test_the_longest_operations_are_shown_with_names_that_fit_a_line(measured):
+    names = ["a" * 50, "b" * 51, "void c<int>(int)", *"defghij"]
+    seen = Profile(tuple(Operation(name, 1, 0.01) for name in names), 1.0)
+    *_, longest = grids(dataclasses.replace(measured, profiles={DELTA_ONLY: seen, OURS: seen}))
+    assert [row[0].value for row in longest.rows] == ["a" * 50, "b" * 49 + "…", "c", *"defgh"]
+
+
+@pytest.mark.parametrize("batches", [3, 9])
+def test_at_most_five_batches_are_looked_at_and_the_median_of_the_race_is_told(tiny, watch, monkeypatch, batches):
+    asked = []
+    monkeypatch.setattr(benches, "race", lambda arms, *_: Race({name: [1.0, 2.0, 6.0] for name in arms}, batches))
+    monkeypatch.setattr(benches, "profile", lambda *words: asked.append(words[2:]) or Profile((), 1.0))
+    benches.bench(tiny("schedule.batch_size=16"), CPU, 3, watch, ["eager"], profiled=True)
+    assert asked == [(min(batches, 5), 2.0)]
 
 
 @pytest.mark.parametrize("seen", [Profile((), 1.0), Profile((Operation("Memcpy DtoD", 9, 0.1),), 1.0)])

@@ -77,3 +77,17 @@ def test_without_a_whole_round_there_is_nothing_to_give(monkeypatch):
     monkeypatch.setattr("advmix_cli.bench.race.TOGETHER", 0.0)
     with pytest.raises(StoppedError, match="stopped by a test"):
         race({"a": arm, "b": arm}, torch.device("cpu"), 5, lambda: None)
+
+
+def test_what_is_stopped_says_how_many_batches_were_timed_together(monkeypatch):
+    times = iter([0.25, 0.5, 0.5, StoppedError("stopped by a test", 143)])
+
+    def seconds(*_):
+        found = next(times)
+        if isinstance(found, StoppedError):
+            raise found
+        return found
+
+    monkeypatch.setattr("advmix_cli.clock.seconds", seconds)
+    found = race({"a": lambda: None}, torch.device("cpu"), 5, lambda: None)
+    assert (found.seconds, found.batches) == ({"a": [0.25, 0.25]}, 2)

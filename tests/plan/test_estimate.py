@@ -104,3 +104,9 @@ def test_a_folder_is_read_and_its_faults_are_told(tiny, tmp_path):
         counted(recipe)
     with pytest.raises(DataError, match="train_limit = 50001"):
         counted(load("cifar10-ours", ["data.train_limit=50001"]))
+
+
+def test_images_that_only_one_recipe_wants_are_looked_for_by_its_side_too(tiny):
+    held = "evaluators=[{kind='pristine', split='validation'}]"
+    with pytest.raises(DataError, match="wants the validation images, but none are held out"):
+        counted(tiny("validation.fraction=0"), tiny("validation.fraction=0", held))

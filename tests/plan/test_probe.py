@@ -3,6 +3,7 @@
 import io
 import math
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -145,8 +146,9 @@ def test_a_training_is_measured_with_its_own_algorithms(tiny, probed, monkeypatc
 def test_with_a_large_network_methods_of_the_same_passes_share_too(tiny, probed, monkeypatch):
     pair = tiny(), tiny('maximizer={kind="mix-then-attack", ascent={steps=2, step_size="8/255"}}')
     assert [found.trained for _, _, found in probed(*pair)] == ["row 1", "row 2"]
-    monkeypatch.setattr(probe, "SAME_FROM", 1)
-    assert [found.trained for _, _, found in probed(*pair)] == ["row 1", "row 1"]
+    for same_from in (1, estimates(pair, print)[0].cost.forward):
+        monkeypatch.setattr(probe, "SAME_FROM", same_from)
+        assert [found.trained for _, _, found in probed(*pair)] == ["row 1", "row 1"]
 
 
 def test_what_is_measured_is_what_training_would_use(tiny, probed, monkeypatch):
@@ -169,6 +171,35 @@ def test_a_batch_that_does_not_fit_is_told_with_advice(tiny, probed, monkeypatch
     monkeypatch.setattr(engine, "prepare", prepare)
     with pytest.raises(MemoryExhaustedError, match=r"an eager batch of schedule\.batch_size = 64 fits by itself: "):
         probed(tiny())
+
+
+def test_a_training_is_measured_with_the_recipes_threads(tiny, probed, monkeypatch):
+    seen, before = [], torch.get_num_threads()
+    monkeypatch.setattr(probe, "median_seconds", lambda *_: seen.append(torch.get_num_threads()) or 1.0)
+    try:
+        probed(tiny("engine.threads=3"))
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [3]
+
+
+def test_the_time_until_a_training_is_ready_is_its_preparation_and_its_memory_is_given_back(tiny, probed, monkeypatch):
+    times, done = iter([10.0, 13.5]), []
+    monkeypatch.setattr(probe, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    monkeypatch.setattr(probe, "release", lambda: done.append("released"))
+    monkeypatch.setattr(probe, "largest_batch", lambda *_: done.append("looked for the largest batch"))
+    ((_, _, found),) = probed(tiny())
+    assert found.speed.preparation_seconds == 3.5
+    assert done == ["released", "looked for the largest batch"]
+
+
+def test_an_evaluators_images_are_looked_at_in_its_own_batches(tiny, monkeypatch):
+    asked = []
+    monkeypatch.setattr(probe, "seconds_a_pass", lambda _, images, *__: asked.append(len(images)) or 1.0)
+    recipe = tiny("evaluators=[{kind='pristine', batch_size=16}, {kind='pgd', steps=1, step_size=0.1, batch_size=50}]")
+    (estimate,) = estimates([recipe], print)
+    probe._evaluation(recipe, estimate.outline, CPU)
+    assert asked == [30, 16, 40]
 
 
 class Narrow(torch.nn.Module):

@@ -79,6 +79,7 @@ def test_options_that_mean_nothing():
     assert ablate("--partition", "a", "--gpus", "1", "--time", "4h") == (
         "error: --time, --partition, --gpus: only with --launcher slurm"
     )
+    assert ablate("--status", "--partition", "a") == "error: --partition: only with --launcher slurm"
     assert ablate("--launcher", "slurm") == (
         "error: --launcher slurm needs --time, how long a task may run at a time: --time 4h"
     )

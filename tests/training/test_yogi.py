@@ -246,3 +246,11 @@ def test_a_saved_state_goes_on_by_the_same_bits():
     for values, other_values in zip(expected, found, strict=True):
         assert all(torch.equal(*pair) for pair in zip(values, other_values, strict=True))
     assert {state["step"].item() for state in other.state.values()} == {20}
+
+
+def test_without_a_gradient_nothing_moves_and_the_steps_are_counted():
+    parameters = starts(torch.float32)
+    optimizer, _ = ours(parameters)
+    optimizer.step()
+    assert all(torch.equal(*pair) for pair in zip(parameters, starts(torch.float32), strict=True))
+    assert {state["step"].item() for state in optimizer.state.values()} == {1}
