@@ -226,8 +226,8 @@ def test_a_training_that_a_run_beside_has_is_named_before_it_is_done_again():
     assert "is this training" not in advmix("train", "digits", *QUICK).stderr
     (first,) = names(Path("runs"))
     said = (
-        f"runs/{first} is this training, measured otherwise, and it is done again; without that: "
-        f"advmix eval runs/{first} --set 'evaluators=[...]'\n"
+        f"runs/{first} is this training, measured otherwise. It is done again; this would only measure it:\n"
+        f"  advmix eval runs/{first} --set 'evaluators=[...]'\n"
     )
     others = ("--set", 'evaluators=[{kind="pristine", limit=3}]')
     assert advmix("train", "digits", *QUICK, *others).stderr.startswith(said)

@@ -132,7 +132,8 @@ def _say_if_trained_beside(chosen: "Recipe", target: Path) -> None:
         others = trainings(target.parent).get(chosen.training_digest(), [])
     if others:
         again = shlex.join(["advmix", "eval", str(others[0]), "--set", "evaluators=[...]"])
-        say(f"{others[0]} is this training, measured otherwise, and it is done again; without that: {again}")
+        say(f"{others[0]} is this training, measured otherwise. It is done again; this would only measure it:")
+        say(f"  {again}")
 
 
 def _unfinished(stopped: StoppedError, target: Path, *, as_json: bool) -> StoppedError:
